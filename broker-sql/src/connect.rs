@@ -1,0 +1,334 @@
+//! How a runner reaches its Postgres: the address, TLS, and errors that say why it failed.
+
+use crate::token::AgentToken;
+use rustls::ClientConfig;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, Connection, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// What the server's certificate must prove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// No TLS at all: for loopback and unix sockets.
+    Disable,
+    /// Encrypted, but whoever answers is believed.
+    Require,
+    /// Encrypted, and the certificate is checked against the authorities and the host's name.
+    VerifyFull,
+}
+
+/// Where the broker's Postgres is; holds no credential.
+#[derive(Clone, Debug)]
+pub struct Address {
+    config: Config,
+    tls: Tls,
+    root_cert: Option<PathBuf>,
+}
+
+/// Why there is no connection, with what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The address is not a usable Postgres URL.
+    #[error("database address: {0}")]
+    Address(String),
+    /// Certificate authorities could not be read, or the server's certificate does not hold.
+    #[error("TLS to {target}: {reason}; check sslmode and sslrootcert in the database address")]
+    Tls {
+        /// Host and port.
+        target: String,
+        /// What rustls or the file system said.
+        reason: String,
+    },
+    /// Nobody answers.
+    #[error("cannot reach {target}: {reason}; check host and port, and that outbound connections to it are allowed")]
+    Unreachable {
+        /// Host and port.
+        target: String,
+        /// What the operating system said.
+        reason: String,
+    },
+    /// The server does not accept the credential.
+    #[error(
+        "{target} refuses role {role}: {reason}; the credential was revoked or rotated, or the token is another database's"
+    )]
+    Credential {
+        /// Host and port.
+        target: String,
+        /// The login role.
+        role: String,
+        /// What the server said.
+        reason: String,
+    },
+    /// The server answered with another error.
+    #[error("{target}: {reason}")]
+    Server {
+        /// Host and port.
+        target: String,
+        /// What the server said.
+        reason: String,
+    },
+}
+
+impl Address {
+    /// Parses `postgres://host[:port]/database[?sslmode=...&sslrootcert=...]`.
+    ///
+    /// `sslmode` is disable, require or verify-full. Without it, verify-full holds for every host but loopback and
+    /// unix sockets.
+    ///
+    /// # Errors
+    /// [`ConnectError::Address`] names what is wrong; a user or password in the address is refused, since the token
+    /// carries both.
+    pub fn parse(url: &str) -> Result<Self, ConnectError> {
+        let bad = |text: &str| ConnectError::Address(text.to_owned());
+        let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        let (mut tls, mut root_cert, mut rest) = (None, None, Vec::new());
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some(("sslmode", "disable")) => tls = Some(Tls::Disable),
+                Some(("sslmode", "require")) => tls = Some(Tls::Require),
+                Some(("sslmode", "verify-full")) => tls = Some(Tls::VerifyFull),
+                Some(("sslmode", _)) => return Err(bad("sslmode must be disable, require or verify-full")),
+                Some(("sslrootcert", path)) => root_cert = Some(PathBuf::from(path.replace("%2F", "/"))),
+                _ => rest.push(pair),
+            }
+        }
+        let config: Config = format!("{base}?{}", rest.join("&"))
+            .parse()
+            .map_err(|e| bad(&format!("{e}; it looks like postgres://host:5432/database?sslmode=verify-full")))?;
+        if config.get_user().is_some() || config.get_password().is_some() {
+            return Err(bad("must not hold a user or password: the agent token carries both"));
+        }
+        if config.get_hosts().is_empty() || config.get_dbname().is_none() {
+            return Err(bad("needs a host and a database: postgres://host:5432/database"));
+        }
+        let near = config.get_hosts().iter().all(is_near);
+        let tls = tls.unwrap_or(if near { Tls::Disable } else { Tls::VerifyFull });
+        Ok(Self { config, tls, root_cert })
+    }
+
+    /// What the server's certificate must prove.
+    pub fn tls(&self) -> Tls {
+        self.tls
+    }
+
+    /// Host and port, for messages.
+    pub fn target(&self) -> String {
+        let host = match self.config.get_hosts().first() {
+            Some(Host::Tcp(name)) => name.clone(),
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => String::new(),
+        };
+        format!("{host}:{}", self.config.get_ports().first().copied().unwrap_or(5432))
+    }
+
+    /// Adds the credential, and so makes something that can connect.
+    ///
+    /// # Errors
+    /// [`ConnectError::Tls`] when the certificate authorities cannot be read.
+    pub fn connector(&self, token: &AgentToken) -> Result<Connector, ConnectError> {
+        let mut config = self.config.clone();
+        config
+            .user(token.role())
+            .password(token.secret())
+            .connect_timeout(Duration::from_secs(10))
+            .keepalives_idle(Duration::from_secs(15))
+            .keepalives_interval(Duration::from_secs(5))
+            .keepalives_retries(3)
+            .tcp_user_timeout(Duration::from_secs(30))
+            .ssl_mode(if self.tls == Tls::Disable { SslMode::Disable } else { SslMode::Require });
+        let tls = self.client_config().map_err(|reason| ConnectError::Tls { target: self.target(), reason })?;
+        Ok(Connector { config, tls: MakeRustlsConnect::new(tls), target: self.target(), role: token.role() })
+    }
+
+    fn client_config(&self) -> Result<ClientConfig, String> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|e| e.to_string())?;
+        if self.tls != Tls::VerifyFull {
+            let believe = Arc::new(BelieveAnyone(provider));
+            return Ok(builder.dangerous().with_custom_certificate_verifier(believe).with_no_client_auth());
+        }
+        let roots = match &self.root_cert {
+            Some(path) => read_roots(path)?,
+            None => system_roots()?,
+        };
+        Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    }
+}
+
+fn is_near(host: &Host) -> bool {
+    match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+    }
+}
+
+fn read_roots(path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let unreadable = |e: &dyn std::fmt::Display| format!("sslrootcert {}: {e}", path.display());
+    for cert in CertificateDer::pem_file_iter(path).map_err(|e| unreadable(&e))? {
+        roots.add(cert.map_err(|e| unreadable(&e))?).map_err(|e| unreadable(&e))?;
+    }
+    if roots.is_empty() { Err(unreadable(&"holds no certificate")) } else { Ok(roots) }
+}
+
+fn system_roots() -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        return Err(
+            "this system has no certificate authorities; install ca-certificates or name a file with sslrootcert"
+                .into(),
+        );
+    }
+    Ok(roots)
+}
+
+/// Address and credential together: opens connections.
+#[derive(Clone)]
+pub struct Connector {
+    config: Config,
+    tls: MakeRustlsConnect,
+    target: String,
+    role: String,
+}
+
+/// The half of a connection that must be polled, and that yields notifications.
+pub type Driver = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+
+impl Connector {
+    /// Opens one connection; `purpose` shows as `application_name` in `pg_stat_activity`.
+    ///
+    /// # Errors
+    /// Any [`ConnectError`].
+    pub async fn connect(&self, purpose: &str) -> Result<(Client, Driver), ConnectError> {
+        self.config_for(purpose).connect(self.tls.clone()).await.map_err(|e| self.explain(&e))
+    }
+
+    /// The settings and TLS for a pool's manager.
+    pub fn pool_parts(&self, purpose: &str) -> (Config, MakeRustlsConnect) {
+        (self.config_for(purpose), self.tls.clone())
+    }
+
+    fn config_for(&self, purpose: &str) -> Config {
+        let mut config = self.config.clone();
+        config.application_name(format!("tendril-runner {purpose}"));
+        config
+    }
+
+    /// Turns a failed connection attempt into words.
+    pub fn explain(&self, error: &tokio_postgres::Error) -> ConnectError {
+        let target = self.target.clone();
+        if let Some(db) = error.as_db_error() {
+            let reason = db.message().to_owned();
+            return match db.code().code() {
+                "28P01" | "28000" => ConnectError::Credential { target, role: self.role.clone(), reason },
+                _ => ConnectError::Server { target, reason },
+            };
+        }
+        let reason = root_cause(error);
+        if std::error::Error::source(error).is_some_and(is_tls) {
+            return ConnectError::Tls { target, reason };
+        }
+        ConnectError::Unreachable { target, reason }
+    }
+}
+
+fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
+    inner.is_some_and(|e| e.is::<rustls::Error>()) || error.is::<rustls::Error>() || error.to_string().contains("TLS")
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+/// The verifier of `sslmode=require`: signatures must hold, the name on the certificate may be anybody's.
+#[derive(Debug)]
+struct BelieveAnyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for BelieveAnyone {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remote_host_is_verified_unless_the_address_says_otherwise() {
+        assert_eq!(Address::parse("postgres://db.example.com/tendril").unwrap().tls(), Tls::VerifyFull);
+        assert_eq!(Address::parse("postgres://db.example.com/t?sslmode=require").unwrap().tls(), Tls::Require);
+        assert_eq!(Address::parse("postgres://127.0.0.1:5433/t").unwrap().tls(), Tls::Disable);
+        assert_eq!(Address::parse("postgres://localhost/t").unwrap().target(), "localhost:5432");
+        assert_eq!(Address::parse("postgres://127.0.0.1/t?sslmode=verify-full").unwrap().tls(), Tls::VerifyFull);
+    }
+
+    #[test]
+    fn a_bad_address_is_refused_by_name() {
+        for (url, word) in [
+            ("postgres://u:p@h/t", "token"),
+            ("postgres://h", "database"),
+            ("mysql://h/t", "postgres://host"),
+            ("postgres://h/t?sslmode=prefer", "sslmode"),
+            ("postgres://h/t?colour=red", "colour"),
+        ] {
+            let said = Address::parse(url).unwrap_err().to_string();
+            assert!(said.contains(word), "{url}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_missing_authority_file_is_named() {
+        let address = Address::parse("postgres://h/t?sslrootcert=/nowhere/ca.pem").unwrap();
+        let token = "trt1.01a1fcd33b147d38b916592f23f46464.7.3c250084798c5d9773ba73b455a90fc6".parse().unwrap();
+        let said = address.connector(&token).err().unwrap().to_string();
+        assert!(said.contains("/nowhere/ca.pem"), "{said}");
+    }
+}

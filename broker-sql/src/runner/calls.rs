@@ -1,0 +1,197 @@
+//! The calls that share a small pool: register, claim, start, finish, progress, goodbye.
+
+use super::lease::{Claimed, Disposition, Lease, Report};
+use super::{API_VERSION, BrokerError};
+use crate::connect::Connector;
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tokio_postgres::Row;
+use tokio_postgres::types::{Json, ToSql};
+use uuid::Uuid;
+
+/// A reply later than this counts as lost: the session is dropped and the call asked again by who can.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a runner says of itself when it registers.
+#[derive(Clone, Debug, Serialize)]
+pub struct Registration {
+    /// Host or pod name.
+    pub name: String,
+    /// Version of the runner.
+    pub version: String,
+    /// The disk that outlives the process, if there is one.
+    pub place: Option<String>,
+    /// What it can do: `kind=`, `engine=`, `place=` and the operator's own.
+    pub labels: Vec<String>,
+    /// How many jobs it runs at once.
+    pub slots: u32,
+    /// The writer that its attempts' log rows come by.
+    pub log_writer: Uuid,
+}
+
+/// What the broker answers to that.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Registered {
+    /// The cluster, by the credential.
+    pub cluster_id: Uuid,
+    /// Its name.
+    pub cluster_name: String,
+    /// How long a lease holds without a heartbeat.
+    pub lease_ttl_ms: u64,
+    /// How often to send one.
+    pub heartbeat_ms: u64,
+    /// Largest artifact that is accepted.
+    pub artifact_max_bytes: u64,
+    /// Channel of the doorbell.
+    pub channel: String,
+}
+
+/// A runner process's door to the broker.
+#[derive(Clone)]
+pub struct Broker {
+    pool: Pool,
+    connector: Connector,
+    runner: Uuid,
+}
+
+impl Broker {
+    /// Prepares a pool of at most `connections` sessions; none is opened yet.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when the pool cannot be built.
+    pub fn new(connector: Connector, runner: Uuid, connections: usize) -> Result<Self, BrokerError> {
+        let (config, tls) = connector.pool_parts("calls");
+        let manager = Manager::from_config(config, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let pool = Pool::builder(manager)
+            .max_size(connections)
+            .runtime(Runtime::Tokio1)
+            .timeouts(Timeouts { wait: Some(CALL_TIMEOUT), create: Some(CALL_TIMEOUT), recycle: Some(CALL_TIMEOUT) })
+            .build()
+            .map_err(|e| BrokerError::Unavailable(e.to_string()))?;
+        Ok(Self { pool, connector, runner })
+    }
+
+    /// The id of this runner process.
+    pub fn runner(&self) -> Uuid {
+        self.runner
+    }
+
+    /// Makes this process known and gives it its first lease. Harmless to repeat.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; `Version` and `NotActive` are final.
+    pub async fn register(&self, registration: &Registration) -> Result<Registered, BrokerError> {
+        const SQL: &str = "-- runner_register\nselect tendril.runner_register($1, $2, $3)";
+        let row = self.one(SQL, &[&self.runner, &API_VERSION, &Json(registration)]).await?;
+        let Json(registered) = row.try_get::<_, Json<Registered>>(0)?;
+        Ok(registered)
+    }
+
+    /// Claims up to `slots` jobs. The same number again, after a lost reply, returns the same attempts.
+    ///
+    /// # Errors
+    /// `LeaseExpired` until a heartbeat has succeeded; `NotActive` while the credential is being drained.
+    pub async fn claim(&self, claim_no: i64, slots: i32) -> Result<Vec<Claimed>, BrokerError> {
+        const SQL: &str = "-- runner_claim\nselect * from tendril.runner_claim($1, $2, $3)";
+        let rows = self.all(SQL, &[&self.runner, &claim_no, &slots]).await?;
+        rows.iter().map(claimed).collect()
+    }
+
+    /// Asks for a ring at the next submit.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn wait(&self) -> Result<(), BrokerError> {
+        self.one("-- runner_wait\nselect tendril.runner_wait($1)", &[&self.runner]).await.map(drop)
+    }
+
+    /// The committed, fenced call just before the first child that changes the world. An unclear reply means: ask
+    /// again, and do not spawn.
+    ///
+    /// # Errors
+    /// `LeaseLost`, `LeaseExpired` and `CancelRequested` mean that nothing may be started.
+    pub async fn start(&self, lease: &Lease) -> Result<(), BrokerError> {
+        const SQL: &str = "-- runner_start\nselect tendril.runner_start($1, $2)";
+        self.one(SQL, &[&lease.attempt_id, &lease.fence]).await.map(drop)
+    }
+
+    /// Reports an attempt's end. Idempotent.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn finish(&self, lease: &Lease, report: &Report) -> Result<Disposition, BrokerError> {
+        const SQL: &str = "-- runner_finish\nselect tendril.runner_finish($1, $2, $3)";
+        let row = self.one(SQL, &[&lease.attempt_id, &lease.fence, &Json(report)]).await?;
+        match row.try_get(0)? {
+            "accepted" => Ok(Disposition::Accepted),
+            "again" => Ok(Disposition::Again),
+            _ => Ok(Disposition::Noted),
+        }
+    }
+
+    /// Shows per-resource progress of a running attempt.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; progress is a courtesy, so that callers log and go on.
+    pub async fn progress(&self, lease: &Lease, progress: &serde_json::Value) -> Result<(), BrokerError> {
+        const SQL: &str = "-- runner_progress\nselect tendril.runner_progress($1, $2, $3)";
+        self.one(SQL, &[&lease.attempt_id, &lease.fence, progress]).await.map(drop)
+    }
+
+    /// Says goodbye; only a runner that holds nothing leaves.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn leave(&self) -> Result<(), BrokerError> {
+        self.one("-- runner_leave\nselect tendril.runner_leave($1)", &[&self.runner]).await.map(drop)
+    }
+
+    pub(super) async fn one(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row, BrokerError> {
+        let mut rows = self.all(sql, params).await?;
+        rows.pop().ok_or_else(|| BrokerError::Unavailable("the broker answered with no row".into()))
+    }
+
+    async fn all(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, BrokerError> {
+        let client = self.session().await?;
+        let call = async {
+            let statement = client.prepare_cached(sql).await?;
+            client.query(&statement, params).await
+        };
+        match tokio::time::timeout(CALL_TIMEOUT, call).await {
+            Ok(reply) => reply.map_err(BrokerError::from),
+            Err(_) => {
+                // The session may still commit: it is closed, never reused, and the callers are idempotent.
+                drop(Object::take(client));
+                Err(BrokerError::Unavailable(format!("no reply within {} s", CALL_TIMEOUT.as_secs())))
+            }
+        }
+    }
+
+    async fn session(&self) -> Result<Object, BrokerError> {
+        self.pool.get().await.map_err(|e| match e {
+            PoolError::Backend(e) => BrokerError::Connect(self.connector.explain(&e)),
+            other => BrokerError::Unavailable(other.to_string()),
+        })
+    }
+}
+
+fn claimed(row: &Row) -> Result<Claimed, BrokerError> {
+    let ms = |name: &str| row.try_get::<_, i64>(name).map(|n| Duration::from_millis(n.unsigned_abs()));
+    Ok(Claimed {
+        lease: Lease { attempt_id: row.try_get("attempt_id")?, fence: row.try_get("fence")? },
+        ordinal: row.try_get("ordinal")?,
+        claim_day: row.try_get("claim_day")?,
+        job_id: row.try_get("job_id")?,
+        deployment_id: row.try_get("deployment_id")?,
+        job: row.try_get("job")?,
+        kind: row.try_get("kind")?,
+        mutating: row.try_get("mutating")?,
+        timeout: ms("timeout_ms")?,
+        kill_grace: ms("kill_grace_ms")?,
+        state_key: row.try_get("state_key")?,
+        spec: row.try_get("spec")?,
+        snapshot: row.try_get("config_snapshot")?,
+        plan_attempt: row.try_get("plan_attempt_id")?,
+    })
+}

@@ -1,0 +1,107 @@
+//! Errors of the broker, as a runner has to tell them apart.
+
+use crate::connect::ConnectError;
+use serde_json::Value;
+
+/// What a call to the broker came to when it did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// TD005: the job went on without this attempt; everything it still does is in vain.
+    #[error("the attempt was superseded: {0}")]
+    LeaseLost(String),
+    /// TD006: nothing may be claimed or started until a heartbeat has succeeded.
+    #[error("the lease has run out: {0}")]
+    LeaseExpired(String),
+    /// TD013: somebody asked to cancel the job before it started.
+    #[error("the job is to be cancelled")]
+    CancelRequested,
+    /// TD008: the credential is being drained, or is none.
+    #[error("the credential is not active: {0}")]
+    NotActive(String),
+    /// TD010: broker and runner have no protocol version in common.
+    #[error("{0}")]
+    Version(String),
+    /// Any other refusal; the code is a stable SQLSTATE.
+    #[error("the broker refused ({code}): {message}")]
+    Refused {
+        /// SQLSTATE, such as TD001.
+        code: String,
+        /// The server's message and hint.
+        message: String,
+        /// The server's DETAIL, when it is JSON.
+        detail: Option<Value>,
+    },
+    /// The server ended our session, or cannot serve now: try again.
+    #[error("the broker is not available: {0}")]
+    Unavailable(String),
+    /// No connection could be opened.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+impl BrokerError {
+    /// Whether the same call may succeed later without anybody doing anything.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::Connect(ConnectError::Unreachable { .. } | ConnectError::Server { .. }) => {
+                true
+            }
+            Self::Refused { code, .. } => is_passing_state(code),
+            Self::LeaseLost(_)
+            | Self::LeaseExpired(_)
+            | Self::CancelRequested
+            | Self::NotActive(_)
+            | Self::Version(_)
+            | Self::Connect(_) => false,
+        }
+    }
+
+    /// Whether the server does not accept the credential (any more).
+    pub fn is_credential(&self) -> bool {
+        matches!(self, Self::Connect(ConnectError::Credential { .. }))
+    }
+}
+
+/// Serialisation failures, deadlocks, lock and statement time-outs, crashes, shut-downs, a full disk.
+fn is_passing_state(code: &str) -> bool {
+    matches!(code, "40001" | "40P01" | "55P03" | "57014")
+        || ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class))
+}
+
+impl From<tokio_postgres::Error> for BrokerError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(db) = error.as_db_error() else {
+            return Self::Unavailable(error.to_string());
+        };
+        let code = db.code().code();
+        let message = match db.hint() {
+            Some(hint) => format!("{}; {hint}", db.message()),
+            None => db.message().to_owned(),
+        };
+        match code {
+            "TD005" => Self::LeaseLost(message),
+            "TD006" => Self::LeaseExpired(message),
+            "TD008" => Self::NotActive(message),
+            "TD010" => Self::Version(message),
+            "TD013" => Self::CancelRequested,
+            _ if is_passing_state(code) => Self::Unavailable(message),
+            _ => Self::Refused {
+                code: code.to_owned(),
+                message,
+                detail: db.detail().and_then(|text| serde_json::from_str(text).ok()),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_by_itself_is_tried_again_and_what_does_not_is_not() {
+        assert!(is_passing_state("57P01") && is_passing_state("53100") && is_passing_state("40P01"));
+        assert!(!is_passing_state("TD001") && !is_passing_state("42501") && !is_passing_state("23505"));
+        assert!(!BrokerError::LeaseLost(String::new()).is_passing());
+    }
+}

@@ -1,0 +1,187 @@
+//! The log connection: takes the writer over, and appends batches with an explicit commit.
+
+use super::{BrokerError, Lease};
+use crate::connect::Connector;
+use futures_util::pin_mut;
+use serde::Deserialize;
+use std::time::Duration;
+use time::{Date, OffsetDateTime};
+use tokio_postgres::Client;
+use tokio_postgres::binary_copy::BinaryCopyInWriter;
+use tokio_postgres::types::{ToSql, Type};
+use uuid::Uuid;
+
+const COPY: &str = "-- log_copy\ncopy tendril.log_inbox (deployment_id, attempt_id, fence, claim_day, job, attempt, seq, seq_to, \
+                    stream, log_chunk, ts, gap_kind, gap_bytes) from stdin (format binary)";
+
+const TYPES: [Type; 13] = [
+    Type::UUID,
+    Type::UUID,
+    Type::INT8,
+    Type::DATE,
+    Type::TEXT,
+    Type::INT2,
+    Type::INT8,
+    Type::INT8,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TIMESTAMPTZ,
+    Type::TEXT,
+    Type::INT8,
+];
+
+/// One chunk of an attempt's output, ready to be stored.
+#[derive(Clone, Debug)]
+pub struct LogRow<'a> {
+    /// The deployment.
+    pub deployment_id: Uuid,
+    /// The attempt.
+    pub lease: Lease,
+    /// Its claim day: the partition.
+    pub claim_day: Date,
+    /// The job's name.
+    pub job: &'a str,
+    /// The attempt's ordinal.
+    pub attempt: i16,
+    /// First framed record of the chunk.
+    pub seq: i64,
+    /// Last one.
+    pub seq_to: i64,
+    /// stdout, stderr or system.
+    pub stream: &'static str,
+    /// The text.
+    pub text: &'a str,
+    /// Arrival of the first record.
+    pub ts: OffsetDateTime,
+    /// Set when the row stands for lost output.
+    pub gap_kind: Option<&'static str>,
+    /// How many bytes were lost, when that is known.
+    pub gap_bytes: Option<i64>,
+}
+
+/// How far an attempt's log is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The attempt.
+    pub lease: Lease,
+    /// Number of the last stored record; -1 when there is none.
+    pub stored: i64,
+}
+
+/// An attempt whose rows made the broker refuse a batch.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct RefusedAttempt {
+    /// The attempt.
+    pub attempt_id: Uuid,
+    /// unknown, closed, beyond_end, gap or position.
+    pub reason: String,
+    /// How far its log is stored.
+    pub stored: i64,
+}
+
+/// What became of a batch. Nothing of it is stored unless all of it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Committed.
+    Stored,
+    /// Refused because of these attempts: drop or rewind them, send the rest once more.
+    Refused(Vec<RefusedAttempt>),
+    /// Rows of it are stored already, or their partition is missing: ask for positions, rebuild, send once.
+    Rewind(String),
+}
+
+/// The one session that may append for a writer.
+pub struct LogWriter {
+    client: Client,
+    writer: Uuid,
+    epoch: i64,
+}
+
+impl LogWriter {
+    /// Opens a session, ends whichever held the writer before, and takes it over.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn take_over(connector: &Connector, writer: Uuid) -> Result<Self, BrokerError> {
+        let (client, driver) = connector.connect("logs").await?;
+        tokio::spawn(driver);
+        let epoch =
+            client.query_one("-- log_takeover\nselect tendril.log_takeover($1)", &[&writer]).await?.try_get(0)?;
+        Ok(Self { client, writer, epoch })
+    }
+
+    /// How far the logs of the writer's open attempts are stored.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn positions(&self) -> Result<Vec<Position>, BrokerError> {
+        const SQL: &str = "-- log_positions\nselect attempt_id, fence, stored from tendril.log_positions($1)";
+        let rows = self.client.query(SQL, &[&self.writer]).await?;
+        rows.iter()
+            .map(|row| {
+                let lease = Lease { attempt_id: row.try_get(0)?, fence: row.try_get(1)? };
+                Ok(Position { lease, stored: row.try_get(2)? })
+            })
+            .collect()
+    }
+
+    /// Stores a batch in one transaction.
+    ///
+    /// # Errors
+    /// Any error other than a refusal leaves the batch's fate open: take over anew and ask for positions.
+    pub async fn write(&mut self, rows: &[LogRow<'_>], patience: Duration) -> Result<Written, BrokerError> {
+        let reply = tokio::time::timeout(patience, self.copy(rows)).await;
+        let error = match reply {
+            Ok(Ok(())) => return Ok(Written::Stored),
+            Ok(Err(error)) => error,
+            Err(_) => return Err(BrokerError::Unavailable(format!("a batch took more than {} s", patience.as_secs()))),
+        };
+        let Some(db) = error.as_db_error() else {
+            return Err(error.into());
+        };
+        let written = match db.code().code() {
+            "TD009" => db.detail().and_then(|text| serde_json::from_str(text).ok()).map(Written::Refused),
+            "23505" | "23514" => Some(Written::Rewind(db.message().to_owned())),
+            _ => None,
+        };
+        match written {
+            Some(written) => {
+                self.client.batch_execute("-- log_rollback\nrollback").await?;
+                Ok(written)
+            }
+            None => Err(error.into()),
+        }
+    }
+
+    /// The commit is a statement of its own: `finish` returns at CommandComplete, before an implicit commit.
+    async fn copy(&mut self, rows: &[LogRow<'_>]) -> Result<(), tokio_postgres::Error> {
+        let begin = format!(
+            "-- log_begin\nbegin isolation level read committed; select set_config('tendril.writer', '{}:{}', true)",
+            self.writer, self.epoch
+        );
+        self.client.batch_execute(&begin).await?;
+        let sink = self.client.copy_in(COPY).await?;
+        let out = BinaryCopyInWriter::new(sink, &TYPES);
+        pin_mut!(out);
+        for row in rows {
+            let fields: [&(dyn ToSql + Sync); 13] = [
+                &row.deployment_id,
+                &row.lease.attempt_id,
+                &row.lease.fence,
+                &row.claim_day,
+                &row.job,
+                &row.attempt,
+                &row.seq,
+                &row.seq_to,
+                &row.stream,
+                &row.text,
+                &row.ts,
+                &row.gap_kind,
+                &row.gap_bytes,
+            ];
+            out.as_mut().write(&fields).await?;
+        }
+        out.finish().await?;
+        self.client.batch_execute("-- log_commit\ncommit").await
+    }
+}

@@ -1,0 +1,23 @@
+//! What a runner asks of the broker: register, claim, start, heartbeat, finish, artifacts, logs, the doorbell.
+//!
+//! Claim, start, finish and artifacts share a small pool; heartbeat, logs and the doorbell have a connection each, so
+//! that a slow COPY never makes a lease run out.
+
+mod artifacts;
+mod calls;
+mod doorbell;
+mod error;
+mod heart;
+mod lease;
+mod logs;
+
+pub use artifacts::StoredArtifact;
+pub use calls::{Broker, Registered, Registration};
+pub use doorbell::Doorbell;
+pub use error::BrokerError;
+pub use heart::{Beat, Heart};
+pub use lease::{Claimed, Disposition, Lease, Outcome, Report};
+pub use logs::{LogRow, LogWriter, Position, RefusedAttempt, Written};
+
+/// Version of the protocol between runner and broker that this crate speaks.
+pub const API_VERSION: i32 = 1;
