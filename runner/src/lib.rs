@@ -1,1 +1,3 @@
 //! tendril-runner
+
+pub mod logs;

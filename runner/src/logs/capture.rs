@@ -1,0 +1,252 @@
+//! The whole way from an attempt's pipes to its chunks, as one value.
+
+use time::{Duration, OffsetDateTime};
+
+use super::chunk::{Chunk, Chunker, Counters, Gap};
+use super::events::{Events, MAX_EVENT_BYTES};
+use super::frame::Framer;
+use super::sanitise::Sanitiser;
+use super::stream::Stream;
+
+/// Bytes that go through the stages at once, so that a large read does not need a large buffer.
+const BLOCK_BYTES: usize = 64 * 1024;
+
+/// What a child prints on its standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// Text for people, or anything else.
+    #[default]
+    Text,
+    /// The event lines of `terraform -json` or `tofu -json`.
+    Events,
+}
+
+/// Takes what the children of one attempt print, one child after the other, and gives the chunks to store.
+///
+/// Memory: the waiting room of `limit_bytes`, plus under 4 MiB; an event line of [`MAX_EVENT_BYTES`] takes a few times
+/// its size while it is read.
+#[derive(Debug)]
+pub struct Capture {
+    lanes: [Lane; Stream::ALL.len()],
+    events: Events,
+    rear: Rear,
+}
+
+/// One stream on its way to the framer.
+#[derive(Debug, Default)]
+struct Lane {
+    sanitiser: Sanitiser,
+    lines: Option<EventLines>,
+}
+
+/// What the streams share.
+#[derive(Debug)]
+struct Rear {
+    framer: Framer,
+    chunker: Chunker,
+    scratch: String,
+}
+
+impl Capture {
+    /// A log of which at most `limit_bytes` wait to be drained; see [`Chunker::new`].
+    pub fn new(limit_bytes: usize) -> Self {
+        Self {
+            lanes: Default::default(),
+            events: Events::default(),
+            rear: Rear { framer: Framer::default(), chunker: Chunker::new(limit_bytes), scratch: String::new() },
+        }
+    }
+
+    /// The next child begins: what the one before has left open ends here.
+    pub fn begin_child(&mut self, stdout: Dialect, at: OffsetDateTime) {
+        self.end(Stream::Stdout, at);
+        self.end(Stream::Stderr, at);
+        self.lanes[Stream::Stdout.index()].lines = match stdout {
+            Dialect::Text => None,
+            Dialect::Events => Some(EventLines::default()),
+        };
+    }
+
+    /// Takes bytes read from a pipe at the time `at`.
+    pub fn push(&mut self, stream: Stream, bytes: &[u8], at: OffsetDateTime) {
+        let Self { lanes, events, rear } = self;
+        let Lane { sanitiser, lines } = &mut lanes[stream.index()];
+        let mut show = |bytes: &[u8]| rear.text(stream, sanitiser, bytes, at);
+        match lines {
+            None => show(bytes),
+            Some(lines) => lines.push(bytes, &mut |piece| render(events, piece, &mut show)),
+        }
+    }
+
+    /// Adds a line of Tendril itself, given without its line feed.
+    pub fn system(&mut self, line: &str, at: OffsetDateTime) {
+        self.push(Stream::System, line.as_bytes(), at);
+        self.push(Stream::System, b"\n", at);
+    }
+
+    /// Adds the notice that output of `stream` is missing; what came before it is complete.
+    pub fn gap(&mut self, stream: Stream, gap: Gap, at: OffsetDateTime) {
+        self.end(stream, at);
+        self.rear.chunker.gap(stream, gap, at);
+    }
+
+    /// The pipe has ended: an unterminated line is complete. The stream may go on with the next child.
+    pub fn end(&mut self, stream: Stream, at: OffsetDateTime) {
+        let Self { lanes, events, rear } = self;
+        let Lane { sanitiser, lines } = &mut lanes[stream.index()];
+        if let Some(lines) = lines {
+            let mut show = |bytes: &[u8]| rear.text(stream, sanitiser, bytes, at);
+            lines.finish(&mut |piece| render(events, piece, &mut show));
+        }
+        sanitiser.finish(&mut rear.scratch);
+        rear.frame(stream, at);
+        let Rear { framer, chunker, .. } = rear;
+        framer.finish(stream, at, &mut |record| chunker.record(record));
+    }
+
+    /// Makes records of text that has been waiting `after` or longer for its line feed at the time `now`.
+    pub fn idle(&mut self, now: OffsetDateTime, after: Duration) {
+        let Rear { framer, chunker, .. } = &mut self.rear;
+        framer.idle(now, after, &mut |record| chunker.record(record));
+    }
+
+    /// Ends the log and returns its last number, -1 when it is empty; what waits can still be drained.
+    pub fn finish(&mut self, at: OffsetDateTime) -> i64 {
+        for stream in Stream::ALL {
+            self.end(stream, at);
+        }
+        self.rear.chunker.finish();
+        self.rear.chunker.last_seq()
+    }
+
+    /// Hands out chunks; see [`Chunker::drain`].
+    pub fn drain(&mut self, max_bytes: usize) -> Vec<Chunk> {
+        self.rear.chunker.drain(max_bytes)
+    }
+
+    /// What waits to be drained, in bytes; see [`Chunker::waiting_bytes`].
+    pub fn waiting_bytes(&self) -> usize {
+        self.rear.chunker.waiting_bytes()
+    }
+
+    /// What went through so far.
+    pub fn counters(&self) -> Counters {
+        self.rear.chunker.counters()
+    }
+
+    /// The last number given, -1 when there is none.
+    pub fn last_seq(&self) -> i64 {
+        self.rear.chunker.last_seq()
+    }
+
+    /// What the events have told so far.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Memory held beside what waits to be drained, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        let lines = self.lanes.iter().flat_map(|lane| &lane.lines).map(|lines| lines.line.capacity());
+        lines.sum::<usize>() + self.rear.scratch.capacity() + self.rear.framer.memory_bytes()
+    }
+}
+
+impl Rear {
+    fn text(&mut self, stream: Stream, sanitiser: &mut Sanitiser, bytes: &[u8], at: OffsetDateTime) {
+        for block in bytes.chunks(BLOCK_BYTES) {
+            sanitiser.push(block, &mut self.scratch);
+            self.frame(stream, at);
+        }
+    }
+
+    fn frame(&mut self, stream: Stream, at: OffsetDateTime) {
+        let Self { framer, chunker, scratch } = self;
+        framer.push(stream, scratch, at, &mut |record| chunker.record(record));
+        scratch.clear();
+    }
+}
+
+/// The text stored for a child that printed `stream_bytes` in the dialect [`Dialect::Events`]: each line that is an
+/// event as [`Events::push`] renders it, everything else as it is, and then sanitised as in
+/// [`stored_text`](super::stored_text).
+pub fn stored_event_text(stream_bytes: &[u8]) -> String {
+    let mut events = Events::default();
+    let mut shown = Vec::new();
+    for line in stream_bytes.split_inclusive(|&byte| byte == b'\n') {
+        let event = line.strip_suffix(b"\n").unwrap_or(line);
+        let rendered = str::from_utf8(event).ok().and_then(|event| events.push(event));
+        match rendered {
+            Some(rendered) => shown.extend_from_slice(rendered.text.as_bytes()),
+            None => shown.extend_from_slice(line),
+        }
+    }
+    super::stored_text(&shown)
+}
+
+fn render(events: &mut Events, piece: Piece<'_>, show: &mut impl FnMut(&[u8])) {
+    let line = match piece {
+        Piece::Other(bytes) => return show(bytes),
+        Piece::Line(line) => line,
+    };
+    let event = line.strip_suffix(b"\n").unwrap_or(line);
+    match str::from_utf8(event).ok().and_then(|event| events.push(event)) {
+        Some(rendered) => show(rendered.text.as_bytes()),
+        None => show(line),
+    }
+}
+
+/// Puts together the lines that may be events; all else passes without waiting.
+#[derive(Debug, Default)]
+struct EventLines {
+    line: Vec<u8>,
+    /// The present line is known not to be an event.
+    passing: bool,
+}
+
+enum Piece<'a> {
+    /// A line that begins like an event, with its line feed if it has one.
+    Line(&'a [u8]),
+    /// A part of any other line.
+    Other(&'a [u8]),
+}
+
+impl EventLines {
+    fn push(&mut self, bytes: &[u8], sink: &mut impl FnMut(Piece<'_>)) {
+        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let ends = part.ends_with(b"\n");
+            if self.line.is_empty() && !self.passing {
+                self.passing = !part.starts_with(b"{");
+            }
+            if self.passing {
+                sink(Piece::Other(part));
+            } else if self.line.is_empty() && ends && part.len() <= MAX_EVENT_BYTES {
+                sink(Piece::Line(part));
+            } else if self.line.len() + part.len() <= MAX_EVENT_BYTES + usize::from(ends) {
+                self.line.extend_from_slice(part);
+                if ends {
+                    sink(Piece::Line(&self.line));
+                    self.clear();
+                }
+            } else {
+                sink(Piece::Other(&self.line));
+                sink(Piece::Other(part));
+                self.clear();
+                self.passing = true;
+            }
+            self.passing &= !ends;
+        }
+    }
+
+    fn finish(&mut self, sink: &mut impl FnMut(Piece<'_>)) {
+        if !self.line.is_empty() {
+            sink(Piece::Line(&self.line));
+        }
+        self.clear();
+        self.passing = false;
+    }
+
+    fn clear(&mut self) {
+        self.line.clear();
+        self.line.shrink_to(BLOCK_BYTES);
+    }
+}

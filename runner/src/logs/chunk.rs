@@ -1,0 +1,264 @@
+//! Numbers records and groups them into the rows that are stored.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::mem;
+
+use time::OffsetDateTime;
+
+use super::frame::Record;
+use super::stream::Stream;
+
+/// Longest text of a chunk in bytes.
+pub const MAX_CHUNK_BYTES: usize = 64 * 1024;
+/// What a waiting chunk is reckoned to take in memory beside its text, in bytes.
+const CHUNK_OVERHEAD_BYTES: usize = 128;
+
+/// One row of an attempt's log. Once handed out it is never cut anew, so that sending it again cannot store a record
+/// twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// Number of its first record; over both streams of an attempt numbers begin at 0 and have no holes.
+    pub seq: i64,
+    /// Number of its last record.
+    pub seq_to: i64,
+    /// Where the text came from.
+    pub stream: Stream,
+    /// The records, one after the other; for a gap a line that says so.
+    pub text: String,
+    /// When its first record became complete.
+    pub ts: OffsetDateTime,
+    /// Output, or the notice that some is missing.
+    pub kind: ChunkKind,
+}
+
+impl Chunk {
+    /// The stored name of the gap's kind; `None` for output.
+    pub fn gap_kind(&self) -> Option<&'static str> {
+        match self.kind {
+            ChunkKind::Text => None,
+            ChunkKind::Gap(gap) => Some(gap.kind.as_str()),
+        }
+    }
+
+    /// The bytes missing, as stored; `None` for output, and for a gap when nobody knows.
+    pub fn gap_bytes(&self) -> Option<i64> {
+        match self.kind {
+            ChunkKind::Text => None,
+            ChunkKind::Gap(gap) => gap.bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+        }
+    }
+}
+
+/// What a chunk stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChunkKind {
+    /// Output of the stream.
+    Text,
+    /// Output of the stream that was lost here.
+    Gap(Gap),
+}
+
+/// A hole in a stream's output. It takes one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// Why output is missing.
+    pub kind: GapKind,
+    /// Bytes of sanitised text that are missing; `None` when nobody knows.
+    pub bytes: Option<u64>,
+}
+
+/// Why output is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GapKind {
+    /// It came faster than it could be stored and the waiting room was full.
+    Overflow,
+    /// Nobody read it, or what was kept of it cannot be read: a runner died.
+    Lost,
+}
+
+impl GapKind {
+    /// The name stored with the row.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Overflow => "overflow",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self.kind {
+            GapKind::Overflow => "it came faster than it could be stored",
+            GapKind::Lost => "the runner that read it was lost",
+        };
+        match self.bytes {
+            Some(bytes) => write!(f, "[tendril: {bytes} bytes of output are missing here: {why}]"),
+            None => write!(f, "[tendril: output is missing here: {why}]"),
+        }
+    }
+}
+
+/// How much went through a [`Chunker`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Records numbered, gaps aside.
+    pub records: u64,
+    /// Bytes of their text.
+    pub bytes: u64,
+    /// Chunks made, gaps included.
+    pub chunks: u64,
+    /// Gaps among them.
+    pub gaps: u64,
+    /// Records refused because too much was waiting.
+    pub refused_records: u64,
+    /// Bytes of their text.
+    pub refused_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Refused {
+    bytes: u64,
+    since: OffsetDateTime,
+}
+
+/// Numbers the records of one attempt and groups consecutive ones of a stream into chunks.
+///
+/// At most `limit_bytes` wait to be drained. Beyond that records are refused and counted, until half of it is free
+/// again; then each stream that lost some gets one gap.
+#[derive(Debug)]
+pub struct Chunker {
+    next_seq: i64,
+    open: Option<Chunk>,
+    fixed: VecDeque<Chunk>,
+    waiting_bytes: usize,
+    limit_bytes: usize,
+    refusing: bool,
+    refused: [Option<Refused>; Stream::ALL.len()],
+    counters: Counters,
+}
+
+impl Chunker {
+    /// A chunker in which at most `limit_bytes` wait, a small overhead per chunk included.
+    pub fn new(limit_bytes: usize) -> Self {
+        Self {
+            next_seq: 0,
+            open: None,
+            fixed: VecDeque::new(),
+            waiting_bytes: 0,
+            limit_bytes,
+            refusing: false,
+            refused: [None; Stream::ALL.len()],
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes the next record.
+    pub fn record(&mut self, record: Record<'_>) {
+        let cost = record.text.len() + CHUNK_OVERHEAD_BYTES;
+        if self.refusing || self.waiting_bytes + cost > self.limit_bytes {
+            return self.refuse(record);
+        }
+        let bytes = record.text.len();
+        let fits = |open: &&mut Chunk| open.stream == record.stream && open.text.len() + bytes <= MAX_CHUNK_BYTES;
+        if let Some(open) = self.open.as_mut().filter(fits) {
+            open.text.push_str(record.text);
+            open.seq_to += 1;
+            self.next_seq += 1;
+            self.waiting_bytes += bytes;
+        } else {
+            self.fix();
+            self.open = Some(self.numbered(record.stream, record.text.to_owned(), record.at, ChunkKind::Text));
+        }
+        self.counters.records += 1;
+        self.counters.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
+    }
+
+    /// Notes that output of `stream` is missing here.
+    pub fn gap(&mut self, stream: Stream, gap: Gap, ts: OffsetDateTime) {
+        self.fix();
+        let chunk = self.numbered(stream, format!("{gap}\n"), ts, ChunkKind::Gap(gap));
+        self.fixed.push_back(chunk);
+        self.counters.gaps += 1;
+    }
+
+    /// Hands out waiting chunks in order, at most `max_bytes` of text; one chunk always, so that a small bound cannot
+    /// stop a log. The one still growing is fixed when it goes along.
+    pub fn drain(&mut self, max_bytes: usize) -> Vec<Chunk> {
+        let mut batch = Vec::new();
+        let mut taken = 0;
+        loop {
+            if self.fixed.is_empty() {
+                self.fix();
+            }
+            let fits = |chunk: &Chunk| batch.is_empty() || taken + chunk.text.len() <= max_bytes;
+            let Some(chunk) = self.fixed.front().is_some_and(fits).then(|| self.fixed.pop_front()).flatten() else {
+                break;
+            };
+            taken += chunk.text.len();
+            self.waiting_bytes -= chunk.text.len() + CHUNK_OVERHEAD_BYTES;
+            batch.push(chunk);
+        }
+        if self.refusing && self.waiting_bytes <= self.limit_bytes / 2 {
+            self.settle();
+        }
+        batch
+    }
+
+    /// Ends the log: refused output gets its gaps, and [`last_seq`](Self::last_seq) is final.
+    pub fn finish(&mut self) {
+        self.settle();
+        self.fix();
+    }
+
+    /// The last number given, -1 when there is none.
+    pub fn last_seq(&self) -> i64 {
+        self.next_seq - 1
+    }
+
+    /// What waits to be drained, in bytes, a small overhead per chunk included.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    /// What went through so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn numbered(&mut self, stream: Stream, text: String, ts: OffsetDateTime, kind: ChunkKind) -> Chunk {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        self.waiting_bytes += text.len() + CHUNK_OVERHEAD_BYTES;
+        self.counters.chunks += 1;
+        Chunk { seq, seq_to: seq, stream, text, ts, kind }
+    }
+
+    fn fix(&mut self) {
+        if let Some(mut chunk) = self.open.take() {
+            chunk.text.shrink_to_fit();
+            self.fixed.push_back(chunk);
+        }
+    }
+
+    fn refuse(&mut self, record: Record<'_>) {
+        let bytes = u64::try_from(record.text.len()).unwrap_or(u64::MAX);
+        self.refusing = true;
+        self.counters.refused_records += 1;
+        self.counters.refused_bytes += bytes;
+        let refused = self.refused[record.stream.index()].get_or_insert(Refused { bytes: 0, since: record.at });
+        refused.bytes += bytes;
+    }
+
+    /// Writes a gap for each stream that lost records, and takes records again.
+    fn settle(&mut self) {
+        self.refusing = false;
+        let refused = mem::take(&mut self.refused);
+        for (stream, refused) in Stream::ALL.into_iter().zip(refused) {
+            if let Some(Refused { bytes, since }) = refused {
+                self.gap(stream, Gap { kind: GapKind::Overflow, bytes: Some(bytes) }, since);
+            }
+        }
+    }
+}

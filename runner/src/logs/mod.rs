@@ -1,0 +1,33 @@
+//! From the bytes a child printed to the rows that are stored.
+//!
+//! ```text
+//! pipe -> (events) -> sanitise -> frame -> number and chunk -> batch
+//! ```
+//!
+//! Nothing in here does I/O, reads a clock or draws a random number: bytes and arrival times come in, [`Chunk`]s go
+//! out, and every buffer on the way has a stated bound. What text a stream's bytes become does not depend on how the
+//! pipe was read, how the two streams took turns or where chunks end: it is [`stored_text`] for plain output and
+//! [`stored_event_text`] for `-json` events. `docs/LOGS.md` tells the same to readers of logs.
+
+mod capture;
+mod chunk;
+mod diagnostic;
+mod events;
+mod frame;
+mod outputs;
+mod progress;
+mod sanitise;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use capture::{Capture, Dialect, stored_event_text};
+pub use chunk::{Chunk, ChunkKind, Chunker, Counters, Gap, GapKind, MAX_CHUNK_BYTES};
+pub use diagnostic::Problem;
+pub use events::{Events, MAX_EVENT_BYTES, MAX_PROBLEMS, Rendered};
+pub use frame::{Framer, MAX_RECORD_BYTES, Record};
+pub use progress::{
+    Action, MAX_ADDRESS_BYTES, MAX_RESOURCES, Progress, ProgressUpdate, ResourceProgress, State, Totals,
+};
+pub use sanitise::{MAX_CONTROL_BYTES, MAX_STRING_BYTES, Sanitiser, stored_text};
+pub use stream::Stream;
