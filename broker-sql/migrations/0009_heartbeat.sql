@@ -60,8 +60,8 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_me tendril_core.runner_identity := tendril_core.runner_identity();
 begin
-  if octet_length(p_progress::text) > 65536 then
-    perform tendril_core.fail('TD011', 'progress has more than 65536 bytes');
+  if octet_length(p_progress::text) > 524288 then
+    perform tendril_core.fail('TD011', 'progress has more than 524288 bytes');
   end if;
   update tendril_core.attempts set progress = p_progress
    where id = p_attempt and fence = p_fence and cluster_id = v_me.cluster_id and ended_at is null and superseded_at is null;

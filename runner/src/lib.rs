@@ -1,3 +1,19 @@
-//! tendril-runner
+//! The runner: claims jobs of its cluster, runs them safely, reports.
+//!
+//! A job's way, file by file: `claim` -> `job` (the table of contents) -> `kinds` (prepare, start, execute) with
+//! `run` and `supervise` -> `complete`; its output by `attempt_log` and `ship`; the lease by `heartbeat` and `holdings`.
 
+pub mod attempt_log;
+pub mod clock;
+pub mod config;
+pub mod desk;
+pub mod holdings;
+pub mod kinds;
 pub mod logs;
+pub mod metrics;
+pub mod run;
+pub mod seal;
+pub mod ship;
+pub mod stop;
+pub mod supervise;
+pub mod work;

@@ -1,0 +1,437 @@
+//! The runner's settings: one TOML file, and environment variables for what containers set.
+//!
+//! Every key is listed in `docs/tendril-runner.toml`. A key that is not known here is refused by name.
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tendril_broker::connect::{Address, ConnectError};
+use tendril_broker::token::{AgentToken, BadToken};
+
+/// All settings, as written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `postgres://host:5432/database?sslmode=verify-full`, without user and password.
+    pub database_url: String,
+    /// The agent token itself; better in `agent_token_file` or the environment.
+    #[serde(default)]
+    pub agent_token: Option<SecretString>,
+    /// File that holds the agent token.
+    #[serde(default)]
+    pub agent_token_file: Option<PathBuf>,
+    /// File that holds the key of the cluster's runners for artifacts (`tendril-runner artifact-key`).
+    pub artifact_key_file: PathBuf,
+    /// Name for people; default is the host's name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// How many jobs run at once.
+    #[serde(default = "default_slots")]
+    pub slots: u32,
+    /// Labels of the operator's own.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// Job kinds that are taken; default is all that this machine can do.
+    #[serde(default)]
+    pub kinds: Option<Vec<String>>,
+    /// The runner's own folder: work folders and what outlives the process.
+    pub state_dir: PathBuf,
+    /// Name of that folder's disk, when it outlives the process: for `local` backends.
+    #[serde(default)]
+    pub place: Option<String>,
+    /// Folder of the shipped templates.
+    #[serde(default)]
+    pub templates_dir: Option<PathBuf>,
+    /// Programs and what they see.
+    #[serde(default)]
+    pub tools: Tools,
+    /// Git sources.
+    #[serde(default)]
+    pub git: Git,
+    /// Infracost.
+    #[serde(default)]
+    pub infracost: Infracost,
+    /// Log pipeline.
+    #[serde(default)]
+    pub logs: Logs,
+    /// Shutdown.
+    #[serde(default)]
+    pub shutdown: Shutdown,
+    /// Metrics and health.
+    #[serde(default)]
+    pub http: Http,
+}
+
+/// Programs that jobs run.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tools {
+    /// Terraform binaries; default is `terraform` on PATH.
+    #[serde(default)]
+    pub terraform: Option<Vec<PathBuf>>,
+    /// OpenTofu binaries; default is `tofu` on PATH.
+    #[serde(default)]
+    pub tofu: Option<Vec<PathBuf>>,
+    /// Folder of providers (Terraform's `filesystem_mirror`), for networks without a registry.
+    #[serde(default)]
+    pub provider_mirror: Option<PathBuf>,
+    /// Names of environment variables of the runner that jobs see; a trailing `*` matches a prefix.
+    #[serde(default)]
+    pub pass_env: Vec<String>,
+    /// Variables that jobs see beside those.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// PATH of jobs.
+    #[serde(default = "default_path")]
+    pub path: Option<String>,
+}
+
+/// How git sources are fetched.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Git {
+    /// File with a read-only token for https sources.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// File with a private key for ssh sources.
+    #[serde(default)]
+    pub ssh_key_file: Option<PathBuf>,
+    /// File with the known ssh host keys; without it ssh sources are refused.
+    #[serde(default)]
+    pub ssh_known_hosts_file: Option<PathBuf>,
+    /// File with certificate authorities for https sources.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Infracost, when it is installed.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Infracost {
+    /// The binary; default is `infracost` on PATH.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+    /// File with the API key.
+    #[serde(default)]
+    pub api_key_file: Option<PathBuf>,
+    /// A pricing server of your own.
+    #[serde(default)]
+    pub pricing_endpoint: Option<String>,
+    /// Currency of the figures, ISO 4217.
+    #[serde(default)]
+    pub currency: Option<String>,
+}
+
+/// The log pipeline's numbers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Logs {
+    /// Longest wait of a line before it is sent.
+    pub flush_interval_ms: u64,
+    /// Bytes that are sent at once, and that end the wait early.
+    pub flush_bytes: usize,
+    /// Bytes of one attempt that may wait; beyond that its pipe is not read.
+    pub attempt_buffer_bytes: usize,
+}
+
+/// How long a shutdown may take.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shutdown {
+    /// After SIGTERM running jobs may go on for this long; then they are interrupted.
+    pub finish_within_s: u64,
+    /// After the interrupt, for results and logs to arrive.
+    pub report_within_s: u64,
+}
+
+/// The door for Prometheus and probes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Address of /metrics, /healthz and /readyz; empty for none.
+    pub listen: String,
+}
+
+fn default_slots() -> u32 {
+    4
+}
+
+fn default_path() -> Option<String> {
+    Some("/usr/local/bin:/usr/bin:/bin".to_owned())
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self { flush_interval_ms: 500, flush_bytes: 1024 * 1024, attempt_buffer_bytes: 8 * 1024 * 1024 }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { finish_within_s: 3600, report_within_s: 30 }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9464".to_owned() }
+    }
+}
+
+/// Why the settings cannot be used. Names the key, never a secret's value.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file that a setting names cannot be read.
+    #[error("{key}: cannot read {path}: {reason}")]
+    Unreadable {
+        /// The setting.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The file is not valid, or has a key that is not known.
+    #[error("{path}: {reason}")]
+    Form {
+        /// The file.
+        path: String,
+        /// The parser's words; they name line and key.
+        reason: String,
+    },
+    /// A setting's value cannot be.
+    #[error("{key}: {reason}")]
+    Value {
+        /// The setting.
+        key: &'static str,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// The agent token is none.
+    #[error("agent_token: {0}")]
+    Token(#[from] BadToken),
+    /// The database's address is none.
+    #[error("database_url: {0}")]
+    Address(#[from] ConnectError),
+}
+
+/// Environment variables that set a key, and the key.
+pub const VARIABLES: [(&str, &str); 9] = [
+    ("TENDRIL_DATABASE_URL", "database_url"),
+    ("TENDRIL_AGENT_TOKEN", "agent_token"),
+    ("TENDRIL_AGENT_TOKEN_FILE", "agent_token_file"),
+    ("TENDRIL_ARTIFACT_KEY_FILE", "artifact_key_file"),
+    ("TENDRIL_RUNNER_NAME", "name"),
+    ("TENDRIL_STATE_DIR", "state_dir"),
+    ("TENDRIL_PLACE", "place"),
+    ("TENDRIL_TEMPLATES_DIR", "templates_dir"),
+    ("TENDRIL_SLOTS", "slots"),
+];
+
+impl Config {
+    /// Reads the file, if there is one, and lets the environment (`variables`) overrule it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key.
+    pub fn load(file: Option<&Path>, variables: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut table = match file {
+            Some(path) => {
+                let text = read("--config", path)?;
+                let form =
+                    |e: toml::de::Error| ConfigError::Form { path: path.display().to_string(), reason: e.to_string() };
+                // Parsed against the type first: only so do errors name line and column.
+                toml::from_str::<toml::Table>(&text).map_err(form)?
+            }
+            None => toml::Table::new(),
+        };
+        for (variable, key) in VARIABLES {
+            let Some(text) = variables(variable).filter(|text| !text.is_empty()) else { continue };
+            let value = match key {
+                "slots" => toml::Value::Integer(text.parse().map_err(|_| ConfigError::Value {
+                    key: "slots",
+                    reason: format!("{variable} must be a whole number"),
+                })?),
+                _ => toml::Value::String(text),
+            };
+            if key == "agent_token" {
+                table.remove("agent_token_file");
+            }
+            table.insert(key.to_owned(), value);
+        }
+        let origin = file.map_or_else(|| "environment".to_owned(), |path| path.display().to_string());
+        let config: Self = table
+            .try_into()
+            .map_err(|e: toml::de::Error| ConfigError::Form { path: origin, reason: with_variable(e.message()) })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |key, reason: &str| Err(ConfigError::Value { key, reason: reason.to_owned() });
+        if !(1..=1000).contains(&self.slots) {
+            return refuse("slots", "must be between 1 and 1000");
+        }
+        if !self.state_dir.is_absolute() {
+            return refuse("state_dir", "must be an absolute path");
+        }
+        if self.place.as_deref().is_some_and(|place| !is_word(place)) {
+            return refuse("place", "lower-case letters, digits, dot, dash, underscore; at most 63");
+        }
+        if self.labels.iter().any(|label| !is_label(label)) {
+            return refuse("labels", "letters, digits and . _ / = @ : - only, at most 128");
+        }
+        if self.labels.iter().any(|label| ["kind=", "engine=", "place="].iter().any(|own| label.starts_with(own))) {
+            return refuse("labels", "kind=, engine= and place= are set by the runner itself");
+        }
+        if !(10..=60_000).contains(&self.logs.flush_interval_ms) {
+            return refuse("logs.flush_interval_ms", "must be between 10 and 60000");
+        }
+        if self.logs.flush_bytes < 65_536 || self.logs.attempt_buffer_bytes < 262_144 {
+            return refuse("logs", "flush_bytes must be at least 65536, attempt_buffer_bytes at least 262144");
+        }
+        if self.agent_token.is_some() && self.agent_token_file.is_some() {
+            return refuse("agent_token", "set either agent_token or agent_token_file");
+        }
+        Ok(())
+    }
+
+    /// The database's address.
+    ///
+    /// # Errors
+    /// [`ConfigError::Address`].
+    pub fn address(&self) -> Result<Address, ConfigError> {
+        Ok(Address::parse(&self.database_url)?)
+    }
+
+    /// The agent token, from wherever it is kept.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key.
+    pub fn token(&self) -> Result<AgentToken, ConfigError> {
+        let text = match (&self.agent_token, &self.agent_token_file) {
+            (Some(token), _) => token.expose_secret().to_owned(),
+            (None, Some(path)) => read("agent_token_file", path)?,
+            (None, None) => {
+                let reason = "is missing: set TENDRIL_AGENT_TOKEN, or agent_token_file".to_owned();
+                return Err(ConfigError::Value { key: "agent_token", reason });
+            }
+        };
+        Ok(text.parse()?)
+    }
+
+    /// How long a line may wait.
+    pub fn flush_interval(&self) -> Duration {
+        Duration::from_millis(self.logs.flush_interval_ms)
+    }
+}
+
+/// Reads a small file that a setting names.
+///
+/// # Errors
+/// [`ConfigError::Unreadable`].
+pub fn read(key: &'static str, path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|e| ConfigError::Unreadable {
+        key,
+        path: path.to_owned(),
+        reason: e.to_string(),
+    })
+}
+
+fn is_word(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
+        && text.as_bytes()[0].is_ascii_alphanumeric()
+}
+
+fn is_label(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._/=@:-".contains(&b))
+        && text.as_bytes()[0].is_ascii_alphanumeric()
+}
+
+/// "missing field `state_dir`" alone would send a user of containers to a file that they do not have.
+fn with_variable(message: &str) -> String {
+    let named = VARIABLES.iter().find(|(_, key)| message.contains(&format!("missing field `{key}`")));
+    match named {
+        Some((variable, _)) => format!("{} (or set {variable})", message.trim()),
+        None => message.trim().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = include_str!("../../docs/tendril-runner.toml");
+
+    fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("runner.toml");
+        std::fs::write(&path, text).unwrap();
+        let find = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        Config::load(Some(&path), &find)
+    }
+
+    #[test]
+    fn the_documented_sample_is_valid_and_shows_the_defaults() {
+        let config = load(SAMPLE, &[("TENDRIL_AGENT_TOKEN", "")]).unwrap();
+        assert_eq!(config.slots, default_slots());
+        assert_eq!(config.logs.flush_interval_ms, Logs::default().flush_interval_ms);
+        assert_eq!(config.shutdown.finish_within_s, Shutdown::default().finish_within_s);
+        assert_eq!(config.http.listen, Http::default().listen);
+    }
+
+    #[test]
+    fn the_environment_overrules_the_file() {
+        let config = load(SAMPLE, &[("TENDRIL_SLOTS", "9"), ("TENDRIL_PLACE", "here")]).unwrap();
+        assert_eq!((config.slots, config.place.as_deref()), (9, Some("here")));
+    }
+
+    #[test]
+    fn the_environment_alone_is_enough() {
+        let set = [
+            ("TENDRIL_DATABASE_URL", "postgres://127.0.0.1/t"),
+            ("TENDRIL_ARTIFACT_KEY_FILE", "/k"),
+            ("TENDRIL_STATE_DIR", "/s"),
+        ];
+        let find = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        assert_eq!(Config::load(None, &find).unwrap().state_dir, Path::new("/s"));
+        let said = Config::load(None, &|_| None).unwrap_err().to_string();
+        assert!(said.contains("database_url") && said.contains("TENDRIL_DATABASE_URL"), "{said}");
+    }
+
+    #[test]
+    fn wrong_values_and_unknown_keys_are_refused_by_name() {
+        for (line, word) in [
+            ("slotz = 4", "slotz"),
+            ("slots = 0", "slots"),
+            ("slots = \"many\"", "slots"),
+            ("place = \"Here There\"", "place"),
+            ("labels = [\"kind=exec\"]", "labels"),
+            ("labels = [\"a b\"]", "labels"),
+            ("[logs]\nflush_interval_ms = 1", "flush_interval_ms"),
+            ("[logs]\nflushed = 1", "flushed"),
+            ("[tools]\nterrafrom = []", "terrafrom"),
+            ("agent_token = \"x\"\nagent_token_file = \"/x\"", "agent_token"),
+        ] {
+            let text = format!(
+                "database_url = \"postgres://127.0.0.1/t\"\nartifact_key_file = \"/k\"\nstate_dir = \"/s\"\n{line}\n"
+            );
+            let said = load(&text, &[]).unwrap_err().to_string();
+            assert!(said.contains(word), "{line}: {said}");
+        }
+        assert!(load("state_dir = ", &[]).unwrap_err().to_string().contains("runner.toml"));
+        assert!(load(SAMPLE, &[("TENDRIL_SLOTS", "many")]).unwrap_err().to_string().contains("TENDRIL_SLOTS"));
+    }
+
+    #[test]
+    fn a_bad_token_or_address_names_its_key() {
+        let config =
+            load(SAMPLE, &[("TENDRIL_AGENT_TOKEN", "hunter2"), ("TENDRIL_DATABASE_URL", "mysql://x")]).unwrap();
+        let said = config.token().unwrap_err().to_string();
+        assert!(said.starts_with("agent_token") && !said.contains("hunter2"), "{said}");
+        assert!(config.address().unwrap_err().to_string().starts_with("database_url"));
+    }
+}

@@ -1,0 +1,150 @@
+//! What this process holds: its attempts, the lease that covers them, and the requests to stop them.
+
+use crate::clock::BootTime;
+use crate::supervise::StopReason;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tendril_broker::runner::Claimed;
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
+
+/// All attempts of this process.
+#[derive(Default)]
+pub struct Holdings {
+    held: Mutex<BTreeMap<Uuid, Entry>>,
+    lease_until: Mutex<Option<BootTime>>,
+    released: Notify,
+}
+
+struct Entry {
+    mutating: bool,
+    started: bool,
+    stop: watch::Sender<Option<StopReason>>,
+}
+
+/// One attempt, as its job holds it; dropping it lets go.
+pub struct Held {
+    attempt: Uuid,
+    all: Arc<Holdings>,
+    stop: watch::Receiver<Option<StopReason>>,
+}
+
+impl Holdings {
+    /// Holds a claimed attempt; none when it is held already (a claim that was answered twice).
+    pub fn hold(self: &Arc<Self>, job: &Claimed) -> Option<Held> {
+        let attempt = job.lease.attempt_id;
+        let (stop, stopped) = watch::channel(None);
+        let mut held = self.held();
+        if held.contains_key(&attempt) {
+            return None;
+        }
+        // For kinds that only read, the claim is the start.
+        held.insert(attempt, Entry { mutating: job.mutating, started: !job.mutating, stop });
+        Some(Held { attempt, all: self.clone(), stop: stopped })
+    }
+
+    /// Ids of all that is held.
+    pub fn ids(&self) -> Vec<Uuid> {
+        self.held().keys().copied().collect()
+    }
+
+    /// How many are held.
+    pub fn count(&self) -> usize {
+        self.held().len()
+    }
+
+    /// Asks an attempt to stop; the first reason stays.
+    pub fn stop(&self, attempt: Uuid, reason: StopReason) {
+        if let Some(entry) = self.held().get(&attempt) {
+            entry.ask(reason);
+        }
+    }
+
+    /// Asks everything to stop.
+    pub fn stop_all(&self, reason: StopReason) {
+        self.held().values().for_each(|entry| entry.ask(reason));
+    }
+
+    /// Cut off for longer than the lease: ends what only reads or has not started. What changes the world goes on.
+    pub fn stop_what_others_may_start(&self) {
+        self.held()
+            .values()
+            .filter(|entry| !(entry.mutating && entry.started))
+            .for_each(|entry| entry.ask(StopReason::LeaseLost));
+    }
+
+    /// The lease was renewed by a heartbeat that was sent at `sent`: counted from before it was sent.
+    pub fn renew(&self, sent: BootTime, ttl: Duration) {
+        *self.lease() = Some(sent.after(ttl));
+    }
+
+    /// Whether the lease holds for long enough to start something: a tenth of the time to live is kept as a margin.
+    pub fn lease_is_live(&self, ttl: Duration) -> bool {
+        self.lease_left() > ttl / 10
+    }
+
+    /// How long the lease still holds.
+    pub fn lease_left(&self) -> Duration {
+        self.lease().map(BootTime::left).unwrap_or_default()
+    }
+
+    /// Waits until something is let go of.
+    pub async fn released(&self) {
+        self.released.notified().await;
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<Uuid, Entry>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lease(&self) -> MutexGuard<'_, Option<BootTime>> {
+        self.lease_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn ask(&self, reason: StopReason) {
+        self.stop.send_if_modified(|asked| {
+            let first = asked.is_none();
+            asked.get_or_insert(reason);
+            first
+        });
+    }
+}
+
+impl Held {
+    /// Why the attempt should stop, if it should.
+    pub fn stop_reason(&self) -> Option<StopReason> {
+        *self.stop.borrow()
+    }
+
+    /// Waits for a request to stop.
+    pub async fn stopped(&self) -> StopReason {
+        let mut stop = self.stop.clone();
+        match stop.wait_for(Option::is_some).await.map(|reason| *reason) {
+            Ok(Some(reason)) => reason,
+            // The sender lives as long as this value does.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Whether the lease covers a start now.
+    pub fn lease_is_live(&self) -> bool {
+        !self.all.lease_left().is_zero()
+    }
+
+    /// The start is committed: from now on the attempt is stopped by its users only.
+    pub fn mark_started(&self) {
+        if let Some(entry) = self.all.held().get_mut(&self.attempt) {
+            entry.started = true;
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.held().remove(&self.attempt);
+        self.all.released.notify_one();
+    }
+}

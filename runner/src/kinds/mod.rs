@@ -1,0 +1,29 @@
+//! The kinds of jobs. A kind is one file with one type that implements [`Kind`], and one line in [`all`].
+
+use crate::config::Config;
+use crate::run::Run;
+use crate::stop::Stop;
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// What a job of some kind does.
+pub trait Kind: Send + Sync {
+    /// The kind's name, as in snapshots and in the label `kind=...`.
+    fn name(&self) -> &'static str;
+
+    /// Whether this machine can do it; why not, otherwise.
+    ///
+    /// # Errors
+    /// One sentence for the runner's own log.
+    fn available(&self, config: &Config) -> Result<(), String>;
+
+    /// Does the job: prepares its files, starts (if it changes the world), runs commands, keeps artifacts. Returns the
+    /// result: figures, outputs, names of artifacts.
+    fn run<'a>(&'a self, run: &'a mut Run) -> BoxFuture<'a, Result<Value, Stop>>;
+}
+
+/// All kinds that this runner knows.
+pub fn all() -> Vec<Arc<dyn Kind>> {
+    vec![]
+}

@@ -1,0 +1,199 @@
+//! The runner's own figures, in Prometheus' terms.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+/// A job's kind.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct KindLabel {
+    kind: String,
+}
+
+/// How an attempt of a kind ended.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    kind: String,
+    outcome: String,
+}
+
+/// A call to the broker.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CallLabel {
+    call: &'static str,
+}
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// All figures of a runner process.
+pub struct Metrics {
+    registry: Registry,
+    claimed: Family<KindLabel, Counter>,
+    ended: Family<OutcomeLabels, Counter>,
+    leases_lost: Counter,
+    running: Gauge,
+    broker_errors: Family<CallLabel, Counter>,
+    heartbeat_seconds: Histogram,
+    claim_seconds: Histogram,
+    prepare_to_end_seconds: Family<KindLabel, Histogram>,
+    lease_left: Seconds,
+    log_rows: Counter,
+    log_bytes: Counter,
+    log_refused_bytes: Counter,
+    log_flush_seconds: Histogram,
+    log_lag: Seconds,
+    oom_kills: Counter,
+    doorbell_rings: Counter,
+}
+
+fn fast() -> Histogram {
+    Histogram::new([0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
+}
+
+fn slow() -> Histogram {
+    Histogram::new([0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("tendril_runner"),
+            claimed: Family::default(),
+            ended: Family::default(),
+            leases_lost: Counter::default(),
+            running: Gauge::default(),
+            broker_errors: Family::default(),
+            heartbeat_seconds: fast(),
+            claim_seconds: fast(),
+            prepare_to_end_seconds: Family::new_with_constructor(slow),
+            lease_left: Seconds::default(),
+            log_rows: Counter::default(),
+            log_bytes: Counter::default(),
+            log_refused_bytes: Counter::default(),
+            log_flush_seconds: fast(),
+            log_lag: Seconds::default(),
+            oom_kills: Counter::default(),
+            doorbell_rings: Counter::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("attempts_claimed", "Attempts claimed", self.claimed.clone());
+        r.register("attempts_ended", "Attempts ended, by outcome", self.ended.clone());
+        r.register("leases_lost", "Attempts that the job went on without", self.leases_lost.clone());
+        r.register("attempts_running", "Attempts held now", self.running.clone());
+        r.register("broker_errors", "Calls to the broker that failed", self.broker_errors.clone());
+        r.register_with_unit("heartbeat", "Round trip of a heartbeat", Unit::Seconds, self.heartbeat_seconds.clone());
+        r.register_with_unit("claim", "Round trip of a claim", Unit::Seconds, self.claim_seconds.clone());
+        r.register_with_unit("attempt", "Length of an attempt", Unit::Seconds, self.prepare_to_end_seconds.clone());
+        r.register_with_unit(
+            "lease_left",
+            "How long the lease held at the last heartbeat's turn",
+            Unit::Seconds,
+            self.lease_left.clone(),
+        );
+        r.register("log_rows", "Log rows stored", self.log_rows.clone());
+        r.register_with_unit("log", "Log text stored", Unit::Bytes, self.log_bytes.clone());
+        r.register_with_unit(
+            "log_refused",
+            "Log text that the broker refused",
+            Unit::Bytes,
+            self.log_refused_bytes.clone(),
+        );
+        r.register_with_unit(
+            "log_flush",
+            "Time to store a batch of log rows",
+            Unit::Seconds,
+            self.log_flush_seconds.clone(),
+        );
+        r.register_with_unit("log_lag", "Age of the oldest log text that waits", Unit::Seconds, self.log_lag.clone());
+        r.register("oom_kills", "Commands that ran out of memory", self.oom_kills.clone());
+        r.register("doorbell_rings", "Rings heard", self.doorbell_rings.clone());
+    }
+
+    /// The exposition text.
+    ///
+    /// # Errors
+    /// Formatting failed.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// A claim brought an attempt of this kind.
+    pub fn claimed(&self, kind: &str) {
+        self.claimed.get_or_create(&KindLabel { kind: kind.to_owned() }).inc();
+        self.running.inc();
+    }
+
+    /// An attempt ended.
+    pub fn ended(&self, kind: &str, outcome: &str, took: Duration) {
+        let labels = OutcomeLabels { kind: kind.to_owned(), outcome: outcome.to_owned() };
+        self.ended.get_or_create(&labels).inc();
+        self.prepare_to_end_seconds.get_or_create(&KindLabel { kind: kind.to_owned() }).observe(took.as_secs_f64());
+        self.running.dec();
+    }
+
+    /// The job went on without an attempt of ours.
+    pub fn lease_lost(&self) {
+        self.leases_lost.inc();
+    }
+
+    /// A command ran out of memory.
+    pub fn out_of_memory(&self) {
+        self.oom_kills.inc();
+    }
+
+    /// A heartbeat was answered.
+    pub fn heartbeat(&self, took: Duration) {
+        self.heartbeat_seconds.observe(took.as_secs_f64());
+    }
+
+    /// How long the lease holds.
+    pub fn lease_left(&self, left: Duration) {
+        self.lease_left.set(left.as_secs_f64());
+    }
+
+    /// A claim was answered.
+    pub fn claim(&self, took: Duration) {
+        self.claim_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A call failed.
+    pub fn broker_error(&self, call: &'static str) {
+        self.broker_errors.get_or_create(&CallLabel { call }).inc();
+    }
+
+    /// The doorbell rang.
+    pub fn rang(&self) {
+        self.doorbell_rings.inc();
+    }
+
+    /// A batch of log rows was stored.
+    pub fn flushed(&self, rows: usize, bytes: usize, took: Duration) {
+        self.log_rows.inc_by(rows as u64);
+        self.log_bytes.inc_by(bytes as u64);
+        self.log_flush_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Age of the oldest log text that waits.
+    pub fn log_lag(&self, lag: Duration) {
+        self.log_lag.set(lag.as_secs_f64());
+    }
+
+    /// The broker refused log text for good.
+    pub fn log_refused(&self, bytes: usize) {
+        self.log_refused_bytes.inc_by(bytes as u64);
+    }
+}

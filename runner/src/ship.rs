@@ -1,0 +1,232 @@
+//! Ships the logs of all attempts: one batch for all of them, every flush interval or when enough waits.
+//!
+//! Exactly once: chunks are fixed, only one session may append, and after anything unclear that session is taken over
+//! and the stored positions are read before the next batch.
+
+use crate::attempt_log::{AttemptLog, Outgoing};
+use crate::clock::BootTime;
+use crate::config::Logs;
+use crate::metrics::Metrics;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tendril_broker::connect::Connector;
+use tendril_broker::runner::{BrokerError, Claimed, LogWriter, Position, RefusedAttempt, Written};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// A batch later than this counts as unclear.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Batches are sized so that one takes less than this.
+const TARGET: Duration = Duration::from_secs(3);
+/// Smallest batch that a slow line gets.
+const SMALLEST_BATCH_BYTES: usize = 64 * 1024;
+
+/// All open logs of this runner process, and the one writer for them.
+pub struct Shipper {
+    settings: Logs,
+    writer: Uuid,
+    metrics: Arc<Metrics>,
+    wake: Arc<Notify>,
+    logs: Mutex<BTreeMap<Uuid, Arc<AttemptLog>>>,
+}
+
+impl Shipper {
+    /// A shipper that nothing has been given to yet.
+    pub fn new(settings: Logs, writer: Uuid, metrics: Arc<Metrics>) -> Self {
+        Self { settings, writer, metrics, wake: Arc::default(), logs: Mutex::default() }
+    }
+
+    /// Opens the log of a claimed attempt.
+    pub fn open(&self, claimed: &Claimed) -> Arc<AttemptLog> {
+        let log = Arc::new(AttemptLog::new(claimed, self.settings.attempt_buffer_bytes, self.wake.clone()));
+        self.logs().insert(claimed.lease.attempt_id, log.clone());
+        log
+    }
+
+    /// Whether every log is stored to its end.
+    pub fn is_idle(&self) -> bool {
+        self.logs().is_empty()
+    }
+
+    /// Ships until `end`, then what is left, until `end` of patience by the caller: it may be dropped at any time.
+    pub async fn run(&self, connector: &Connector, end: CancellationToken) {
+        let mut batch_bytes = self.settings.flush_bytes;
+        loop {
+            let Some(mut session) = self.session(connector, &end).await else { return };
+            loop {
+                let ended = end.is_cancelled();
+                if !ended {
+                    self.pause(&end).await;
+                }
+                match self.flush(&mut session, &mut batch_bytes).await {
+                    Ok(()) if ended && self.is_idle() => return,
+                    Ok(()) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "log rows could not be sent; taking the writer over anew");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn pause(&self, end: &CancellationToken) {
+        let interval = Duration::from_millis(self.settings.flush_interval_ms);
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = self.wake.notified() => {}
+            () = end.cancelled() => {}
+        }
+    }
+
+    /// Takes the writer over, with backoff, and forgets what turns out to be stored already.
+    async fn session(&self, connector: &Connector, end: &CancellationToken) -> Option<LogWriter> {
+        let mut waits = backoff();
+        loop {
+            let error = match self.take_over(connector).await {
+                Ok(session) => return Some(session),
+                Err(error) => error,
+            };
+            if end.is_cancelled() && self.is_idle() {
+                return None;
+            }
+            let wait = waits.next().unwrap_or(Duration::from_secs(10));
+            tracing::warn!(%error, wait_ms = wait.as_millis(), "the log connection is down");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn take_over(&self, connector: &Connector) -> Result<LogWriter, BrokerError> {
+        let session = LogWriter::take_over(connector, self.writer).await?;
+        self.resume(&session.positions().await?);
+        Ok(session)
+    }
+
+    fn resume(&self, positions: &[Position]) {
+        for position in positions {
+            let log = self.logs().get(&position.lease.attempt_id).cloned();
+            if let Some(log) = log
+                && !log.acknowledge(position.stored)
+            {
+                self.give_up(&log, "its next record is not here any more");
+            }
+        }
+        self.forget_done();
+    }
+
+    /// Sends all that waits, in batches.
+    async fn flush(&self, session: &mut LogWriter, batch_bytes: &mut usize) -> Result<(), BrokerError> {
+        loop {
+            let batch = self.gather(*batch_bytes);
+            if batch.is_empty() {
+                self.forget_done();
+                return Ok(());
+            }
+            let begun = BootTime::now();
+            let rows: Vec<_> = batch.iter().map(Outgoing::row).collect();
+            let written = session.write(&rows, PATIENCE).await?;
+            let took = begun.elapsed();
+            match written {
+                Written::Stored => self.stored(&batch, took),
+                Written::Refused(refused) => self.refused(&refused),
+                Written::Rewind(reason) => {
+                    tracing::info!(reason, "a batch overlapped with what is stored");
+                    self.resume(&session.positions().await?);
+                }
+            }
+            *batch_bytes = resized(*batch_bytes, took, self.settings.flush_bytes);
+        }
+    }
+
+    fn gather(&self, budget: usize) -> Vec<Outgoing> {
+        let logs: Vec<_> = self.logs().values().cloned().collect();
+        // Shares, so that one loud attempt does not starve the others.
+        let share = (budget / logs.len().max(1)).max(4096);
+        let lag = logs.iter().filter_map(|log| log.lag()).max().unwrap_or_default();
+        self.metrics.log_lag(lag);
+        logs.iter().flat_map(|log| log.outgoing(share)).collect()
+    }
+
+    fn stored(&self, batch: &[Outgoing], took: Duration) {
+        let bytes = batch.iter().map(|row| row.chunk.text.len()).sum();
+        self.metrics.flushed(batch.len(), bytes, took);
+        let mut last = BTreeMap::new();
+        for row in batch {
+            last.insert(row.whose.lease.attempt_id, row.chunk.seq_to);
+        }
+        for (attempt, stored) in last {
+            let log = self.logs().get(&attempt).cloned();
+            if let Some(log) = log {
+                log.acknowledge(stored);
+            }
+        }
+    }
+
+    fn refused(&self, refused: &[RefusedAttempt]) {
+        for one in refused {
+            let Some(log) = self.logs().get(&one.attempt_id).cloned() else { continue };
+            let rewound = one.reason == "position" && log.acknowledge(one.stored);
+            if !rewound {
+                self.give_up(&log, &one.reason);
+            }
+        }
+    }
+
+    fn give_up(&self, log: &AttemptLog, reason: &str) {
+        let bytes = log.close();
+        let attempt = log.whose().lease.attempt_id;
+        tracing::error!(attempt.id = %attempt, reason, bytes, "the broker takes no more log rows of this attempt");
+        self.metrics.log_refused(bytes);
+    }
+
+    fn forget_done(&self) {
+        self.logs().retain(|_, log| !log.is_done());
+    }
+
+    fn logs(&self) -> MutexGuard<'_, BTreeMap<Uuid, Arc<AttemptLog>>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn backoff() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(Duration::from_secs(10))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// The next batch's size after one that took `took`: halved on a slow line, doubled back on a fast one.
+fn resized(bytes: usize, took: Duration, most: usize) -> usize {
+    if took > TARGET {
+        (bytes / 2).max(SMALLEST_BATCH_BYTES)
+    } else if took < TARGET / 4 {
+        (bytes * 2).min(most)
+    } else {
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_shrink_on_a_slow_line_and_grow_back() {
+        let most = 1024 * 1024;
+        let mut bytes = most;
+        for _ in 0..20 {
+            bytes = resized(bytes, Duration::from_secs(5), most);
+        }
+        assert_eq!(bytes, SMALLEST_BATCH_BYTES);
+        assert_eq!(resized(bytes, Duration::from_secs(2), most), bytes);
+        for _ in 0..20 {
+            bytes = resized(bytes, Duration::from_millis(10), most);
+        }
+        assert_eq!(bytes, most);
+    }
+}

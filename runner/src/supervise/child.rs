@@ -1,0 +1,249 @@
+//! From fork to exec: an ordered checklist, each entry with its reason.
+
+use std::ffi::{CString, NulError};
+use std::fs;
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::{Mode, umask};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork};
+use nix::unistd::{getppid, setpgid};
+
+use super::start::StartFailure;
+use super::step::{Class, Step};
+
+/// How much sooner than its supervisor the command is chosen when memory runs out.
+const OOM_SCORE_ABOVE: i32 = 300;
+
+/// What the new process does to itself, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// A process group of its own, which can be killed in one stroke.
+    Group,
+    /// A reading command dies with its supervisor. A mutating one does not: half an apply is worse than
+    /// one that the runner, which sees the loss, interrupts in order.
+    DeathSignal,
+    /// Standard input is empty; output goes to the two pipes.
+    Streams,
+    /// The supervisor's blocked signals, and Rust's ignored SIGPIPE, are not the command's.
+    Signals,
+    /// When memory runs out, the command goes before its supervisor and the runner.
+    OomScore,
+    /// Modes of the files that the command makes.
+    Umask,
+    /// The working folder, while it can still be entered.
+    Folder,
+    /// Nothing else of ours is open in the command.
+    Descriptors,
+    /// **The place of the sandbox**: own UID, no_new_privs, rlimits, Landlock, seccomp, in this order and
+    /// last, because everything above may need what they take away.
+    Sandbox,
+    /// The command itself, with exactly the environment of the step.
+    Execute,
+}
+
+const CHECKLIST: [Stage; 10] = [
+    Stage::Group,
+    Stage::DeathSignal,
+    Stage::Streams,
+    Stage::Signals,
+    Stage::OomScore,
+    Stage::Umask,
+    Stage::Folder,
+    Stage::Descriptors,
+    Stage::Sandbox,
+    Stage::Execute,
+];
+
+/// All that the stages need, made before the fork.
+struct Launch {
+    argv: Vec<CString>,
+    env: Vec<CString>,
+    cwd: CString,
+    umask: Mode,
+    class: Class,
+    supervisor: Pid,
+    streams: [OwnedFd; 3],
+}
+
+impl Launch {
+    fn new(step: &Step, streams: [OwnedFd; 3]) -> Result<Self, NulError> {
+        let env = step.env.iter();
+        Ok(Self {
+            argv: step.argv.iter().map(|arg| CString::new(arg.as_str())).collect::<Result<_, _>>()?,
+            env: env.map(|(k, v)| CString::new(format!("{k}={v}"))).collect::<Result<_, _>>()?,
+            cwd: CString::new(step.cwd.as_os_str().as_bytes())?,
+            umask: Mode::from_bits_truncate(step.umask),
+            class: step.class,
+            supervisor: Pid::this(),
+            streams,
+        })
+    }
+
+    fn perform(&self, stage: Stage) -> Result<(), Errno> {
+        match stage {
+            Stage::Group => setpgid(Pid::from_raw(0), Pid::from_raw(0)),
+            Stage::DeathSignal => self.die_with_supervisor(),
+            Stage::Streams => {
+                let [stdin, stdout, stderr] = &self.streams;
+                dup2_stdin(stdin)?;
+                dup2_stdout(stdout)?;
+                dup2_stderr(stderr)
+            }
+            Stage::Signals => restore_signals(),
+            Stage::OomScore => {
+                raise_oom_score();
+                Ok(())
+            }
+            Stage::Umask => {
+                umask(self.umask);
+                Ok(())
+            }
+            Stage::Folder => chdir(self.cwd.as_c_str()),
+            Stage::Descriptors => {
+                close_on_exec_from(3);
+                Ok(())
+            }
+            Stage::Sandbox => Ok(()),
+            Stage::Execute => {
+                let program = self.argv.first().ok_or(Errno::EINVAL)?;
+                execve(program, &self.argv, &self.env).map(|never| match never {})
+            }
+        }
+    }
+
+    fn die_with_supervisor(&self) -> Result<(), Errno> {
+        if self.class == Class::Mutating {
+            return Ok(());
+        }
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        // Set too late if the supervisor has died since the fork.
+        match getppid() == self.supervisor {
+            true => Ok(()),
+            false => Err(Errno::ESRCH),
+        }
+    }
+}
+
+/// Starts the step's command with these write ends as its output, and returns once it executes.
+pub(super) fn start(step: &Step, outputs: [OwnedFd; 2]) -> Result<Pid, StartFailure> {
+    let system =
+        |during: &str, e: std::io::Error| StartFailure::System { during: during.to_owned(), detail: e.to_string() };
+    let null = fs::File::open("/dev/null").map_err(|e| system("open /dev/null", e))?;
+    let [stdout, stderr] = outputs;
+    let launch = Launch::new(step, [null.into(), stdout, stderr])
+        .map_err(|e| StartFailure::InvalidStep { detail: e.to_string() })?;
+    let (news, teller) = std::io::pipe().map_err(|e| system("make a pipe", e))?;
+    let pid = fork_into(&launch, teller).map_err(|e| system("start a process", e.into()))?;
+    match hear(news) {
+        None => Ok(pid),
+        Some((stage, errno)) => {
+            let _ = waitpid(pid, None);
+            Err(failure(step, stage, errno))
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "fork and _exit are what a supervisor is made of")]
+fn fork_into(launch: &Launch, teller: PipeWriter) -> Result<Pid, Errno> {
+    // SAFETY: the supervisor has one thread, so the copy holds no lock of another and may allocate.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            for (index, stage) in CHECKLIST.iter().enumerate() {
+                if let Err(errno) = launch.perform(*stage) {
+                    tell(teller, index, errno);
+                    break;
+                }
+            }
+            // SAFETY: ends the process at once; destructors and exit handlers are the supervisor's, not ours.
+            unsafe { libc::_exit(127) }
+        }
+    }
+}
+
+fn tell(mut teller: PipeWriter, index: usize, errno: Errno) {
+    let mut message = [0; 5];
+    message[0] = u8::try_from(index).unwrap_or(u8::MAX);
+    message[1..].copy_from_slice(&(errno as i32).to_ne_bytes());
+    let _ = teller.write_all(&message);
+}
+
+/// The stage that failed; none when exec has closed the pipe.
+fn hear(mut news: PipeReader) -> Option<(Stage, Errno)> {
+    let mut message = [0; 5];
+    news.read_exact(&mut message).ok()?;
+    let [index, errno @ ..] = message;
+    let stage = CHECKLIST.get(usize::from(index))?;
+    Some((*stage, Errno::from_raw(i32::from_ne_bytes(errno))))
+}
+
+fn failure(step: &Step, stage: Stage, errno: Errno) -> StartFailure {
+    let program = step.program().to_owned();
+    match (stage, errno) {
+        (Stage::Folder, errno) => StartFailure::WorkFolder { path: step.cwd.clone(), detail: errno.desc().to_owned() },
+        (Stage::Execute, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => match Path::new(&program).exists() {
+            true => StartFailure::InterpreterMissing { program },
+            false => StartFailure::ProgramMissing { program },
+        },
+        (Stage::Execute, Errno::EACCES | Errno::EPERM | Errno::EISDIR) => StartFailure::NotExecutable { program },
+        (Stage::Execute, Errno::ENOEXEC | Errno::EINVAL | Errno::ELIBBAD) => StartFailure::WrongFormat { program },
+        (Stage::Execute, Errno::E2BIG) => StartFailure::TooLong { program },
+        (stage, errno) => {
+            StartFailure::System { during: format!("prepare {program} ({stage:?})"), detail: errno.desc().to_owned() }
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "nix knows no real-time signals")]
+fn restore_signals() -> Result<(), Errno> {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: the default disposition runs no code of ours. The few numbers that have none are refused, harmlessly.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    SigSet::empty().thread_set_mask()
+}
+
+/// As far as possible: in a container that forbids it, all of its processes are equal.
+fn raise_oom_score() {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    // The file belongs to root as long as the process is not dumpable, and exec makes it so anyway.
+    let _ = prctl::set_dumpable(true);
+    let now = fs::read_to_string(FILE).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    let wanted = now.map_or(OOM_SCORE_ABOVE, |now| now + OOM_SCORE_ABOVE).min(1000);
+    let _ = fs::write(FILE, wanted.to_string());
+}
+
+/// Marks every descriptor from `first` on. Ours are marked from birth, so a kernel before 5.11, which has
+/// no such call, loses nothing.
+#[expect(unsafe_code, reason = "nix has no wrapper for this system call")]
+fn close_on_exec_from(first: libc::c_uint) {
+    // SAFETY: sets a flag on descriptors; none is closed or replaced before exec, where all Rust values end.
+    unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checklist_takes_rights_away_last_and_executes_after_that() {
+        use Stage::{Descriptors, Execute, Folder, Group, OomScore, Sandbox, Signals, Streams};
+        let at = |stage| CHECKLIST.iter().position(|s| *s == stage).expect("listed");
+        for (index, stage) in CHECKLIST.iter().enumerate() {
+            assert_eq!(at(*stage), index, "{stage:?} is listed twice");
+        }
+        for before in [Group, Streams, Signals, OomScore, Folder, Descriptors] {
+            assert!(at(before) < at(Sandbox), "{before:?} may need what the sandbox takes");
+        }
+        assert_eq!(at(Sandbox) + 1, at(Execute));
+        assert_eq!(at(Execute) + 1, CHECKLIST.len());
+    }
+}

@@ -1,0 +1,132 @@
+//! Becoming the supervisor process: one thread, no runtime.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::{Mode, SFlag, fstat, umask};
+use nix::unistd::{Pid, dup2_stdin, pipe2};
+
+use super::channel::Channel;
+use super::child;
+use super::clock::{boot_ms, wall};
+use super::message::Request;
+use super::oom::OomKills;
+use super::orphan::Drain;
+use super::record::RecordFolder;
+use super::start::StartFailure;
+use super::step::Step;
+use super::watch::{Assignment, Watch};
+
+/// First argument of the binary when it is to be a supervisor.
+pub const SUBCOMMAND: &str = "supervise";
+
+/// Is the supervisor, if this process was started as one; to be called first in `main`, before there is any thread.
+#[must_use]
+pub fn entry() -> Option<ExitCode> {
+    let first = std::env::args_os().nth(1)?;
+    (first == SUBCOMMAND).then(|| match supervise() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("tendril-runner {SUBCOMMAND}: {e}");
+            ExitCode::from(2)
+        }
+    })
+}
+
+fn supervise() -> io::Result<()> {
+    let mut channel = Channel::new(become_supervisor()?);
+    let signals = child_signals()?;
+    let (stdout, stdout_writer) = output_pipe()?;
+    let (stderr, stderr_writer) = output_pipe()?;
+    channel.open([stdout.as_fd(), stderr.as_fd()])?;
+    let step = match channel.first() {
+        Ok(Some(Request::Start(step))) => *step,
+        // The runner changed its mind, or died, before there was anything to do.
+        Ok(_) => return Ok(()),
+        Err(e) => return Err(io::Error::other(e)),
+    };
+    channel.set_nonblocking()?;
+    let claimed = RecordFolder::claim(&step.record_dir);
+    let mut assignment = Assignment {
+        drains: [stdout, stderr].map(|pipe| Drain::new(pipe, step.orphan_limit_bytes)),
+        started_at: wall(),
+        started_ms: boot_ms(),
+        oom: OomKills::now(),
+        channel,
+        folder: None,
+        step,
+    };
+    let started = claimed.and_then(|folder| {
+        assignment.folder = Some(folder);
+        start(&assignment, [stdout_writer, stderr_writer])
+    });
+    // From here on a command may run, and nothing may end this process before it has.
+    match started {
+        Ok(main) => Watch::new(assignment, main, signals).run(),
+        Err(failure) => assignment.conclude_unstarted(failure),
+    }
+    Ok(())
+}
+
+fn start(assignment: &Assignment, outputs: [OwnedFd; 2]) -> Result<Pid, StartFailure> {
+    let step: &Step = &assignment.step;
+    step.check()?;
+    if assignment.channel.is_hung_up() {
+        return Err(StartFailure::RunnerGone);
+    }
+    child::start(step, outputs)
+}
+
+/// Leaves the runner's world: no signal, descriptor or file mode of it reaches in here. Returns the
+/// control socket, which came as standard input.
+fn become_supervisor() -> io::Result<OwnedFd> {
+    let kind = SFlag::from_bits_truncate(fstat(io::stdin())?.st_mode & SFlag::S_IFMT.bits());
+    if kind != SFlag::S_IFSOCK {
+        return Err(io::Error::other("only a runner starts its supervisors, see --help"));
+    }
+    SigSet::all().thread_set_mask()?;
+    umask(Mode::from_bits_truncate(0o077));
+    close_from(3);
+    // Everything that a descendant leaves behind becomes a child of this process.
+    prctl::set_child_subreaper(true)?;
+    // Same user or not, no job reads this process's memory or descriptors.
+    prctl::set_dumpable(false)?;
+    prctl::set_name(c"tendril-superv")?;
+    let raw = fcntl(io::stdin(), FcntlArg::F_DUPFD_CLOEXEC(3))?;
+    dup2_stdin(File::open("/dev/null")?)?;
+    Ok(own(raw))
+}
+
+#[expect(unsafe_code, reason = "fcntl hands out a bare number")]
+fn own(raw: std::os::fd::RawFd) -> OwnedFd {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the caller has just got this descriptor from F_DUPFD_CLOEXEC and passes it on to nobody else.
+    unsafe { OwnedFd::from_raw_fd(raw) }
+}
+
+/// Closes what a library in the runner may have opened without close-on-exec.
+#[expect(unsafe_code, reason = "nix has no wrapper for this system call")]
+fn close_from(first: libc::c_uint) {
+    // SAFETY: called before this process has opened anything, so no Rust value owns one of these descriptors.
+    unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+}
+
+fn child_signals() -> io::Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    Ok(SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}
+
+/// A pipe whose read end does not block; the command's write end does.
+fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((reader, writer))
+}

@@ -1,0 +1,321 @@
+//! The runner's side of a supervisor.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use nix::cmsg_space;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::unistd::setsid;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
+
+use super::entry::SUBCOMMAND;
+use super::exit::StopReason;
+use super::lost::{self, Left, Main};
+use super::message::{Final, Garbled, Lines, Reply, Request, line};
+use super::record::ExitRecord;
+use super::step::Step;
+
+/// What keeps a runner from knowing how its command ended. (That a command cannot be started is no such error: its
+/// record says `NotStarted`.)
+#[derive(Debug, thiserror::Error)]
+pub enum SuperviseError {
+    /// There is no supervisor, and no command was started.
+    #[error("cannot start a supervisor from {binary:?}: {source}; check limits of processes and memory")]
+    Launch {
+        /// The runner's binary.
+        binary: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The supervisor ended at once; no command was started.
+    #[error("the supervisor from {binary:?} ended before it began ({status}); is that a tendril-runner?")]
+    Unopened {
+        /// The binary that was executed.
+        binary: PathBuf,
+        /// How it ended.
+        status: String,
+    },
+    /// The step cannot be put into a message; no command was started.
+    #[error("step {name} cannot be sent to its supervisor: {detail}")]
+    Unsendable {
+        /// The step's name.
+        name: String,
+        /// Why.
+        detail: String,
+    },
+    /// The control socket failed while the supervisor lives.
+    #[error("lost touch with the supervisor of {name}: {source}; it goes on as if the runner had vanished")]
+    Channel {
+        /// The step's name.
+        name: String,
+        /// The system's words, or the message that was none.
+        source: io::Error,
+    },
+    /// Somebody killed the supervisor. Its tree was looked for and ended as far as it was found; that the
+    /// command is dead is not proven.
+    #[error("the supervisor of {name} was killed; {left}")]
+    Lost {
+        /// The step's name.
+        name: String,
+        /// What the search came to.
+        left: Left,
+    },
+}
+
+/// A command under its supervisor. Its parts are used side by side: read both streams to their end, then
+/// [`Control::wait`]. Dropping the control means to the supervisor that the runner has vanished.
+#[derive(Debug)]
+pub struct Running {
+    /// The command's standard output. A reader that pauses for long stalls the command.
+    pub stdout: pipe::Receiver,
+    /// The command's standard error, likewise.
+    pub stderr: pipe::Receiver,
+    /// Requests to the supervisor, and its answer.
+    pub control: Control,
+}
+
+/// The way to talk to the supervisor of one command.
+#[derive(Debug)]
+pub struct Control {
+    name: String,
+    stream: UnixStream,
+    lines: Lines,
+    supervisor: Child,
+    supervisor_pid: i32,
+    main: Option<Main>,
+    last: Option<Final>,
+}
+
+/// Starts a supervisor from this process's own binary, and under it the step's command.
+///
+/// # Errors
+/// See [`SuperviseError`]; a command that could not be started is no error but a record that says so.
+pub async fn spawn(step: Step) -> Result<Running, SuperviseError> {
+    spawn_by(Path::new("/proc/self/exe"), step).await
+}
+
+/// Like [`spawn`], by a `tendril-runner` binary that is not this process's own, as in tests.
+///
+/// # Errors
+/// Like [`spawn`].
+pub async fn spawn_by(binary: &Path, step: Step) -> Result<Running, SuperviseError> {
+    let start = line(&Request::Start(Box::new(step.clone())))
+        .map_err(|e| SuperviseError::Unsendable { name: step.name.clone(), detail: e.to_string() })?;
+    let launch = |source| SuperviseError::Launch { binary: binary.to_owned(), source };
+    let (supervisor, stream) = launch_process(binary, &step.name).map_err(launch)?;
+    let mut control = Control {
+        supervisor_pid: supervisor.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0),
+        name: step.name.clone(),
+        stream,
+        lines: Lines::default(),
+        supervisor,
+        main: None,
+        last: None,
+    };
+    // A supervisor that does not listen is one that has ended, which the next line notices.
+    let _ = control.send(&start).await;
+    let Some([stdout, stderr]) = control.outputs().await.map_err(launch)? else {
+        return Err(control.unopened(binary).await);
+    };
+    let started = match control.hear().await? {
+        Some(Reply::Started(pid)) => Main::new(pid, control.supervisor_pid, &step),
+        Some(Reply::Ended(last)) => {
+            control.last = Some(*last);
+            None
+        }
+        Some(Reply::Opened) => None,
+        None => return Err(control.lost().await),
+    };
+    control.main = started;
+    Ok(Running {
+        stdout: pipe::Receiver::from_owned_fd(stdout).map_err(launch)?,
+        stderr: pipe::Receiver::from_owned_fd(stderr).map_err(launch)?,
+        control,
+    })
+}
+
+#[expect(unsafe_code, reason = "the standard library cannot start a process in a session of its own")]
+fn launch_process(binary: &Path, name: &str) -> io::Result<(Child, UnixStream)> {
+    let (ours, theirs) = StdUnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let mut command = Command::new(binary);
+    command
+        .arg0("tendril-runner")
+        .args([SUBCOMMAND, name])
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    // A session of its own from the first moment: no Ctrl-C meant for the runner reaches the supervisor.
+    // SAFETY: setsid is async-signal-safe, and the closure allocates and locks nothing.
+    unsafe { command.pre_exec(|| Ok(setsid().map(drop)?)) };
+    let supervisor = lost::register(|| command.spawn())?;
+    Ok((supervisor, UnixStream::from_std(ours)?))
+}
+
+impl Control {
+    /// The command's process id; none when it was not started. For people: it is no address for signals.
+    #[must_use]
+    pub fn pid(&self) -> Option<i32> {
+        self.main.as_ref().map(Main::pid)
+    }
+
+    /// The supervisor's process id.
+    #[must_use]
+    pub fn supervisor_pid(&self) -> i32 {
+        self.supervisor_pid
+    }
+
+    /// Asks for the one SIGINT, and SIGKILL for the tree after the grace. Asking again changes nothing, and the first
+    /// reason stays the reason.
+    ///
+    /// # Errors
+    /// The socket failed. That the command is over already is no error: `wait` will tell.
+    pub async fn interrupt(&mut self, reason: StopReason) -> Result<(), SuperviseError> {
+        if let Some(main) = &mut self.main {
+            main.note_interrupt();
+        }
+        self.ask(&Request::Interrupt(reason)).await
+    }
+
+    /// Asks for SIGKILL for the tree at once. A Terraform run loses what it had not yet written and leaves its lock.
+    ///
+    /// # Errors
+    /// Like [`Control::interrupt`].
+    pub async fn kill(&mut self, reason: StopReason) -> Result<(), SuperviseError> {
+        self.ask(&Request::Kill(reason)).await
+    }
+
+    /// Waits until nothing of the command is left and the supervisor has gone too. Cancel-safe, and may be called
+    /// again. Read both streams to their end before: a command whose output nobody takes does not end, and what is
+    /// still in the pipes when this returns is only in them.
+    ///
+    /// # Errors
+    /// [`SuperviseError::Lost`] when the supervisor was killed, [`SuperviseError::Channel`] when it spoke nonsense.
+    pub async fn wait(&mut self) -> Result<ExitRecord, SuperviseError> {
+        let record = loop {
+            if let Some(last) = &self.last {
+                break last.record.clone();
+            }
+            match self.hear().await? {
+                Some(Reply::Ended(last)) => self.last = Some(*last),
+                Some(Reply::Opened | Reply::Started(_)) => {}
+                None => return Err(self.lost().await),
+            }
+        };
+        self.ask(&Request::Dismiss).await?;
+        let ended = self.supervisor.wait().await;
+        ended.map_err(|source| self.channel_error(source))?;
+        lost::forget(self.supervisor_pid);
+        if let Some(Final { unkept: Some(why), .. }) = &self.last {
+            tracing::warn!(step = self.name, error = %why, "the exit record could not be kept on disk");
+        }
+        Ok(record)
+    }
+
+    async fn ask(&mut self, request: &Request) -> Result<(), SuperviseError> {
+        let bytes = line(request).map_err(|e| self.channel_error(io::Error::other(e)))?;
+        match self.send(&bytes).await {
+            Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+            other => other.map_err(|e| self.channel_error(e)),
+        }
+    }
+
+    async fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.stream.writable().await?;
+            match self.stream.try_write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next reply; none when the supervisor has gone.
+    async fn hear(&mut self) -> Result<Option<Reply>, SuperviseError> {
+        loop {
+            let heard = self.lines.next();
+            if let Some(reply) = heard.map_err(|e: Garbled| self.channel_error(io::Error::other(e)))? {
+                return Ok(Some(reply));
+            }
+            if let Err(e) = self.stream.readable().await {
+                return Err(self.channel_error(e));
+            }
+            let mut buffer = [0; 4096];
+            match self.stream.try_read(&mut buffer) {
+                Ok(0) => return Ok(None),
+                Ok(count) => self.lines.push(&buffer[..count]),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+                Err(e) => return Err(self.channel_error(e)),
+            }
+        }
+    }
+
+    /// The read ends of the command's pipes; none when the supervisor has gone.
+    async fn outputs(&mut self) -> io::Result<Option<[OwnedFd; 2]>> {
+        loop {
+            self.stream.readable().await?;
+            match self.stream.try_io(Interest::READABLE, || receive(&self.stream)) {
+                Ok((bytes, fds)) => {
+                    self.lines.push(&bytes);
+                    return Ok(<[OwnedFd; 2]>::try_from(fds).ok());
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    async fn unopened(&mut self, binary: &Path) -> SuperviseError {
+        let ended = self.supervisor.wait().await;
+        lost::forget(self.supervisor_pid);
+        SuperviseError::Unopened {
+            binary: binary.to_owned(),
+            status: ended.map_or_else(|e| e.to_string(), |status| status.to_string()),
+        }
+    }
+
+    /// The supervisor is dead: ends what it was to end, as far as that can be found.
+    async fn lost(&mut self) -> SuperviseError {
+        if let Err(source) = self.supervisor.wait().await {
+            return self.channel_error(source);
+        }
+        let left = lost::end_rest(self.supervisor_pid, self.main.as_mut()).await;
+        lost::forget(self.supervisor_pid);
+        SuperviseError::Lost { name: self.name.clone(), left }
+    }
+
+    fn channel_error(&self, source: io::Error) -> SuperviseError {
+        SuperviseError::Channel { name: self.name.clone(), source }
+    }
+}
+
+/// One message with the descriptors that came along.
+#[expect(unsafe_code, reason = "descriptors arrive as bare numbers")]
+fn receive(stream: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut buffer = [0; 4096];
+    let mut space = cmsg_space!([std::os::fd::RawFd; 2]);
+    let mut data = [IoSliceMut::new(&mut buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(stream.as_raw_fd(), &mut data, Some(&mut space), flags)?;
+    let count = message.bytes;
+    let mut fds = Vec::new();
+    for rights in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = rights {
+            // SAFETY: the kernel has just installed these descriptors for this call, and nobody else knows them.
+            fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    Ok((buffer[..count].to_vec(), fds))
+}

@@ -1,0 +1,104 @@
+//! The work folder of one attempt.
+
+use std::fs::{DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// An attempt's own folder: `<state_dir>/work/<attempt>/`, readable by this user only.
+#[derive(Clone, Debug)]
+pub struct Work {
+    root: PathBuf,
+}
+
+impl Work {
+    /// Makes the folder and its parts: `tree` (the job's files), `home`, `tmp`, `records`.
+    ///
+    /// # Errors
+    /// The system's error; also when the folder is there already, since an attempt is run once.
+    pub fn create(state_dir: &Path, attempt: Uuid) -> io::Result<Self> {
+        let all = state_dir.join("work");
+        private().recursive(true).create(&all)?;
+        // Terraform's plugins put unix sockets under TMPDIR, whose paths must stay below 108 bytes: hence short names.
+        let root = all.join(attempt.simple().to_string());
+        private().create(&root)?;
+        for part in ["home", "tmp", "records"] {
+            private().create(root.join(part))?;
+        }
+        Ok(Self { root })
+    }
+
+    /// Where the job's files go; made by whoever writes them.
+    pub fn tree(&self) -> PathBuf {
+        self.root.join("tree")
+    }
+
+    /// HOME of the commands.
+    pub fn home(&self) -> PathBuf {
+        self.root.join("home")
+    }
+
+    /// TMPDIR of the commands.
+    pub fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// A file beside the tree, which no command is pointed to unless asked.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Folder of a command's exit record; `number` counts the attempt's commands.
+    pub fn record(&self, number: usize, name: &str) -> PathBuf {
+        self.root.join("records").join(format!("{number:02}-{name}"))
+    }
+
+    /// Removes the folder with all that is in it.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn remove(&self) -> io::Result<()> {
+        // A command may have taken its own write permission away from folders.
+        match std::fs::remove_dir_all(&self.root) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                open_folders(&self.root);
+                std::fs::remove_dir_all(&self.root)
+            }
+            other => other,
+        }
+    }
+}
+
+fn private() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    builder.mode(0o700);
+    builder
+}
+
+fn open_folders(dir: &Path) {
+    drop(std::fs::set_permissions(dir, Permissions::from_mode(0o700)));
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        open_folders(&entry.path());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_work_folder_is_private_made_once_and_removed_whole() {
+        let state = tempfile::tempdir().unwrap();
+        let work = Work::create(state.path(), Uuid::from_u128(7)).unwrap();
+        let mode = std::fs::metadata(work.tmp()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        assert_eq!(Work::create(state.path(), Uuid::from_u128(7)).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        std::fs::create_dir_all(work.tree().join("deep")).unwrap();
+        std::fs::write(work.tree().join("deep/file"), "x").unwrap();
+        std::fs::set_permissions(work.tree().join("deep"), Permissions::from_mode(0o500)).unwrap();
+        work.remove().unwrap();
+        assert_eq!(std::fs::read_dir(state.path().join("work")).unwrap().count(), 0);
+    }
+}
