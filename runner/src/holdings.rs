@@ -66,6 +66,20 @@ impl Holdings {
         self.held().values().for_each(|entry| entry.ask(reason));
     }
 
+    /// The job went on without this attempt. What only reads is stopped; what changes the world finishes, and reports.
+    pub fn superseded(&self, attempt: Uuid) {
+        if let Some(entry) = self.held().get(&attempt)
+            && !(entry.mutating && entry.started)
+        {
+            entry.ask(StopReason::LeaseLost);
+        }
+    }
+
+    /// A shutdown begins: what has not started to change anything is handed back.
+    pub fn stop_unstarted(&self, reason: StopReason) {
+        self.held().values().filter(|entry| !entry.started).for_each(|entry| entry.ask(reason));
+    }
+
     /// Cut off for longer than the lease: ends what only reads or has not started. What changes the world goes on.
     pub fn stop_what_others_may_start(&self) {
         self.held()
@@ -77,11 +91,6 @@ impl Holdings {
     /// The lease was renewed by a heartbeat that was sent at `sent`: counted from before it was sent.
     pub fn renew(&self, sent: BootTime, ttl: Duration) {
         *self.lease() = Some(sent.after(ttl));
-    }
-
-    /// Whether the lease holds for long enough to start something: a tenth of the time to live is kept as a margin.
-    pub fn lease_is_live(&self, ttl: Duration) -> bool {
-        self.lease_left() > ttl / 10
     }
 
     /// How long the lease still holds.

@@ -3,15 +3,24 @@
 //! A job's way, file by file: `claim` -> `job` (the table of contents) -> `kinds` (prepare, start, execute) with
 //! `run` and `supervise` -> `complete`; its output by `attempt_log` and `ship`; the lease by `heartbeat` and `holdings`.
 
+pub mod app;
 pub mod attempt_log;
+pub mod claim;
+pub mod cli;
 pub mod clock;
+pub mod complete;
 pub mod config;
 pub mod desk;
+pub mod doorbell;
+pub mod heartbeat;
 pub mod holdings;
+pub mod http;
+pub mod job;
 pub mod kinds;
 pub mod logs;
 pub mod metrics;
 pub mod run;
+pub mod runner;
 pub mod seal;
 pub mod ship;
 pub mod stop;

@@ -103,6 +103,7 @@ pub struct Run {
     held: Held,
     deadline: BootTime,
     records: Vec<ExitRecord>,
+    children_dead: bool,
 }
 
 impl Run {
@@ -117,7 +118,7 @@ impl Run {
         held: Held,
     ) -> Self {
         let deadline = BootTime::now().after(job.timeout);
-        Self { job, config, work, log, desk, key, held, deadline, records: Vec::new() }
+        Self { job, config, work, log, desk, key, held, deadline, records: Vec::new(), children_dead: true }
     }
 
     /// Adds a line of Tendril's own to the job's log.
@@ -133,6 +134,11 @@ impl Run {
     /// Records of the commands so far.
     pub fn records(&self) -> &[ExitRecord] {
         &self.records
+    }
+
+    /// Whether every process that was started is confirmed dead.
+    pub fn children_dead(&self) -> bool {
+        self.children_dead
     }
 
     /// Stops the job here if somebody asked for it.
@@ -230,7 +236,10 @@ impl Run {
             self.show_progress(command.stdout, &over),
             attend(running.control, &self.held, &over),
         );
-        let record = record.map_err(|e| lost(class, &e))?;
+        let record = record.map_err(|e| {
+            self.children_dead = false;
+            lost(class, &e)
+        })?;
         self.records.push(record.clone());
         let (stdout, cut) = out;
         Ok(Finished { record, stdout, cut })

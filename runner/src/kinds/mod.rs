@@ -12,6 +12,11 @@ pub trait Kind: Send + Sync {
     /// The kind's name, as in snapshots and in the label `kind=...`.
     fn name(&self) -> &'static str;
 
+    /// What a runner that can do it advertises: `kind=...`, and the engines it would use.
+    fn labels(&self) -> Vec<String> {
+        vec![format!("kind={}", self.name())]
+    }
+
     /// Whether this machine can do it; why not, otherwise.
     ///
     /// # Errors
@@ -26,4 +31,17 @@ pub trait Kind: Send + Sync {
 /// All kinds that this runner knows.
 pub fn all() -> Vec<Arc<dyn Kind>> {
     vec![]
+}
+
+/// The kinds that the settings ask for and this machine can do. What it cannot do is said once.
+pub async fn available(config: &Config) -> Vec<Arc<dyn Kind>> {
+    let wanted = |name: &str| config.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| kind == name));
+    let mut kinds = Vec::new();
+    for kind in all().into_iter().filter(|kind| wanted(kind.name())) {
+        match kind.available(config) {
+            Ok(()) => kinds.push(kind),
+            Err(reason) => tracing::warn!(kind = kind.name(), reason, "jobs of this kind are not taken"),
+        }
+    }
+    kinds
 }

@@ -1,0 +1,193 @@
+//! A runner process from its settings to its last report.
+//!
+//! Shutdown has two levels. *Soft* (the first SIGTERM or SIGINT): nothing is claimed any more, what has not started is
+//! handed back, what runs may finish within `shutdown.finish_within_s`. *Hard* (that time is over, or a second signal):
+//! every command gets its one SIGINT, later SIGKILL; results and logs have `shutdown.report_within_s` to arrive.
+
+use crate::config::Config;
+use crate::holdings::Holdings;
+use crate::kinds::{self, Kind};
+use crate::metrics::Metrics;
+use crate::runner::{Runner, Signals};
+use crate::seal::ArtifactKey;
+use crate::ship::Shipper;
+use crate::supervise::{self, StopReason};
+use crate::{claim, doorbell, heartbeat, http};
+use anyhow::Context;
+use nix::fcntl::{Flock, FlockArg};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+use tendril_broker::connect::Connector;
+use tendril_broker::runner::{Broker, Registered, Registration};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+/// Sessions that calls share; heartbeat, logs and the doorbell have one each beside them.
+const CALL_SESSIONS: usize = 4;
+
+/// Runs until a signal, or until the broker refuses this runner for good.
+///
+/// # Errors
+/// Settings that cannot work, a credential that is refused, a folder that another runner uses.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    supervise::adopt_orphans().context("cannot become a subreaper")?;
+    let _place = lock_place(&config)?;
+    let key = ArtifactKey::read(&config.artifact_key_file)?;
+    let connector = config.address()?.connector(&config.token()?)?;
+    let door = http::bind(&config.http.listen)
+        .await
+        .with_context(|| format!("http.listen: cannot listen on {}", config.http.listen))?;
+    let mut stop = Stops::new()?;
+    let kinds = kinds::available(&config).await;
+    let config = Arc::new(config);
+
+    let (runner_id, writer) = (new_id(), new_id());
+    let broker = Broker::new(connector.clone(), runner_id, CALL_SESSIONS)?;
+    let registration = registration(&config, &kinds, writer);
+    let registered = tokio::select! {
+        registered = register(&broker, &registration) => registered?,
+        () = stop.next() => return Ok(()),
+    };
+    tracing::info!(runner.id = %runner_id, cluster = registered.cluster_name, labels = ?registration.labels, "registered");
+    let metrics = Arc::new(Metrics::default());
+    let runner = Arc::new(Runner {
+        shipper: Arc::new(Shipper::new(config.logs.clone(), writer, metrics.clone())),
+        kinds: kinds.into_iter().map(|kind| (kind.name(), kind)).collect::<BTreeMap<_, _>>(),
+        holdings: Arc::new(Holdings::default()),
+        signals: Signals::default(),
+        config,
+        broker,
+        registered,
+        metrics,
+        key,
+    });
+    let (soft, end) = (CancellationToken::new(), CancellationToken::new());
+    let (jobs, loops) = (TaskTracker::new(), TaskTracker::new());
+    if let Some(listener) = door {
+        loops.spawn(http::serve(listener, runner.clone(), end.clone()));
+    }
+    loops.spawn(heartbeat::run(runner.clone(), connector.clone(), end.clone()));
+    loops.spawn(doorbell::run(runner.clone(), connector.clone(), soft.clone()));
+    loops.spawn(claim::run(runner.clone(), jobs.clone(), soft.clone()));
+    let logs_end = CancellationToken::new();
+    let logs = tokio::spawn(ship(runner.clone(), connector, logs_end.clone()));
+
+    stop.next().await;
+    soft.cancel();
+    jobs.close();
+    wind_down(&runner, &jobs, &mut stop).await;
+    logs_end.cancel();
+    let patience = Duration::from_secs(runner.config.shutdown.report_within_s);
+    if tokio::time::timeout(patience, logs).await.is_err() {
+        tracing::error!("not all log rows could be stored before the end");
+    }
+    end.cancel();
+    if let Err(error) = tokio::time::timeout(Duration::from_secs(5), runner.broker.leave()).await.unwrap_or(Ok(())) {
+        tracing::warn!(%error, "left without a goodbye");
+    }
+    tracing::info!("ended");
+    Ok(())
+}
+
+async fn ship(runner: Arc<Runner>, connector: Connector, end: CancellationToken) {
+    runner.shipper.run(&connector, end).await;
+}
+
+async fn wind_down(runner: &Runner, jobs: &TaskTracker, stop: &mut Stops) {
+    tracing::info!(
+        running = runner.holdings.count(),
+        "shutting down: nothing is claimed any more; a second signal interrupts what runs"
+    );
+    runner.holdings.stop_unstarted(StopReason::Shutdown);
+    tokio::select! {
+        () = jobs.wait() => return,
+        () = tokio::time::sleep(Duration::from_secs(runner.config.shutdown.finish_within_s)) => {}
+        () = stop.next() => {}
+    }
+    tracing::warn!(running = runner.holdings.count(), "interrupting what runs");
+    runner.holdings.stop_all(StopReason::Shutdown);
+    // Each job bounds its own end by its kill grace; reporting has its own time after that.
+    let report = Duration::from_secs(runner.config.shutdown.report_within_s);
+    let most = Duration::from_secs(3600) + report;
+    tokio::select! {
+        () = jobs.wait() => {}
+        () = tokio::time::sleep(most) => {}
+        () = stop.next() => tracing::error!(running = runner.holdings.count(), "a third signal: leaving with work unreported"),
+    }
+}
+
+/// Registers, with patience for an outage and none for a refusal.
+async fn register(broker: &Broker, registration: &Registration) -> anyhow::Result<Registered> {
+    let mut wait = Duration::from_millis(500);
+    loop {
+        let error = match broker.register(registration).await {
+            Ok(registered) => return Ok(registered),
+            Err(error) => error,
+        };
+        if !error.is_passing() {
+            return Err(error).context("the broker does not take this runner");
+        }
+        tracing::warn!(%error, wait_ms = wait.as_millis(), "cannot register yet");
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(15));
+    }
+}
+
+fn registration(config: &Config, kinds: &[Arc<dyn Kind>], log_writer: Uuid) -> Registration {
+    let mut labels = config.labels.clone();
+    labels.extend(kinds.iter().flat_map(|kind| kind.labels()));
+    labels.extend(config.place.iter().map(|place| format!("place={place}")));
+    labels.sort();
+    labels.dedup();
+    Registration {
+        name: config.name.clone().unwrap_or_else(host_name),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        place: config.place.clone(),
+        labels,
+        slots: config.slots,
+        log_writer,
+    }
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "runner".to_owned())
+}
+
+/// One process per folder: two would not know of each other's work.
+fn lock_place(config: &Config) -> anyhow::Result<Flock<File>> {
+    let dir = &config.state_dir;
+    std::fs::create_dir_all(dir).with_context(|| format!("state_dir: cannot make {}", dir.display()))?;
+    let file =
+        File::create(dir.join("lock")).with_context(|| format!("state_dir: cannot write to {}", dir.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, errno)| errno)
+        .with_context(|| format!("state_dir: another runner uses {}; give each its own", dir.display()))
+}
+
+#[expect(clippy::disallowed_methods, reason = "ids of this process start; nothing is decided by them")]
+fn new_id() -> Uuid {
+    Uuid::now_v7()
+}
+
+/// SIGTERM and SIGINT, one after the other.
+struct Stops {
+    term: Signal,
+    int: Signal,
+}
+
+impl Stops {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The claim loop: for all free slots at once, one open claim at a time, each with its number.
+
+use crate::clock::BootTime;
+use crate::job;
+use crate::runner::Runner;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use std::sync::Arc;
+use std::time::Duration;
+use tendril_broker::runner::{BrokerError, Claimed};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// When to look again after having asked for a ring: a submit that was under way meanwhile did not see the request.
+const LOOK_AGAIN: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(300)];
+
+/// Claims and starts jobs until `soft`; jobs run as tasks of `jobs`.
+pub async fn run(runner: Arc<Runner>, jobs: TaskTracker, soft: CancellationToken) {
+    let mut claims = Claims { runner, jobs, next_no: 1, outage: None };
+    while !soft.is_cancelled() {
+        tokio::select! {
+            () = claims.turn() => {}
+            () = soft.cancelled() => {
+                // The claim in flight may have been answered: its attempts are in nobody's hands here, and the next
+                // heartbeats, which do not name them, give them back.
+                claims.runner.signals.settle(claims.next_no);
+                return;
+            }
+        }
+    }
+}
+
+struct Claims {
+    runner: Arc<Runner>,
+    jobs: TaskTracker,
+    next_no: i64,
+    outage: Option<Box<dyn Iterator<Item = Duration> + Send>>,
+}
+
+impl Claims {
+    /// Waits for a free slot, claims, and after an empty claim waits for a sign of work.
+    async fn turn(&mut self) {
+        while self.runner.free_slots() == 0 {
+            self.runner.holdings.released().await;
+        }
+        if self.runner.signals.draining() || self.runner.signals.revoked() {
+            self.runner.signals.renewed.notified().await;
+            return;
+        }
+        if self.claim().await > 0 {
+            return;
+        }
+        if self.runner.signals.listening() && self.runner.broker.wait().await.is_ok() {
+            for pause in LOOK_AGAIN {
+                tokio::time::sleep(pause).await;
+                if self.claim().await > 0 {
+                    return;
+                }
+            }
+        }
+        self.runner.signals.work.notified().await;
+    }
+
+    /// One claim; returns how many jobs it brought. An unclear reply is asked again under the same number.
+    async fn claim(&mut self) -> usize {
+        loop {
+            let slots = self.runner.free_slots();
+            let sent = BootTime::now();
+            match self.runner.broker.claim(self.next_no, i32::try_from(slots).unwrap_or(i32::MAX)).await {
+                Ok(claimed) => {
+                    self.runner.metrics.claim(sent.elapsed());
+                    self.outage = None;
+                    let count = claimed.len();
+                    claimed.into_iter().for_each(|job| self.take(job));
+                    self.runner.signals.settle(self.next_no);
+                    self.next_no += 1;
+                    return count;
+                }
+                Err(error) => self.wait_after(error).await,
+            }
+        }
+    }
+
+    fn take(&self, job: Claimed) {
+        let Some(held) = self.runner.holdings.hold(&job) else { return };
+        self.runner.metrics.claimed(&job.kind);
+        self.jobs.spawn(job::run(self.runner.clone(), job, held));
+    }
+
+    async fn wait_after(&mut self, error: BrokerError) {
+        self.runner.metrics.broker_error("claim");
+        match error {
+            BrokerError::LeaseExpired(_) | BrokerError::NotActive(_) => self.runner.signals.renewed.notified().await,
+            error => {
+                let wait =
+                    self.outage.get_or_insert_with(|| Box::new(backoff())).next().unwrap_or(Duration::from_secs(10));
+                tracing::warn!(%error, wait_ms = wait.as_millis(), "cannot claim");
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
+
+fn backoff() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(10))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}

@@ -1,0 +1,73 @@
+//! The command line of `tendril-runner`.
+
+use crate::app;
+use crate::config::Config;
+use crate::seal::ArtifactKey;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Claims jobs of its cluster, runs them, reports.
+#[derive(Parser)]
+#[command(name = "tendril-runner", version, about)]
+struct Cli {
+    /// Settings file (TOML); the environment overrules it, and is enough by itself
+    #[arg(long, env = "TENDRIL_CONFIG", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Log as JSON lines
+    #[arg(long, env = "TENDRIL_LOG_JSON", global = true)]
+    log_json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run until SIGTERM (what no command means)
+    Run,
+    /// Check the settings and say what is wrong with them
+    Check,
+    /// Print a new artifact key, for all runners of one cluster
+    ArtifactKey,
+}
+
+/// Parses the command line and does it.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    telemetry(cli.log_json);
+    match act(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line: what failed, then the causes.
+            eprintln!("tendril-runner: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(cli: &Cli) -> anyhow::Result<()> {
+    let load = || Config::load(cli.config.as_deref(), &|name| std::env::var(name).ok());
+    match cli.command {
+        Some(Command::ArtifactKey) => println!("{}", ArtifactKey::generate()?),
+        Some(Command::Check) => {
+            let config = load()?;
+            config.address()?.connector(&config.token()?)?;
+            ArtifactKey::read(&config.artifact_key_file)?;
+            println!("the settings are in order");
+        }
+        Some(Command::Run) | None => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(app::run(load()?))?;
+            // A job that a third signal left behind must not hold the process.
+            runtime.shutdown_background();
+        }
+    }
+    Ok(())
+}
+
+fn telemetry(json: bool) {
+    let filter = EnvFilter::try_from_env("TENDRIL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json { log.json().init() } else { log.with_target(false).init() }
+}

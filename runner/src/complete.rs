@@ -1,0 +1,76 @@
+//! The report of an attempt's end, and what happens to its folder.
+
+use crate::runner::Runner;
+use crate::stop::Stop;
+use crate::work::Work;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use serde_json::Value;
+use std::time::Duration;
+use tendril_broker::runner::{Disposition, Lease, Report};
+
+/// Sends the report until the broker answers it. The call is idempotent, so that an unclear reply is asked again.
+///
+/// # Errors
+/// The broker refused the report for good; in words.
+pub async fn finish(runner: &Runner, lease: &Lease, report: &Report) -> Result<Disposition, String> {
+    let mut waits = backoff();
+    loop {
+        let error = match runner.broker.finish(lease, report).await {
+            Ok(disposition) => {
+                if disposition == Disposition::Noted {
+                    runner.metrics.lease_lost();
+                    tracing::warn!(attempt.id = %lease.attempt_id, "the job had gone on without this attempt; its report is kept as a note");
+                }
+                return Ok(disposition);
+            }
+            Err(error) => error,
+        };
+        runner.metrics.broker_error("finish");
+        let wait = match (error.is_passing(), error.is_credential()) {
+            (true, _) => waits.next().unwrap_or(Duration::from_secs(15)),
+            (false, true) => Duration::from_secs(60),
+            (false, false) => return Err(error.to_string()),
+        };
+        tracing::warn!(attempt.id = %lease.attempt_id, %error, wait_ms = wait.as_millis(), "the report was not answered");
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Removes the work folder once the report is answered. A report that was refused stays in the folder.
+pub fn tidy(work: Option<&Work>, report: &Report, reported: &Result<Disposition, String>) {
+    let Some(work) = work else { return };
+    let removed = match reported {
+        Ok(Disposition::Accepted | Disposition::Again | Disposition::Noted) => work.remove(),
+        Err(reason) => {
+            let path = work.file("report.json");
+            tracing::error!(reason, report = %path.display(), "the broker refused the report; it stays on disk");
+            serde_json::to_vec_pretty(report)
+                .map_err(std::io::Error::other)
+                .and_then(|bytes| std::fs::write(path, bytes))
+        }
+    };
+    if let Err(error) = removed {
+        tracing::warn!(%error, "a work folder was not tidied up");
+    }
+}
+
+/// How an attempt ended, as a metric's label.
+pub fn label(verdict: &Result<Value, Stop>) -> &'static str {
+    match verdict {
+        Ok(_) => "success",
+        Err(Stop::Failed { .. }) => "failure",
+        Err(Stop::Cancelled(_)) => "cancelled",
+        Err(Stop::TimedOut(_)) => "timeout",
+        Err(Stop::Released(_)) => "released",
+        Err(Stop::Superseded(_)) => "superseded",
+    }
+}
+
+fn backoff() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(Duration::from_secs(15))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}

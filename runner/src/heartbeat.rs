@@ -1,0 +1,89 @@
+//! Keeps the lease: one heartbeat per interval on a connection of its own, through every phase of every job.
+
+use crate::clock::BootTime;
+use crate::runner::Runner;
+use crate::supervise::StopReason;
+use std::sync::Arc;
+use std::time::Duration;
+use tendril_broker::connect::Connector;
+use tendril_broker::runner::{Beat, BrokerError, Heart};
+use tokio_util::sync::CancellationToken;
+
+/// A credential that was refused is asked about this often; never hot.
+const REVOKED_EVERY: Duration = Duration::from_secs(60);
+
+/// Beats until `end`.
+pub async fn run(runner: Arc<Runner>, connector: Connector, end: CancellationToken) {
+    let mut heart = Heart::new(connector);
+    let interval = Duration::from_millis(runner.registered.heartbeat_ms);
+    let mut refusals = 0_u32;
+    loop {
+        let wait = match beat(&runner, &mut heart).await {
+            Ok(()) => {
+                refusals = 0;
+                interval
+            }
+            Err(error) => {
+                refusals = if error.is_credential() { refusals + 1 } else { 0 };
+                missed(&runner, &error, refusals)
+            }
+        };
+        if runner.holdings.lease_left().is_zero() {
+            // Others may start what only reads or has not started; what changes the world goes on and reports late.
+            runner.holdings.stop_what_others_may_start();
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = end.cancelled() => return,
+        }
+    }
+}
+
+async fn beat(runner: &Runner, heart: &mut Heart) -> Result<(), BrokerError> {
+    // In this order: an attempt that is held between the two reads is not covered by the older number.
+    let settled = runner.signals.settled();
+    let holding = runner.holdings.ids();
+    let sent = BootTime::now();
+    let patience = (runner.lease_ttl() / 3).min(Duration::from_secs(10));
+    let beat = heart.beat(runner.broker.runner(), settled, &holding, patience).await?;
+    runner.metrics.heartbeat(sent.elapsed());
+    runner.holdings.renew(sent, Duration::from_millis(beat.lease_ttl_ms));
+    runner.metrics.lease_left(runner.holdings.lease_left());
+    obey(runner, &beat);
+    Ok(())
+}
+
+fn obey(runner: &Runner, beat: &Beat) {
+    for attempt in &beat.superseded {
+        runner.holdings.superseded(*attempt);
+    }
+    for attempt in &beat.cancel {
+        runner.holdings.stop(*attempt, StopReason::Cancelled);
+    }
+    if runner.signals.set_revoked(false) {
+        tracing::info!("the credential is accepted again");
+    }
+    if !runner.signals.set_draining(beat.draining) && beat.draining {
+        tracing::warn!("the credential is being drained: what is held is finished, nothing is claimed");
+    }
+    runner.signals.set_may_listen(beat.listen);
+    if beat.work {
+        runner.signals.work.notify_one();
+    }
+    runner.signals.renewed.notify_waiters();
+}
+
+fn missed(runner: &Runner, error: &BrokerError, refusals: u32) -> Duration {
+    runner.metrics.broker_error("heartbeat");
+    if refusals >= 2 || matches!(error, BrokerError::NotActive(_)) {
+        // Twice in a row is no outage. Said once; results stay where the message says.
+        if !runner.signals.set_revoked(true) {
+            let kept = runner.config.state_dir.join("work");
+            tracing::error!(%error, kept = %kept.display(), "the credential was revoked; results that are not reported stay on disk");
+        }
+        return REVOKED_EVERY;
+    }
+    tracing::warn!(%error, lease_left_ms = runner.holdings.lease_left().as_millis(), "a heartbeat was not answered");
+    // Sooner than the interval: the lease has room for a few more tries.
+    (runner.lease_ttl() / 10).clamp(Duration::from_millis(200), Duration::from_secs(3))
+}

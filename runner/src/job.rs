@@ -1,0 +1,72 @@
+//! One job from claim to report: the table of contents. All branching is here.
+
+use crate::clock::BootTime;
+use crate::complete;
+use crate::holdings::Held;
+use crate::run::Run;
+use crate::runner::Runner;
+use crate::stop::Stop;
+use crate::work::Work;
+use serde_json::Value;
+use std::sync::Arc;
+use tendril_broker::runner::{Claimed, Outcome, Report};
+
+/// Runs a claimed job and reports its end. Holds it until the report is answered.
+pub async fn run(runner: Arc<Runner>, job: Claimed, held: Held) {
+    let begun = BootTime::now();
+    let (kind, lease) = (job.kind.clone(), job.lease);
+    tracing::info!(attempt.id = %lease.attempt_id, fence = lease.fence, job = job.job, kind, deployment.id = %job.deployment_id, "claimed");
+    let log = runner.shipper.open(&job);
+
+    let (verdict, report_of) = match Work::create(&runner.config.state_dir, lease.attempt_id) {
+        Ok(work) => {
+            let mut run = Run::new(
+                job,
+                runner.config.clone(),
+                work,
+                log.clone(),
+                Arc::new(runner.broker.clone()),
+                runner.key.clone(),
+                held,
+            );
+            let verdict = execute(&runner, &mut run, &kind).await;
+            (verdict, Some(run))
+        }
+        Err(error) => (Err(Stop::failed(format!("cannot make a work folder: {error}; see state_dir"))), None),
+    };
+    if let Err(stop) = &verdict {
+        log.say(&format!("tendril: {}", stop.reason()));
+    }
+    let report = report(&verdict, log.finish(), report_of.as_ref());
+    tracing::info!(attempt.id = %lease.attempt_id, outcome = ?report.outcome, error = report.error.as_deref(), "ended");
+
+    let reported = complete::finish(&runner, &lease, &report).await;
+    // What waited for this job may be claimable now, and the slot is free.
+    runner.signals.work.notify_one();
+    complete::tidy(report_of.as_ref().map(|run| &run.work), &report, &reported);
+    runner.metrics.ended(&kind, complete::label(&verdict), begun.elapsed());
+}
+
+async fn execute(runner: &Runner, run: &mut Run, kind: &str) -> Result<Value, Stop> {
+    match runner.kinds.get(kind) {
+        Some(kind) => kind.clone().run(run).await,
+        None => Err(Stop::refused(format!("this runner does not know jobs of kind {kind}; upgrade it"))),
+    }
+}
+
+fn report(verdict: &Result<Value, Stop>, log_end: i64, run: Option<&Run>) -> Report {
+    let (outcome, error, permanent, result) = match verdict {
+        Ok(result) => (Outcome::Success, None, false, result.clone()),
+        Err(stop) => {
+            let (permanent, result) = match stop {
+                Stop::Failed { permanent, result, .. } => (*permanent, result.clone()),
+                Stop::Cancelled(_) | Stop::TimedOut(_) | Stop::Released(_) | Stop::Superseded(_) => {
+                    (false, Value::Null)
+                }
+            };
+            (stop.outcome(), Some(stop.reason().to_owned()), permanent, result)
+        }
+    };
+    let commands = run.map(|run| serde_json::to_value(run.records()).unwrap_or_default()).unwrap_or_default();
+    Report { outcome, log_end, child_dead: run.is_none_or(Run::children_dead), error, permanent, result, commands }
+}
