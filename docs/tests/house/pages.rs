@@ -7,7 +7,7 @@ const ARCHITECTURE: &str = "docs/ARCHITECTURE.md";
 const ARCHITECTURE_LINES: usize = 150;
 
 /// Folders whose files are samples for users; each must parse as what its name says.
-const SAMPLE_FOLDERS: [&str; 1] = ["docs/samples/"];
+const SAMPLE_FOLDERS: [&str; 1] = ["docs/"];
 
 /// Reads a sample's text; an error says what is wrong with it.
 type Parser = fn(&str) -> Result<(), String>;

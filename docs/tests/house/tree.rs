@@ -89,7 +89,9 @@ impl File {
         self.path
             .split('/')
             .any(|part| matches!(part, "tests" | "tests.rs" | "benches"))
-            || self.name().ends_with("_tests.rs")
+            || ["_test.rs", "_tests.rs"]
+                .iter()
+                .any(|end| self.name().ends_with(end))
     }
 }
 
