@@ -40,13 +40,7 @@ struct Dependency {
 /// Asks cargo for the workspace's own packages.
 pub fn read(root: &Path) -> Result<Workspace, Box<dyn Error>> {
     let cargo = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--no-deps",
-            "--offline",
-            "--format-version",
-            "1",
-        ])
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
         .current_dir(root)
         .output()?;
     if !cargo.status.success() {
@@ -62,21 +56,12 @@ pub fn check(workspace: &Workspace) -> Vec<Finding> {
 fn check_package(package: &Package) -> Vec<Finding> {
     let finding = |message: String| Finding::new("arrows", &package.name, message);
     let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == package.name) else {
-        return vec![finding(
-            "the crate has no place in the arrows; give it one, and never call it common"
-                .to_owned(),
-        )];
+        return vec![finding("the crate has no place in the arrows; give it one, and never call it common".to_owned())];
     };
-    let known: BTreeSet<&str> = package
-        .dependencies
-        .iter()
-        .filter(|other| other.path.is_some())
-        .map(|other| other.name.as_str())
-        .collect();
+    let known: BTreeSet<&str> =
+        package.dependencies.iter().filter(|other| other.path.is_some()).map(|other| other.name.as_str()).collect();
     let wrong = known.into_iter().filter(|name| !allowed.contains(name));
-    wrong
-        .map(|name| finding(format!("the crate must not depend on {name}")))
-        .collect()
+    wrong.map(|name| finding(format!("the crate must not depend on {name}"))).collect()
 }
 
 #[cfg(test)]
@@ -88,8 +73,7 @@ mod tests {
             "name": name,
             "dependencies": [{"name": dependency, "path": "/a"}, {"name": "serde", "path": null}],
         }]});
-        let workspace: Workspace =
-            serde_json::from_value(json).expect("the example is a workspace");
+        let workspace: Workspace = serde_json::from_value(json).expect("the example is a workspace");
         check(&workspace).iter().map(ToString::to_string).collect()
     }
 
@@ -104,11 +88,7 @@ mod tests {
 
     #[test]
     fn nothing_may_depend_on_the_runner() {
-        assert!(
-            ARROWS
-                .iter()
-                .all(|(_, allowed)| !allowed.contains(&"tendril-runner"))
-        );
+        assert!(ARROWS.iter().all(|(_, allowed)| !allowed.contains(&"tendril-runner")));
         assert_eq!(findings("tendril-bench", "tendril-runner").len(), 1);
     }
 

@@ -26,51 +26,27 @@ fn sql_outside_its_crate(rust: &RustFile) -> Vec<Finding> {
     }
     let literals = rust::string_literals(&rust.production).into_iter();
     let finding = |line| {
-        let message = format!(
-            "line {line} holds SQL; it belongs into {SQL_CRATE}, behind a function of its client"
-        );
+        let message = format!("line {line} holds SQL; it belongs into {SQL_CRATE}, behind a function of its client");
         Finding::new("sql-home", &rust.file.path, message)
     };
-    literals
-        .filter(|(text, _)| is_sql(text))
-        .map(|(_, line)| finding(line))
-        .collect()
+    literals.filter(|(text, _)| is_sql(text)).map(|(_, line)| finding(line)).collect()
 }
 
 /// Whether a text reads like a statement: its first words, and a word that prose would hardly bring after them.
 fn is_sql(text: &str) -> bool {
-    let uncommented = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("--"));
-    let words: Vec<String> = uncommented
-        .flat_map(str::split_whitespace)
-        .map(|word| word.to_lowercase().replace(';', ""))
-        .collect();
+    let uncommented = text.lines().filter(|line| !line.trim_start().starts_with("--"));
+    let words: Vec<String> =
+        uncommented.flat_map(str::split_whitespace).map(|word| word.to_lowercase().replace(';', "")).collect();
     let has = |word: &str| words.iter().skip(1).any(|other| other == word);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["insert", "into", _, ..] | ["delete", "from", _, ..] | ["truncate", "table", ..] => true,
-        ["select", rest @ ..] => {
-            has("from")
-                || rest
-                    .first()
-                    .is_some_and(|word| word.contains('(') || *word == "1")
-        }
+        ["select", rest @ ..] => has("from") || rest.first().is_some_and(|word| word.contains('(') || *word == "1"),
         ["update", _, ..] => has("set"),
         ["with", _, ..] => has("as") && has("select"),
         ["copy", _, ..] => has("stdin") || has("stdout"),
         ["create" | "alter" | "drop", what, _, ..] => {
-            matches!(
-                *what,
-                "table"
-                    | "schema"
-                    | "function"
-                    | "role"
-                    | "index"
-                    | "database"
-                    | "view"
-                    | "trigger"
-            )
+            matches!(*what, "table" | "schema" | "function" | "role" | "index" | "database" | "view" | "trigger")
         }
         ["grant" | "revoke", _, ..] => has("on") && (has("to") || has("from")),
         ["listen" | "notify" | "unlisten", _] | ["begin"] | ["commit"] | ["rollback"] => true,
@@ -94,18 +70,15 @@ fn unsafe_outside_its_folder(rust: &RustFile) -> Vec<Finding> {
             visit::visit_expr_unsafe(self, block);
         }
         fn visit_signature(&mut self, signature: &'ast syn::Signature) {
-            self.0
-                .extend(signature.unsafety.map(|token| token.span.start().line));
+            self.0.extend(signature.unsafety.map(|token| token.span.start().line));
             visit::visit_signature(self, signature);
         }
         fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
-            self.0
-                .extend(item.unsafety.map(|token| token.span.start().line));
+            self.0.extend(item.unsafety.map(|token| token.span.start().line));
             visit::visit_item_impl(self, item);
         }
         fn visit_item_foreign_mod(&mut self, item: &'ast syn::ItemForeignMod) {
-            self.0
-                .extend(item.unsafety.map(|token| token.span.start().line));
+            self.0.extend(item.unsafety.map(|token| token.span.start().line));
             visit::visit_item_foreign_mod(self, item);
         }
     }
@@ -113,9 +86,7 @@ fn unsafe_outside_its_folder(rust: &RustFile) -> Vec<Finding> {
         return Vec::new();
     }
     let mut collector = Collector(Vec::new());
-    rust.parts()
-        .into_iter()
-        .for_each(|part| collector.visit_file(part));
+    rust.parts().into_iter().for_each(|part| collector.visit_file(part));
     let finding = |line| {
         let message = format!("line {line} is unsafe; only {UNSAFE_FOLDER} may be");
         Finding::new("unsafe-home", &rust.file.path, message)
@@ -139,9 +110,7 @@ fn sleeping_tests(rust: &RustFile) -> Vec<Finding> {
         fn visit_token_stream(&mut self, tokens: &'ast proc_macro2::TokenStream) {
             rust::for_each_token(tokens.clone(), &mut |token, next| {
                 let called = |next: &TokenTree| matches!(next, TokenTree::Group(group) if group.delimiter() == Delimiter::Parenthesis);
-                if matches!(token, TokenTree::Ident(ident) if ident == "sleep")
-                    && next.is_some_and(called)
-                {
+                if matches!(token, TokenTree::Ident(ident) if ident == "sleep") && next.is_some_and(called) {
                     self.0.push(token.span().start().line);
                 }
             });
@@ -150,8 +119,7 @@ fn sleeping_tests(rust: &RustFile) -> Vec<Finding> {
     let mut collector = Collector(Vec::new());
     collector.visit_file(&rust.tests);
     let finding = |line| {
-        let message =
-            format!("line {line} sleeps; wait for a barrier, a signal or the event itself");
+        let message = format!("line {line} sleeps; wait for a barrier, a signal or the event itself");
         Finding::new("no-sleep", &rust.file.path, message)
     };
     collector.0.into_iter().map(finding).collect()
@@ -167,9 +135,7 @@ fn silenced_lints(rust: &RustFile) -> Vec<Finding> {
         }
     }
     let mut collector = Collector(Vec::new());
-    rust.parts()
-        .into_iter()
-        .for_each(|part| collector.visit_file(part));
+    rust.parts().into_iter().for_each(|part| collector.visit_file(part));
     let finding = |line| {
         let message = format!(
             "line {line} says #[allow]; say #[expect(lint, reason = \"...\")], which fails once it is not needed"
@@ -192,8 +158,7 @@ mod tests {
 
     #[test]
     fn sql_stands_in_broker_sql_only() {
-        let statement =
-            r#"fn a() { client.query("-- claim\nSelect id\n FROM tendril.jobs", &[]); }"#;
+        let statement = r#"fn a() { client.query("-- claim\nSelect id\n FROM tendril.jobs", &[]); }"#;
         assert_eq!(rules("runner/src/a.rs", statement), ["sql-home"]);
         assert!(rules("broker-sql/src/a.rs", statement).is_empty());
         assert!(rules("runner/tests/a.rs", statement).is_empty());
@@ -233,18 +198,9 @@ mod tests {
 
     #[test]
     fn unsafe_stands_in_the_supervisor_only() {
-        assert_eq!(
-            rules("runner/src/job.rs", "fn a() { unsafe { b() } }"),
-            ["unsafe-home"]
-        );
-        assert_eq!(
-            rules("runner/tests/job.rs", "unsafe fn a() {}"),
-            ["unsafe-home"]
-        );
-        assert_eq!(
-            rules("runner/src/job.rs", "fn a() { select!(unsafe { b() }) }"),
-            ["unsafe-home"]
-        );
+        assert_eq!(rules("runner/src/job.rs", "fn a() { unsafe { b() } }"), ["unsafe-home"]);
+        assert_eq!(rules("runner/tests/job.rs", "unsafe fn a() {}"), ["unsafe-home"]);
+        assert_eq!(rules("runner/src/job.rs", "fn a() { select!(unsafe { b() }) }"), ["unsafe-home"]);
         assert!(rules("runner/src/supervise/tree.rs", "fn a() { unsafe { b() } }").is_empty());
         assert!(rules("runner/src/job.rs", "fn a() { say(\"unsafe { }\") }").is_empty());
     }
@@ -252,42 +208,15 @@ mod tests {
     #[test]
     fn tests_do_not_sleep() {
         let sleep = "fn a() { tokio::time::sleep(SECOND).await; }";
-        assert_eq!(
-            rules("runner/tests/a.rs", &format!("async {sleep}")),
-            ["no-sleep"]
-        );
-        assert_eq!(
-            rules(
-                "runner/src/a.rs",
-                &format!("#[cfg(test)] mod tests {{ async {sleep} }}")
-            ),
-            ["no-sleep"]
-        );
-        assert_eq!(
-            rules(
-                "runner/tests/a.rs",
-                "fn a() { select! { _ = sleep(ONE) => {} } }"
-            ),
-            ["no-sleep"]
-        );
-        assert!(
-            rules("runner/src/a.rs", &format!("async {sleep}")).is_empty(),
-            "production may back off"
-        );
+        assert_eq!(rules("runner/tests/a.rs", &format!("async {sleep}")), ["no-sleep"]);
+        assert_eq!(rules("runner/src/a.rs", &format!("#[cfg(test)] mod tests {{ async {sleep} }}")), ["no-sleep"]);
+        assert_eq!(rules("runner/tests/a.rs", "fn a() { select! { _ = sleep(ONE) => {} } }"), ["no-sleep"]);
+        assert!(rules("runner/src/a.rs", &format!("async {sleep}")).is_empty(), "production may back off");
     }
 
     #[test]
     fn lints_are_expected_and_not_allowed() {
-        assert_eq!(
-            rules("runner/src/a.rs", "#[allow(dead_code)] fn a() {}"),
-            ["expect-not-allow"]
-        );
-        assert!(
-            rules(
-                "runner/src/a.rs",
-                "#[expect(dead_code, reason = \"b\")] fn a() {}"
-            )
-            .is_empty()
-        );
+        assert_eq!(rules("runner/src/a.rs", "#[allow(dead_code)] fn a() {}"), ["expect-not-allow"]);
+        assert!(rules("runner/src/a.rs", "#[expect(dead_code, reason = \"b\")] fn a() {}").is_empty());
     }
 }

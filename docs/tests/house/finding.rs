@@ -19,23 +19,13 @@ pub struct Finding {
 
 impl Finding {
     pub fn new(rule: &'static str, path: &str, message: impl Into<String>) -> Self {
-        Self {
-            rule,
-            path: path.to_owned(),
-            message: message.into(),
-            size: None,
-        }
+        Self { rule, path: path.to_owned(), message: message.into(), size: None }
     }
 
     /// A breach of a budget: `size` of `what` where `budget` is allowed.
     pub fn over(rule: &'static str, path: &str, what: &str, size: usize, budget: usize) -> Self {
         let message = format!("{what} counts {size}, the budget is {budget}");
-        Self {
-            rule,
-            path: path.to_owned(),
-            message,
-            size: Some(size),
-        }
+        Self { rule, path: path.to_owned(), message, size: Some(size) }
     }
 }
 
@@ -72,15 +62,8 @@ impl Exceptions {
 
     /// Drops the findings that are excepted, and adds one for each exception that is unused, unfounded or too wide.
     pub fn subtract_from(&self, findings: Vec<Finding>) -> Vec<Finding> {
-        let excepted = |finding: &Finding| {
-            self.exception
-                .iter()
-                .any(|exception| exception.covers(finding))
-        };
-        let mut remaining: Vec<Finding> = findings
-            .into_iter()
-            .filter(|finding| !excepted(finding))
-            .collect();
+        let excepted = |finding: &Finding| self.exception.iter().any(|exception| exception.covers(finding));
+        let mut remaining: Vec<Finding> = findings.into_iter().filter(|finding| !excepted(finding)).collect();
         remaining.extend(self.exception.iter().filter_map(Exception::fault));
         remaining
     }
@@ -102,15 +85,9 @@ impl Exception {
     fn fault(&self) -> Option<Finding> {
         let message = match (self.covered.get(), self.limit) {
             _ if self.reason.trim().is_empty() => "the exception gives no reason".to_owned(),
-            (None, _) => format!(
-                "the exception from '{}' covers nothing; remove it",
-                self.rule
-            ),
+            (None, _) => format!("the exception from '{}' covers nothing; remove it", self.rule),
             (Some(size), Some(limit)) if limit > size + size / 10 => {
-                format!(
-                    "the exception from '{}' allows {limit} where {size} are needed; lower it",
-                    self.rule
-                )
+                format!("the exception from '{}' allows {limit} where {size} are needed; lower it", self.rule)
             }
             _ => return None,
         };
@@ -124,30 +101,18 @@ mod tests {
 
     fn subtract(exceptions: &str, findings: Vec<Finding>) -> Vec<String> {
         let exceptions = Exceptions::parse(exceptions).expect("the exceptions parse");
-        exceptions
-            .subtract_from(findings)
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        exceptions.subtract_from(findings).iter().map(ToString::to_string).collect()
     }
 
-    const LONG_FILE: &str =
-        "[[exception]]\npath = 'a.rs'\nrule = 'file-lines'\nlimit = 600\nreason = 'one table'\n";
+    const LONG_FILE: &str = "[[exception]]\npath = 'a.rs'\nrule = 'file-lines'\nlimit = 600\nreason = 'one table'\n";
 
     #[test]
     fn an_exception_covers_its_own_finding_only() {
         let over = |path, size| Finding::over("file-lines", path, "the file", size, 500);
         assert!(subtract(LONG_FILE, vec![over("a.rs", 600)]).is_empty());
         let left = subtract(LONG_FILE, vec![over("a.rs", 590), over("b.rs", 501)]);
-        assert_eq!(
-            left,
-            ["b.rs: the file counts 501, the budget is 500 [file-lines]"]
-        );
-        assert_eq!(
-            subtract(LONG_FILE, vec![over("a.rs", 601)]).len(),
-            2,
-            "grown past its limit"
-        );
+        assert_eq!(left, ["b.rs: the file counts 501, the budget is 500 [file-lines]"]);
+        assert_eq!(subtract(LONG_FILE, vec![over("a.rs", 601)]).len(), 2, "grown past its limit");
     }
 
     #[test]
@@ -164,8 +129,6 @@ mod tests {
     #[test]
     fn an_exception_without_reason_fails() {
         let bare = "[[exception]]\npath = 'a.rs'\nrule = 'sql-home'\nreason = ' '\n";
-        assert!(
-            subtract(bare, vec![Finding::new("sql-home", "a.rs", "sql")])[0].contains("no reason")
-        );
+        assert!(subtract(bare, vec![Finding::new("sql-home", "a.rs", "sql")])[0].contains("no reason"));
     }
 }

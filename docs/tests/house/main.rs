@@ -34,9 +34,7 @@ fn the_house_is_tidy() -> Result<(), Box<dyn Error>> {
             Err(error) => findings.push(Finding::new("parse", &file.path, error.to_string())),
         }
     }
-    let exceptions = Exceptions::parse(&std::fs::read_to_string(
-        root.join("docs/house-exceptions.toml"),
-    )?)?;
+    let exceptions = Exceptions::parse(&std::fs::read_to_string(root.join("docs/house-exceptions.toml"))?)?;
     let remaining = exceptions.subtract_from(findings);
     let lines: Vec<String> = remaining.iter().map(ToString::to_string).collect();
     assert!(lines.is_empty(), "\n{}\n", lines.join("\n"));

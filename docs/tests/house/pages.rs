@@ -14,61 +14,32 @@ type Parser = fn(&str) -> Result<(), String>;
 
 /// Languages of samples, by file extension and by the word after a code fence.
 const PARSERS: [(&str, Parser); 2] = [
-    ("toml", |text| {
-        text.parse::<toml::Table>()
-            .map(drop)
-            .map_err(|error| error.to_string())
-    }),
-    ("json", |text| {
-        serde_json::from_str::<serde_json::Value>(text)
-            .map(drop)
-            .map_err(|error| error.to_string())
-    }),
+    ("toml", |text| text.parse::<toml::Table>().map(drop).map_err(|error| error.to_string())),
+    ("json", |text| serde_json::from_str::<serde_json::Value>(text).map(drop).map_err(|error| error.to_string())),
 ];
 
 pub fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings: Vec<Finding> = tree.files.iter().filter_map(sample_file).collect();
     for file in tree.with_extension("md") {
         let page = Page::read(&file.text);
-        findings.extend(
-            page.blocks
-                .iter()
-                .filter_map(|block| sample_block(file, block)),
-        );
-        findings.extend(
-            page.links
-                .iter()
-                .filter_map(|link| dead_link(tree, file, link)),
-        );
+        findings.extend(page.blocks.iter().filter_map(|block| sample_block(file, block)));
+        findings.extend(page.links.iter().filter_map(|link| dead_link(tree, file, link)));
         if file.path == ARCHITECTURE {
             findings.extend(too_long(file));
-            findings.extend(
-                page.code
-                    .iter()
-                    .filter_map(|path| stale_path(tree, file, path)),
-            );
+            findings.extend(page.code.iter().filter_map(|path| stale_path(tree, file, path)));
         }
     }
     findings
 }
 
 fn parser(language: &str) -> Option<Parser> {
-    PARSERS
-        .iter()
-        .find(|(name, _)| *name == language)
-        .map(|(_, parser)| *parser)
+    PARSERS.iter().find(|(name, _)| *name == language).map(|(_, parser)| *parser)
 }
 
 fn sample_file(file: &File) -> Option<Finding> {
-    SAMPLE_FOLDERS
-        .iter()
-        .find(|folder| file.path.starts_with(*folder))?;
+    SAMPLE_FOLDERS.iter().find(|folder| file.path.starts_with(*folder))?;
     let error = parser(file.extension()?)?(&file.text).err()?;
-    Some(Finding::new(
-        "samples",
-        &file.path,
-        format!("the sample does not parse: {error}"),
-    ))
+    Some(Finding::new("samples", &file.path, format!("the sample does not parse: {error}")))
 }
 
 fn sample_block(file: &File, block: &Block) -> Option<Finding> {
@@ -79,15 +50,7 @@ fn sample_block(file: &File, block: &Block) -> Option<Finding> {
 
 fn too_long(file: &File) -> Option<Finding> {
     let lines = file.text.lines().count();
-    let over = || {
-        Finding::over(
-            "page-lines",
-            &file.path,
-            "the page's lines",
-            lines,
-            ARCHITECTURE_LINES,
-        )
-    };
+    let over = || Finding::over("page-lines", &file.path, "the page's lines", lines, ARCHITECTURE_LINES);
     (lines > ARCHITECTURE_LINES).then(over)
 }
 
@@ -96,12 +59,8 @@ fn too_long(file: &File) -> Option<Finding> {
 fn stale_path(tree: &Tree, file: &File, code: &str) -> Option<Finding> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
     let (top, below) = code.split_once('/')?;
-    let like_file = [".rs", ".sql", ".md", ".toml"]
-        .iter()
-        .any(|extension| code.ends_with(extension));
-    let like_path = !top.is_empty()
-        && code.chars().all(plain)
-        && (below.is_empty() || like_file || tree.exists(top));
+    let like_file = [".rs", ".sql", ".md", ".toml"].iter().any(|extension| code.ends_with(extension));
+    let like_path = !top.is_empty() && code.chars().all(plain) && (below.is_empty() || like_file || tree.exists(top));
     let gone = like_path && !tree.exists(code.trim_end_matches('/'));
     gone.then(|| Finding::new("paths", &file.path, format!("{code} does not exist")))
 }
@@ -111,19 +70,13 @@ fn dead_link(tree: &Tree, file: &File, link: &str) -> Option<Finding> {
         return None;
     }
     let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
-    let target = if path.is_empty() {
-        file.path.clone()
-    } else {
-        resolve(&file.path, path)
-    };
+    let target = if path.is_empty() { file.path.clone() } else { resolve(&file.path, path) };
     let page = tree.files.iter().find(|page| page.path == target);
     let message = match page {
         _ if !target.is_empty() && !tree.exists(&target) => {
             format!("the link to {link} leads nowhere")
         }
-        Some(page)
-            if !anchor.is_empty() && target.ends_with(".md") && !has_heading(page, anchor) =>
-        {
+        Some(page) if !anchor.is_empty() && target.ends_with(".md") && !has_heading(page, anchor) => {
             format!("the link to {link} names a heading that is not there")
         }
         _ => return None,
@@ -146,19 +99,12 @@ fn resolve(from: &str, link: &str) -> String {
 }
 
 fn has_heading(page: &File, anchor: &str) -> bool {
-    Page::read(&page.text)
-        .headings
-        .iter()
-        .any(|heading| slug(heading) == anchor)
+    Page::read(&page.text).headings.iter().any(|heading| slug(heading) == anchor)
 }
 
 /// How GitHub makes an anchor of a heading.
 fn slug(heading: &str) -> String {
-    let kept = heading
-        .to_lowercase()
-        .chars()
-        .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
-        .collect::<String>();
+    let kept = heading.to_lowercase().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>();
     kept.trim().replace(' ', "-")
 }
 
@@ -191,11 +137,7 @@ impl Page {
                     open = Some(block);
                 }
                 (Some(language), None) => {
-                    open = Some(Block {
-                        language: language.trim().to_owned(),
-                        text: String::new(),
-                        line: index + 1,
-                    });
+                    open = Some(Block { language: language.trim().to_owned(), text: String::new(), line: index + 1 });
                 }
                 (None, None) => page.read_prose(line),
             }
@@ -205,13 +147,7 @@ impl Page {
 
     fn read_prose(&mut self, line: &str) {
         if let Some(heading) = line.strip_prefix('#') {
-            self.headings.push(
-                heading
-                    .trim_start_matches('#')
-                    .replace('`', "")
-                    .trim()
-                    .to_owned(),
-            );
+            self.headings.push(heading.trim_start_matches('#').replace('`', "").trim().to_owned());
         }
         // Every second piece stands between backticks.
         let mut prose = String::new();
@@ -222,12 +158,8 @@ impl Page {
                 self.code.push(piece.to_owned());
             }
         }
-        let targets = prose
-            .split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split_once(')'));
-        self.links
-            .extend(targets.map(|(target, _)| target.to_owned()));
+        let targets = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+        self.links.extend(targets.map(|(target, _)| target.to_owned()));
     }
 }
 
@@ -236,10 +168,7 @@ mod tests {
     use super::*;
 
     fn findings(files: &[(&str, &str)]) -> Vec<String> {
-        check(&Tree::of(files))
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        check(&Tree::of(files)).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -251,11 +180,7 @@ mod tests {
     #[test]
     fn a_path_that_the_architecture_names_must_exist() {
         let page = "`runner/src/job.rs`, `gone/`, `runner/gone.rs`, `text/html`, `a.b`, `/metrics`, `x -> y/z`";
-        let found = findings(&[
-            (ARCHITECTURE, page),
-            ("runner/src/job.rs", ""),
-            ("runner", ""),
-        ]);
+        let found = findings(&[(ARCHITECTURE, page), ("runner/src/job.rs", ""), ("runner", "")]);
         assert_eq!(
             found,
             [
@@ -267,13 +192,10 @@ mod tests {
 
     #[test]
     fn a_relative_link_must_lead_somewhere() {
-        let page = "[a](../README.md) [b](https://x.y) [c](SQL.md#the-gate) [d](gone.md) `[e](code.md)` [f](#top) [g](..)";
-        let found = findings(&[
-            ("docs/PAGE.md", page),
-            ("README.md", ""),
-            ("docs/SQL.md", "## The gate!\n"),
-            ("docs", ""),
-        ]);
+        let page =
+            "[a](../README.md) [b](https://x.y) [c](SQL.md#the-gate) [d](gone.md) `[e](code.md)` [f](#top) [g](..)";
+        let found =
+            findings(&[("docs/PAGE.md", page), ("README.md", ""), ("docs/SQL.md", "## The gate!\n"), ("docs", "")]);
         assert_eq!(
             found,
             [
@@ -286,11 +208,8 @@ mod tests {
     #[test]
     fn a_sample_must_parse() {
         let page = "```toml\nkey = \n```\n```json\n{}\n```\n```sql\nnonsense\n```\n";
-        let found = findings(&[
-            ("docs/PAGE.md", page),
-            ("docs/samples/a.json", "{,}"),
-            ("docs/samples/b.toml", "a = 1"),
-        ]);
+        let found =
+            findings(&[("docs/PAGE.md", page), ("docs/samples/a.json", "{,}"), ("docs/samples/b.toml", "a = 1")]);
         assert_eq!(found.len(), 2);
         assert!(found[0].starts_with("docs/samples/a.json: the sample does not parse"));
         assert!(found[1].starts_with("docs/PAGE.md: the sample at line 1 does not parse"));

@@ -20,28 +20,13 @@ pub struct RustFile<'a> {
 impl<'a> RustFile<'a> {
     pub fn parse(file: &'a File) -> syn::Result<Self> {
         let all = syn::parse_file(&file.text)?;
-        let (tests, production) = all
-            .items
-            .into_iter()
-            .partition(|item| file.is_test() || is_test_item(item));
-        let part = |items: Vec<Item>| syn::File {
-            shebang: None,
-            attrs: Vec::new(),
-            items,
-        };
+        let (tests, production) = all.items.into_iter().partition(|item| file.is_test() || is_test_item(item));
+        let part = |items: Vec<Item>| syn::File { shebang: None, attrs: Vec::new(), items };
         let tests = part(tests);
-        let test_lines: usize = if file.is_test() {
-            0
-        } else {
-            tests.items.iter().map(|item| lines(item.span())).sum()
-        };
+        let test_lines: usize =
+            if file.is_test() { 0 } else { tests.items.iter().map(|item| lines(item.span())).sum() };
         let production_lines = file.text.lines().count() - test_lines;
-        Ok(Self {
-            file,
-            production: part(production),
-            tests,
-            production_lines,
-        })
+        Ok(Self { file, production: part(production), tests, production_lines })
     }
 
     /// Both parts, for rules that hold everywhere.
@@ -107,11 +92,7 @@ fn is_test_item(item: &Item) -> bool {
 pub fn is_test_attribute(attribute: &Attribute) -> bool {
     match &attribute.meta {
         Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
-        meta => meta
-            .path()
-            .segments
-            .last()
-            .is_some_and(|segment| segment.ident == "test"),
+        meta => meta.path().segments.last().is_some_and(|segment| segment.ident == "test"),
     }
 }
 
@@ -121,31 +102,16 @@ mod tests {
 
     #[test]
     fn tests_do_not_count_as_production_lines() -> syn::Result<()> {
-        let file = File::new(
-            "a/src/b.rs",
-            "fn one() {}\n\n#[cfg(test)]\nmod tests {\n    fn two() {}\n}\n",
-        );
+        let file = File::new("a/src/b.rs", "fn one() {}\n\n#[cfg(test)]\nmod tests {\n    fn two() {}\n}\n");
         let rust = RustFile::parse(&file)?;
-        assert_eq!(
-            (
-                rust.production_lines,
-                rust.production.items.len(),
-                rust.tests.items.len()
-            ),
-            (2, 1, 1)
-        );
+        assert_eq!((rust.production_lines, rust.production.items.len(), rust.tests.items.len()), (2, 1, 1));
         Ok(())
     }
 
     #[test]
     fn literals_are_found_in_macros_and_not_in_docs() -> syn::Result<()> {
-        let code = syn::parse_file(
-            "/// doc\nfn one() { run(\"first\"); print!(\"{}\", f(r#\"second\"#)); }",
-        )?;
-        assert_eq!(
-            string_literals(&code),
-            [("first".into(), 2), ("{}".into(), 2), ("second".into(), 2)]
-        );
+        let code = syn::parse_file("/// doc\nfn one() { run(\"first\"); print!(\"{}\", f(r#\"second\"#)); }")?;
+        assert_eq!(string_literals(&code), [("first".into(), 2), ("{}".into(), 2), ("second".into(), 2)]);
         Ok(())
     }
 }

@@ -22,11 +22,7 @@ pub struct File {
 impl Tree {
     pub fn read(root: &Path) -> io::Result<Self> {
         let mut tree = Self::default();
-        for entry in WalkDir::new(root)
-            .sort_by_file_name()
-            .into_iter()
-            .filter_entry(belongs_to_project)
-        {
+        for entry in WalkDir::new(root).sort_by_file_name().into_iter().filter_entry(belongs_to_project) {
             let entry = entry?;
             let Ok(path) = entry.path().strip_prefix(root) else {
                 continue;
@@ -45,17 +41,12 @@ impl Tree {
     #[cfg(test)]
     pub fn of(files: &[(&str, &str)]) -> Self {
         let paths = files.iter().map(|(path, _)| (*path).to_owned()).collect();
-        let files = files
-            .iter()
-            .map(|(path, text)| File::new(path, text))
-            .collect();
+        let files = files.iter().map(|(path, text)| File::new(path, text)).collect();
         Self { files, paths }
     }
 
     pub fn with_extension<'a>(&'a self, extension: &'a str) -> impl Iterator<Item = &'a File> {
-        self.files
-            .iter()
-            .filter(move |file| file.extension() == Some(extension))
+        self.files.iter().filter(move |file| file.extension() == Some(extension))
     }
 
     pub fn exists(&self, path: &str) -> bool {
@@ -65,10 +56,7 @@ impl Tree {
 
 impl File {
     pub fn new(path: &str, text: &str) -> Self {
-        Self {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        }
+        Self { path: path.to_owned(), text: text.to_owned() }
     }
 
     pub fn name(&self) -> &str {
@@ -86,20 +74,13 @@ impl File {
 
     /// Whether the whole file is a test or serves one.
     pub fn is_test(&self) -> bool {
-        self.path
-            .split('/')
-            .any(|part| matches!(part, "tests" | "tests.rs" | "benches"))
-            || ["_test.rs", "_tests.rs"]
-                .iter()
-                .any(|end| self.name().ends_with(end))
+        self.path.split('/').any(|part| matches!(part, "tests" | "tests.rs" | "benches"))
+            || ["_test.rs", "_tests.rs"].iter().any(|end| self.name().ends_with(end))
     }
 }
 
 fn belongs_to_project(entry: &DirEntry) -> bool {
     let hidden = |name: &str| name.starts_with('.') && !matches!(name, "." | ".." | ".ci");
     let name = entry.file_name().to_string_lossy();
-    entry.depth() == 0
-        || !(name == "target"
-            || name == "node_modules"
-            || entry.file_type().is_dir() && hidden(&name))
+    entry.depth() == 0 || !(name == "target" || name == "node_modules" || entry.file_type().is_dir() && hidden(&name))
 }
