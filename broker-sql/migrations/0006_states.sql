@@ -228,28 +228,42 @@ comment on function tendril_core.requeue is 'Back to the queue after a loss or a
 -- name of the function: lose
 -- The attempt's holder is not heard, or says that it does not hold it. What has not started, and what only reads, goes
 -- back to the queue and supersedes the attempt; a mutating one that started becomes UNKNOWN and stays current.
-create function tendril_core.lose(p_attempt uuid, p_why text) returns void
+create function tendril_core.lose(p_attempt uuid, p_why text) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   a     tendril_core.attempts;
   v_job tendril_core.jobs;
 begin
   select * into a from tendril_core.attempts where id = p_attempt;
-  perform from tendril.deployments where id = a.deployment_id for update;
+  -- Heartbeats and serve wait for nobody: a portal may have cancelled in a transaction that is still open, and the
+  -- tenant's own COPY may be under way. They come again.
+  perform from tendril.deployments where id = a.deployment_id for update skip locked;
+  if not found or not tendril_core.try_writer(a.log_writer) then
+    return false;
+  end if;
   select * into v_job from tendril_core.jobs where id = a.job_id for update;
   if v_job.attempt_id is distinct from a.id or v_job.state not in ('CLAIMED', 'STARTED') then
-    return;
+    return true;
   end if;
   if v_job.state = 'STARTED' and v_job.mutating then
     update tendril_core.jobs set state = 'UNKNOWN', reason = p_why || '; what it has changed is not known yet' where id = v_job.id;
     perform tendril_core.settle(v_job.deployment_id);
-    return;
+    return true;
   end if;
   perform tendril_core.supersede(a.id, 'lost');
   perform tendril_core.free_key(a.id, a.fence);
   perform tendril_core.requeue(v_job, p_why);
+  return true;
 end $$;
-comment on function tendril_core.lose is 'What becomes of an attempt whose holder is gone.';
+comment on function tendril_core.lose is 'What becomes of an attempt whose holder is gone; false when somebody has it locked: try again later.';
+
+create function tendril_core.try_writer(p_writer uuid) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  perform from tendril_core.log_writers where id = p_writer for update skip locked;
+  return found or not exists (select from tendril_core.log_writers where id = p_writer);
+end $$;
+comment on function tendril_core.try_writer is 'Takes a log writer''s row without waiting; true also when the writer has never written.';
 
 create function tendril_core.supersede(p_attempt uuid, p_outcome text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$

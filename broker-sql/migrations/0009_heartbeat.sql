@@ -6,13 +6,12 @@ create function tendril.runner_heartbeat(p_runner uuid, p_settled bigint, p_hold
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_me  tendril_core.runner_identity := tendril_core.runner_identity();
-  l     tendril_core.runner_leases;
   v_now timestamptz;
   v_ttl interval := (select lease_ttl from tendril_core.settings);
   v_id  uuid;
 begin
   perform tendril_core.guard();
-  l := tendril_core.lock_lease(p_runner, v_me.cluster_id);
+  perform tendril_core.lock_lease(p_runner, v_me.cluster_id);
   v_now := clock_timestamp();
   update tendril_core.runner_leases set lease_expires_at = greatest(lease_expires_at, v_now + v_ttl), heartbeat_at = v_now, judged_lost = false
    where runner_id = p_runner;
@@ -21,9 +20,7 @@ begin
                  and a.claim_no <= p_settled and a.id <> all (p_holding) order by a.deployment_id, a.job_id loop
     perform tendril_core.lose(v_id, 'the runner does not hold it any more');
   end loop;
-  if l.judged_lost then
-    perform tendril_core.hear_again(p_runner, p_holding);
-  end if;
+  perform tendril_core.hear_again(p_runner, p_holding);
   return jsonb_build_object(
     'held', (select coalesce(jsonb_agg(a.id), '[]') from tendril_core.attempts a
               where a.runner_id = p_runner and a.ended_at is null and a.superseded_at is null),
@@ -46,9 +43,11 @@ declare
   v record;
 begin
   for v in select a.id, a.deployment_id, a.job_id from tendril_core.attempts a
-            where a.runner_id = p_runner and a.id = any (p_holding) and a.ended_at is null and a.superseded_at is null
+            join tendril_core.jobs j on j.id = a.job_id
+            where a.runner_id = p_runner and a.id = any (p_holding) and a.ended_at is null and a.superseded_at is null and j.state = 'UNKNOWN'
             order by a.deployment_id, a.job_id loop
-    perform from tendril.deployments d where d.id = v.deployment_id for update;
+    perform from tendril.deployments d where d.id = v.deployment_id for update skip locked;
+    continue when not found;
     update tendril_core.jobs set state = 'STARTED', reason = null where id = v.job_id and attempt_id = v.id and state = 'UNKNOWN';
     perform tendril_core.settle(v.deployment_id);
   end loop;

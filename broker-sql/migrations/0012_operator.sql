@@ -89,7 +89,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   c tendril.clusters;
 begin
-  select * into c from tendril.clusters where id = p_cluster for update;
+  select * into c from tendril.clusters where id = p_cluster for no key update;
   if not found then
     perform tendril_core.fail('TD002', format('there is no cluster %s', coalesce(p_cluster::text, 'NULL')), 'tendril-broker cluster list');
   elsif c.status = 'REVOKED' then
@@ -122,7 +122,7 @@ declare
   v_gen   integer;
 begin
   perform tendril_core.guard();
-  select * into c from tendril.clusters where id = p_cluster for update;
+  select * into c from tendril.clusters where id = p_cluster for no key update;
   if not found then
     perform tendril_core.fail('TD002', format('there is no cluster %s', coalesce(p_cluster::text, 'NULL')), 'tendril-broker cluster list');
   end if;

@@ -42,9 +42,10 @@ comment on function tendril_core.pulse is 'One beat, each second; true when this
 create function tendril_core.duty_expire() returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  l   tendril_core.runner_leases;
-  v   uuid;
-  v_n bigint := 0;
+  l     tendril_core.runner_leases;
+  v     uuid;
+  v_all boolean;
+  v_n   bigint := 0;
 begin
   perform from tendril_core.pulse where at > clock_timestamp() - interval '2 s' and at <= clock_timestamp() for share;
   if not found then
@@ -53,12 +54,16 @@ begin
   -- Under the row lock that a heartbeat takes too; what it has renewed meanwhile is seen and left alone.
   for l in select * from tendril_core.runner_leases where lease_expires_at <= clock_timestamp() and not judged_lost
             order by runner_id limit 50 for update skip locked loop
-    update tendril_core.runner_leases set judged_lost = true where runner_id = l.runner_id;
+    v_all := true;
     for v in select a.id from tendril_core.attempts a
               where a.runner_id = l.runner_id and a.ended_at is null and a.superseded_at is null order by a.deployment_id, a.job_id loop
-      perform tendril_core.lose(v, 'the runner was not heard for its lease time');
-      v_n := v_n + 1;
+      if tendril_core.lose(v, 'the runner was not heard for its lease time') then
+        v_n := v_n + 1;
+      else
+        v_all := false;
+      end if;
     end loop;
+    update tendril_core.runner_leases set judged_lost = true where runner_id = l.runner_id and v_all;
   end loop;
   return v_n;
 end $$;
@@ -73,9 +78,11 @@ declare
 begin
   for v in select x.id, x.deployment_id from tendril_core.jobs x where x.state = 'UNKNOWN' and x.deadline_at < clock_timestamp()
             order by x.deployment_id, x.id limit 100 loop
-    perform from tendril.deployments d where d.id = v.deployment_id for update;
+    perform from tendril.deployments d where d.id = v.deployment_id for update skip locked;
+    continue when not found;
     select * into j from tendril_core.jobs x where x.id = v.id and x.state = 'UNKNOWN' and x.deadline_at < clock_timestamp() for update;
     continue when not found;
+    continue when not tendril_core.try_writer((select a.log_writer from tendril_core.attempts a where a.id = j.attempt_id));
     perform tendril_core.supersede(j.attempt_id, 'outcome unknown');
     perform tendril_core.end_job(j.id, 'FAILED', 'outcome unknown: the runner stayed silent until the job''s deadline');
     v_n := v_n + 1;
@@ -173,9 +180,9 @@ declare
 begin
   for a in select * from tendril_core.attempts t
             where t.log_state = 'open' and coalesce(t.ended_at, t.superseded_at) is not null
-            order by t.log_writer, t.id limit 1000 loop
-    -- Under the writer's row, so that no batch is being checked meanwhile.
-    perform from tendril_core.log_writers w where w.id = a.log_writer for update;
+            order by t.log_writer, t.id limit 200 loop
+    -- Under the writer's row, so that no batch is being checked meanwhile; whose batch is under way comes later.
+    continue when not tendril_core.try_writer(a.log_writer);
     if tendril_core.stored_position(a) >= a.log_end then
       update tendril_core.attempts set log_state = 'complete' where id = a.id;
     elsif least(a.ended_at, a.superseded_at) < clock_timestamp() - (select log_window from tendril_core.settings) then
