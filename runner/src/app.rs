@@ -12,7 +12,7 @@ use crate::runner::{Runner, Signals};
 use crate::seal::ArtifactKey;
 use crate::ship::Shipper;
 use crate::supervise::{self, StopReason};
-use crate::{claim, doorbell, heartbeat, http};
+use crate::{chance, claim, doorbell, heartbeat, http};
 use anyhow::Context;
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let kinds = kinds::available(&config).await;
     let config = Arc::new(config);
 
-    let (runner_id, writer) = (new_id(), new_id());
+    let (runner_id, writer) = (chance::id(), chance::id());
     let broker = Broker::new(connector.clone(), runner_id, CALL_SESSIONS)?;
     let registration = registration(&config, &kinds, writer);
     let registered = tokio::select! {
@@ -166,11 +166,6 @@ fn lock_place(config: &Config) -> anyhow::Result<Flock<File>> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
         .map_err(|(_, errno)| errno)
         .with_context(|| format!("state_dir: another runner uses {}; give each its own", dir.display()))
-}
-
-#[expect(clippy::disallowed_methods, reason = "ids of this process start; nothing is decided by them")]
-fn new_id() -> Uuid {
-    Uuid::now_v7()
 }
 
 /// SIGTERM and SIGINT, one after the other.

@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod attempt_log;
+pub mod chance;
 pub mod claim;
 pub mod cli;
 pub mod clock;

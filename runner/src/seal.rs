@@ -1,5 +1,6 @@
 //! Seals artifacts with a key that only the cluster's runners hold: plans and states carry secrets.
 
+use crate::chance;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
@@ -40,8 +41,7 @@ impl ArtifactKey {
     /// # Errors
     /// [`SealError::Seal`] when the system gives no random numbers.
     pub fn generate() -> Result<String, SealError> {
-        let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes).map_err(|e| SealError::Seal(e.to_string()))?;
+        let bytes: [u8; 32] = chance::bytes().map_err(SealError::Seal)?;
         Ok(format!("{PREFIX}{}", STANDARD_NO_PAD.encode(bytes)))
     }
 
@@ -66,8 +66,7 @@ impl ArtifactKey {
     /// # Errors
     /// [`SealError::Seal`].
     pub fn seal(&self, attempt: Uuid, name: &str, content: &[u8]) -> Result<Vec<u8>, SealError> {
-        let mut nonce = [0; NONCE_BYTES];
-        getrandom::fill(&mut nonce).map_err(|e| SealError::Seal(e.to_string()))?;
+        let nonce: [u8; NONCE_BYTES] = chance::bytes().map_err(SealError::Seal)?;
         let aad = bound_to(attempt, name);
         let sealed = self
             .0
