@@ -147,7 +147,7 @@ create view tendril.queue with (security_barrier) as
 comment on view tendril.queue is 'How many unfinished jobs there are by cluster, kind and state; costs the same however many there are.';
 
 create view tendril.runners with (security_barrier) as
-  select r.id, r.cluster_id, r.name, r.version, r.place, r.labels, r.slots, r.registered_at, r.left_at, l.heartbeat_at as last_seen_at,
+  select r.id, r.cluster_id, r.name, r.version, r.place, r.labels, r.slots, r.registered_at, r.left_at, coalesce(l.heartbeat_at, r.left_at, r.registered_at) as last_seen_at,
          coalesce(l.lease_expires_at > clock_timestamp(), false) as online,
          (select count(*) from tendril_core.attempts a where a.runner_id = r.id and a.ended_at is null and a.superseded_at is null) as holding
     from tendril_core.runners r join tendril.clusters c on c.id = r.cluster_id

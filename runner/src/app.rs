@@ -42,6 +42,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("http.listen: cannot listen on {}", config.http.listen))?;
     let mut stop = Stops::new()?;
+    tell_what_was_left(&config);
     let kinds = kinds::available(&config).await;
     let config = Arc::new(config);
 
@@ -155,6 +156,15 @@ fn registration(config: &Config, kinds: &[Arc<dyn Kind>], log_writer: Uuid) -> R
 
 fn host_name() -> String {
     nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "runner".to_owned())
+}
+
+/// Work folders of an earlier process. A command that changes the world may still run in one, or have left its exit
+/// record and output there. Adopting them comes later: so far they are named, and nothing in them is touched.
+fn tell_what_was_left(config: &Config) {
+    let Ok(folders) = std::fs::read_dir(config.state_dir.join("work")) else { return };
+    for folder in folders.flatten() {
+        tracing::warn!(folder = %folder.path().display(), "left by an earlier process of this place; kept as it is");
+    }
 }
 
 /// One process per folder: two would not know of each other's work.

@@ -1,6 +1,7 @@
 //! The log of one running attempt: written by its job, emptied by the shipper.
 
 use crate::clock;
+use crate::config::Logs;
 use crate::logs::{Capture, Chunk, ChunkKind, Dialect, Problem, Progress, Stream};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -61,6 +62,7 @@ impl Outgoing {
 pub struct AttemptLog {
     whose: Arc<Whose>,
     limit_bytes: usize,
+    flush_bytes: usize,
     inner: Mutex<Inner>,
     room: Notify,
     shipper: Arc<Notify>,
@@ -77,7 +79,8 @@ struct Inner {
 
 impl AttemptLog {
     /// An empty log; `shipper` is told when something is worth sending early.
-    pub fn new(claimed: &Claimed, limit_bytes: usize, shipper: Arc<Notify>) -> Self {
+    pub fn new(claimed: &Claimed, settings: &Logs, shipper: Arc<Notify>) -> Self {
+        let limit_bytes = settings.attempt_buffer_bytes;
         let whose = Whose {
             deployment_id: claimed.deployment_id,
             lease: claimed.lease,
@@ -93,7 +96,14 @@ impl AttemptLog {
             finished: false,
             closed: false,
         };
-        Self { whose: Arc::new(whose), limit_bytes, inner: Mutex::new(inner), room: Notify::new(), shipper }
+        Self {
+            whose: Arc::new(whose),
+            limit_bytes,
+            flush_bytes: settings.flush_bytes.min(limit_bytes / 2),
+            inner: Mutex::new(inner),
+            room: Notify::new(),
+            shipper,
+        }
     }
 
     /// Whose log it is.
@@ -115,7 +125,7 @@ impl AttemptLog {
     pub fn push(&self, stream: Stream, bytes: &[u8]) {
         let mut inner = self.inner();
         inner.capture.push(stream, bytes, clock::wall());
-        if inner.waiting() > self.limit_bytes / 2 {
+        if inner.waiting() > self.flush_bytes {
             self.shipper.notify_one();
         }
     }

@@ -4,6 +4,7 @@ use crate::app;
 use crate::config::Config;
 use crate::seal::ArtifactKey;
 use clap::{Parser, Subcommand};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -68,6 +69,9 @@ fn act(cli: &Cli) -> anyhow::Result<()> {
 
 fn telemetry(json: bool) {
     let filter = EnvFilter::try_from_env("TENDRIL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     if json { log.json().init() } else { log.with_target(false).init() }
 }

@@ -41,7 +41,7 @@ impl Shipper {
 
     /// Opens the log of a claimed attempt.
     pub fn open(&self, claimed: &Claimed) -> Arc<AttemptLog> {
-        let log = Arc::new(AttemptLog::new(claimed, self.settings.attempt_buffer_bytes, self.wake.clone()));
+        let log = Arc::new(AttemptLog::new(claimed, &self.settings, self.wake.clone()));
         self.logs().insert(claimed.lease.attempt_id, log.clone());
         log
     }
@@ -117,7 +117,7 @@ impl Shipper {
         self.forget_done();
     }
 
-    /// Sends all that waits, in batches.
+    /// Sends what waits, in batches; the last one may be small, and what comes meanwhile waits for the next turn.
     async fn flush(&self, session: &mut LogWriter, batch_bytes: &mut usize) -> Result<(), BrokerError> {
         loop {
             let batch = self.gather(*batch_bytes);
@@ -125,10 +125,12 @@ impl Shipper {
                 self.forget_done();
                 return Ok(());
             }
+            let full = batch.iter().map(|row| row.chunk.text.len()).sum::<usize>() >= *batch_bytes / 2;
             let begun = BootTime::now();
             let rows: Vec<_> = batch.iter().map(Outgoing::row).collect();
             let written = session.write(&rows, PATIENCE).await?;
             let took = begun.elapsed();
+            let settled = written == Written::Stored;
             match written {
                 Written::Stored => self.stored(&batch, took),
                 Written::Refused(refused) => self.refused(&refused),
@@ -138,6 +140,10 @@ impl Shipper {
                 }
             }
             *batch_bytes = resized(*batch_bytes, took, self.settings.flush_bytes);
+            if settled && !full {
+                self.forget_done();
+                return Ok(());
+            }
         }
     }
 
