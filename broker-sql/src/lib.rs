@@ -7,6 +7,7 @@
 //! - [`cli`]: the command line `tendril-broker`.
 
 pub mod cli;
+mod clock;
 pub mod connect;
 pub mod operator;
 pub mod portal;

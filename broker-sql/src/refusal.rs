@@ -135,12 +135,8 @@ impl From<sqlx::Error> for Error {
 impl From<MigrateError> for Error {
     fn from(error: MigrateError) -> Self {
         match error {
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-                Self::from(error)
-            }
-            MigrateError::VersionMismatch(version) | MigrateError::Dirty(version) => {
-                Self::MigrationChanged(version)
-            }
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => Self::from(error),
+            MigrateError::VersionMismatch(version) | MigrateError::Dirty(version) => Self::MigrationChanged(version),
             other => Self::Reply(sqlx::Error::Migrate(Box::new(other))),
         }
     }
@@ -169,9 +165,7 @@ impl Error {
         match self {
             Self::Refused(refusal) => refusal.hint.clone(),
             Self::Unreachable(unreachable) => unreachable.hint(),
-            Self::Broken(_) => {
-                Some("look at the state of what you asked for before you ask again".into())
-            }
+            Self::Broken(_) => Some("look at the state of what you asked for before you ask again".into()),
             Self::SchemaNewer { .. } => Some("use a tendril-broker that is as new".into()),
             Self::SchemaOlder { .. } => Some("run `tendril-broker migrate`".into()),
             Self::MigrationChanged(_) => {

@@ -36,9 +36,7 @@ impl FromStr for Address {
     fn from_str(url: &str) -> Result<Self, BadAddress> {
         // The URL may hold a password: what is wrong is said without quoting it.
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-            return Err(BadAddress(
-                "the database URL does not begin with postgres://".into(),
-            ));
+            return Err(BadAddress("the database URL does not begin with postgres://".into()));
         }
         let options = PgConnectOptions::from_str(url).map_err(|error| {
             let why = match &error {
@@ -53,9 +51,7 @@ impl FromStr for Address {
 
 impl From<PgConnectOptions> for Address {
     fn from(options: PgConnectOptions) -> Self {
-        Self {
-            options: options.disable_statement_logging(),
-        }
+        Self { options: options.disable_statement_logging() }
     }
 }
 
@@ -106,9 +102,7 @@ impl Address {
         match error {
             sqlx::Error::Io(error) => Unreachable::from_io(at, &error),
             sqlx::Error::Tls(why) => Unreachable::Tls(at, why.to_string()),
-            sqlx::Error::Database(error) => {
-                Unreachable::from_database(at, error.downcast_ref::<PgDatabaseError>())
-            }
+            sqlx::Error::Database(error) => Unreachable::from_database(at, error.downcast_ref::<PgDatabaseError>()),
             sqlx::Error::PoolTimedOut => Unreachable::Silent(at),
             other => Unreachable::Other(at, other.to_string()),
         }
@@ -120,10 +114,7 @@ impl Address {
         let local = self.options.get_socket().is_some()
             || host.starts_with('/')
             || matches!(host, "localhost" | "127.0.0.1" | "::1");
-        let verified = matches!(
-            self.options.get_ssl_mode(),
-            PgSslMode::VerifyCa | PgSslMode::VerifyFull
-        );
+        let verified = matches!(self.options.get_ssl_mode(), PgSslMode::VerifyCa | PgSslMode::VerifyFull);
         !local && !verified
     }
 }
@@ -184,10 +175,7 @@ impl Unreachable {
 
     /// Whether waiting may help.
     pub fn is_outage(&self) -> bool {
-        matches!(
-            self,
-            Self::UnknownHost(..) | Self::NoServer(..) | Self::Silent(..) | Self::NotNow(..)
-        )
+        matches!(self, Self::UnknownHost(..) | Self::NoServer(..) | Self::Silent(..) | Self::NotNow(..))
     }
 
     /// What to do about it.
@@ -196,16 +184,10 @@ impl Unreachable {
             Self::UnknownHost(..) => "check the host in the database URL",
             Self::NoServer(..) => "is the server running, and does it listen at this address?",
             Self::Silent(..) => "a firewall that drops packets looks like this",
-            Self::WrongPassword(..) => {
-                "check user and password in the database URL, PGPASSWORD or the password file"
-            }
-            Self::NotAdmitted(..) => {
-                "pg_hba.conf, or the provider's network rules, must let this user in from here"
-            }
+            Self::WrongPassword(..) => "check user and password in the database URL, PGPASSWORD or the password file",
+            Self::NotAdmitted(..) => "pg_hba.conf, or the provider's network rules, must let this user in from here",
             Self::NoDatabase(..) => "create it first (CREATE DATABASE), or name another in the URL",
-            Self::Tls(..) => {
-                "sslmode and sslrootcert in the URL decide this; verify-full needs the server's own CA"
-            }
+            Self::Tls(..) => "sslmode and sslrootcert in the URL decide this; verify-full needs the server's own CA",
             Self::NotNow(..) => "try again; if it stays so, raise max_connections",
             Self::Other(..) => return None,
         };

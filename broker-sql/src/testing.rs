@@ -2,10 +2,7 @@
 //!
 //! `TENDRIL_TEST_DATABASE_URL` names a server and a role on it with CREATEROLE and CREATEDB, which is no superuser.
 //! Any number of test processes may use one server at once.
-#![expect(
-    clippy::expect_used,
-    reason = "a test that cannot have its database has nothing to go on with"
-)]
+#![expect(clippy::expect_used, reason = "a test that cannot have its database has nothing to go on with")]
 
 use std::sync::Mutex;
 
@@ -14,10 +11,12 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
+use crate::clock::new_id;
 use crate::operator::clusters::{self, IssuedCredential};
 use crate::operator::grants::{self, Scope};
 use crate::operator::migration;
 use crate::session::Address;
+use crate::token::AgentToken;
 
 /// Taken on the maintenance database while the template is made.
 const TEMPLATE_LOCK: i64 = 0x7465_6e64_7269_6c01;
@@ -63,14 +62,10 @@ impl TestDatabase {
     }
 
     async fn made(server: ServerUrl, from: &str) -> Self {
-        let name = format!("tendril_test_{}", Uuid::now_v7().simple());
+        let name = format!("tendril_test_{}", new_id().simple());
         let mut maintenance = server.connect().await;
         run(&mut maintenance, &format!("create database {name} {from}")).await;
-        Self {
-            server,
-            name,
-            roles: Mutex::new(Vec::new()),
-        }
+        Self { server, name, roles: Mutex::new(Vec::new()) }
     }
 
     /// The database's name.
@@ -85,9 +80,7 @@ impl TestDatabase {
 
     /// The same as an address.
     pub fn address(&self) -> Address {
-        self.url()
-            .parse()
-            .expect("the test server's URL was used before")
+        self.url().parse().expect("the test server's URL was used before")
     }
 
     /// How a superuser connects, for the few tests that look into the server itself; `None` when
@@ -113,13 +106,9 @@ impl TestDatabase {
 
     /// A login role with a password and no grant.
     pub async fn login_role(&self) -> TestPortal {
-        let role = format!("portal_{}", Uuid::now_v7().simple());
+        let role = format!("portal_{}", new_id().simple());
         let mut operator = self.operator().await;
-        run(
-            &mut operator,
-            &format!("create role {role} login password 'portal'"),
-        )
-        .await;
+        run(&mut operator, &format!("create role {role} login password 'portal'")).await;
         self.adopt_role(&role);
         // Ending its sessions, when the database is dropped, takes membership.
         run(&mut operator, &format!("grant {role} to current_user")).await;
@@ -129,10 +118,7 @@ impl TestDatabase {
 
     /// Has a role dropped together with the database.
     pub fn adopt_role(&self, role: &str) {
-        let mut roles = self
-            .roles
-            .lock()
-            .expect("no test panics while it adds a role");
+        let mut roles = self.roles.lock().expect("no test panics while it adds a role");
         roles.push(role.to_owned());
     }
 
@@ -145,11 +131,8 @@ impl TestDatabase {
 
     /// How a runner with this token connects.
     pub fn runner_url(&self, token: &str) -> String {
-        let parts: Vec<&str> = token.split('.').collect();
-        let ["trt1", hex, generation, secret] = parts.as_slice() else {
-            panic!("not a token of this broker");
-        };
-        let role = format!("r_{hex}_{generation}");
+        let token: AgentToken = token.parse().expect("a token of this broker");
+        let (role, secret) = (token.role(), token.secret());
         self.server.with(Some((&role, secret)), &self.name)
     }
 
@@ -175,20 +158,11 @@ impl TestDatabase {
 impl Drop for TestDatabase {
     fn drop(&mut self) {
         let (server, name) = (self.server.clone(), self.name.clone());
-        let roles = std::mem::take(
-            &mut *self
-                .roles
-                .lock()
-                .expect("no test panics while it adds a role"),
-        );
+        let roles = std::mem::take(&mut *self.roles.lock().expect("no test panics while it adds a role"));
         // A runtime of its own: the test's may be shutting down, and a drop cannot wait in it.
         let dropping = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            runtime
-                .expect("a runtime")
-                .block_on(drop_all(server, name, roles));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(drop_all(server, name, roles));
         });
         let dropped = dropping.join();
         if !std::thread::panicking() {
@@ -203,23 +177,12 @@ async fn drop_all(server: ServerUrl, name: String, mut roles: Vec<String>) {
     let credentials = sqlx::query_scalar::<_, String>(
         "-- credentials of a test\nselect c.role_name from tendril_core.cluster_credentials c join pg_roles r on r.rolname = c.role_name",
     );
-    roles.extend(
-        credentials
-            .fetch_all(&mut operator)
-            .await
-            .unwrap_or_default(),
-    );
+    roles.extend(credentials.fetch_all(&mut operator).await.unwrap_or_default());
     let group = "-- group roles of a test\nselect 'tendril_' || k || '_' || id from tendril_core.installation, (values ('runner'), ('portal')) g(k)";
-    let groups = sqlx::query_scalar::<_, String>(group)
-        .fetch_all(&mut operator)
-        .await;
+    let groups = sqlx::query_scalar::<_, String>(group).fetch_all(&mut operator).await;
     drop(operator.close().await);
     let mut maintenance = server.connect().await;
-    run(
-        &mut maintenance,
-        &format!("drop database {name} with (force)"),
-    )
-    .await;
+    run(&mut maintenance, &format!("drop database {name} with (force)")).await;
     for role in roles {
         run(&mut maintenance, &format!("drop role if exists {role}")).await;
     }
@@ -232,55 +195,30 @@ async fn drop_all(server: ServerUrl, name: String, mut roles: Vec<String>) {
 
 /// Makes the template if nobody has; returns its name, which changes with the migrations.
 async fn make_template(server: &ServerUrl) -> String {
-    let checksums: Vec<u8> = migration::migrator()
-        .iter()
-        .flat_map(|m| m.checksum.to_vec())
-        .collect();
-    let name = format!(
-        "tendril_template_{}",
-        Uuid::new_v5(&Uuid::NAMESPACE_OID, &checksums).simple()
-    );
+    let checksums: Vec<u8> = migration::migrator().iter().flat_map(|m| m.checksum.to_vec()).collect();
+    let name = format!("tendril_template_{}", Uuid::new_v5(&Uuid::NAMESPACE_OID, &checksums).simple());
     let mut maintenance = server.connect().await;
-    run(
-        &mut maintenance,
-        &format!("select pg_advisory_lock({TEMPLATE_LOCK})"),
-    )
-    .await;
-    let exists = sqlx::query_scalar::<_, bool>(
-        "-- template exists\nselect exists (select from pg_database where datname = $1)",
-    );
+    run(&mut maintenance, &format!("select pg_advisory_lock({TEMPLATE_LOCK})")).await;
+    let exists =
+        sqlx::query_scalar::<_, bool>("-- template exists\nselect exists (select from pg_database where datname = $1)");
     let exists = exists.bind(&name).fetch_one(&mut maintenance).await;
     if !exists.expect("the catalogue is readable") {
-        let draft = format!("tendril_draft_{}", Uuid::now_v7().simple());
+        let draft = format!("tendril_draft_{}", new_id().simple());
         run(&mut maintenance, &format!("create database {draft}")).await;
         let mut operator = connect(&server.with(None, &draft)).await;
         let migrated = migration::migrate(&mut operator).await;
         migrated.expect("the migrations apply");
         operator.close().await.expect("the session ends");
-        run(
-            &mut maintenance,
-            &format!("alter database {draft} with allow_connections false"),
-        )
-        .await;
-        run(
-            &mut maintenance,
-            &format!("alter database {draft} rename to {name}"),
-        )
-        .await;
+        run(&mut maintenance, &format!("alter database {draft} with allow_connections false")).await;
+        run(&mut maintenance, &format!("alter database {draft} rename to {name}")).await;
     }
-    run(
-        &mut maintenance,
-        &format!("select pg_advisory_unlock({TEMPLATE_LOCK})"),
-    )
-    .await;
+    run(&mut maintenance, &format!("select pg_advisory_unlock({TEMPLATE_LOCK})")).await;
     name
 }
 
 async fn connect(url: &str) -> PgConnection {
     let options: PgConnectOptions = url.parse().expect("a URL of this file's making");
-    let options = options
-        .disable_statement_logging()
-        .application_name("tendril-test");
+    let options = options.disable_statement_logging().application_name("tendril-test");
     let connected = PgConnection::connect_with(&options).await;
     connected.expect("the test server takes connections")
 }
@@ -290,9 +228,7 @@ async fn connect(url: &str) -> PgConnection {
 /// # Panics
 /// When it does not.
 pub async fn run(connection: &mut PgConnection, sql: &str) {
-    let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
-        .execute(connection)
-        .await;
+    let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await;
     if let Err(error) = done {
         panic!("{sql}: {error}");
     }
@@ -316,7 +252,9 @@ impl std::fmt::Debug for ServerUrl {
 impl ServerUrl {
     fn from_env() -> Self {
         let url = std::env::var("TENDRIL_TEST_DATABASE_URL").unwrap_or_else(|_| {
-            panic!("TENDRIL_TEST_DATABASE_URL is not set: run the tests by `./dev test`, which starts a server for them")
+            panic!(
+                "TENDRIL_TEST_DATABASE_URL is not set: run the tests by `./dev test`, which starts a server for them"
+            )
         });
         Self::parse(&url)
     }
@@ -338,10 +276,7 @@ impl ServerUrl {
         let login = login.map(|(role, password)| format!("{role}:{password}"));
         let login = login.unwrap_or_else(|| self.login.clone());
         let mark = if self.options.is_empty() { "" } else { "?" };
-        format!(
-            "postgres://{login}@{}/{database}{mark}{}",
-            self.server, self.options
-        )
+        format!("postgres://{login}@{}/{database}{mark}{}", self.server, self.options)
     }
 
     async fn connect(&self) -> PgConnection {

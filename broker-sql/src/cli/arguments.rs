@@ -31,13 +31,7 @@ pub struct Arguments {
 pub struct Common {
     /// Where the database is: postgres://USER@HOST:5432/DATABASE?sslmode=verify-full. Without it TENDRIL_DATABASE_URL
     /// and then DATABASE_URL count; a password may also come from PGPASSWORD or the password file.
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "TENDRIL_DATABASE_URL",
-        hide_env_values = true
-    )]
+    #[arg(long, global = true, value_name = "URL", env = "TENDRIL_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
     /// Print JSON: one object, or one object per line where a command streams.
     #[arg(long, global = true)]
@@ -262,9 +256,7 @@ pub struct TemplateFlags {
 }
 
 fn parse_input(text: &str) -> Result<(String, serde_json::Value), String> {
-    let (name, value) = text
-        .split_once('=')
-        .ok_or_else(|| "it has the form NAME=TEXT or NAME:=JSON".to_owned())?;
+    let (name, value) = text.split_once('=').ok_or_else(|| "it has the form NAME=TEXT or NAME:=JSON".to_owned())?;
     match name.strip_suffix(':') {
         Some(name) => {
             let value = serde_json::from_str(value);

@@ -45,9 +45,7 @@ fn tell(issued: &IssuedCredential) -> String {
     let until = issued
         .drain_until
         .as_ref()
-        .map_or_else(String::new, |until| {
-            format!("\nThe older credential finishes what it holds until {until}.")
-        });
+        .map_or_else(String::new, |until| format!("\nThe older credential finishes what it holds until {until}."));
     format!(
         "cluster {name} ({id}), credential {generation}, role {role}\n\n{token}\n\n\
          Give this token to the cluster's runners as TENDRIL_AGENT_TOKEN (in Kubernetes: a Secret). It is shown only now \
@@ -78,16 +76,5 @@ fn tell_all(clusters: &[clusters::Cluster]) -> String {
             ]
         })
         .collect();
-    table(
-        &[
-            "ID",
-            "NAME",
-            "USER",
-            "STATUS",
-            "RUNNERS",
-            "LAST SEEN",
-            "CREDENTIALS",
-        ],
-        &rows,
-    )
+    table(&["ID", "NAME", "USER", "STATUS", "RUNNERS", "LAST SEEN", "CREDENTIALS"], &rows)
 }

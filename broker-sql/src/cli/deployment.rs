@@ -8,6 +8,7 @@ use crate::cli::arguments::{Approve, Cancel, List, Retry};
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::output::{moment, table};
 use crate::cli::watch::tell_outputs;
+use crate::clock::new_id;
 use crate::portal::clusters;
 use crate::portal::deployments::{self, Filter, JobState, Listed, State};
 
@@ -25,28 +26,16 @@ fn tell(state: &State) -> String {
         format!("cluster    {}", state.cluster_id),
         format!("submitted  {}", state.created_at),
     ];
-    let optional = [
-        ("waits for", &state.waiting_for),
-        ("error", &state.error_message),
-        ("state", &state.state_location),
-    ];
+    let optional =
+        [("waits for", &state.waiting_for), ("error", &state.error_message), ("state", &state.state_location)];
     for (name, value) in optional {
         lines.extend(value.as_ref().map(|value| format!("{name:<10} {value}")));
     }
     let row = |job: &JobState| {
-        let why = job
-            .waiting_for
-            .as_ref()
-            .map(|what| format!("waits for {what}"));
+        let why = job.waiting_for.as_ref().map(|what| format!("waits for {what}"));
         let why = job.reason.clone().or(why).unwrap_or_default();
         let attempts = job.attempts.to_string();
-        vec![
-            job.name.clone(),
-            job.kind.clone(),
-            job.state.clone(),
-            attempts,
-            why,
-        ]
+        vec![job.name.clone(), job.kind.clone(), job.state.clone(), attempts, why]
     };
     let rows: Vec<Vec<String>> = state.jobs.iter().map(row).collect();
     lines.push(String::new());
@@ -64,11 +53,7 @@ pub async fn list(context: &Context, options: List) -> Result<Outcome, Failure> 
         Some(name) => Some(clusters::find(&mut connection, name).await?),
         None => None,
     };
-    let filter = Filter {
-        cluster,
-        status: options.status.map(|status| status.to_uppercase()),
-        limit: options.limit,
-    };
+    let filter = Filter { cluster, status: options.status.map(|status| status.to_uppercase()), limit: options.limit };
     let listed = deployments::list(&mut connection, &filter).await?;
     context.output.print(&listed, || tell_all(&listed))?;
     Ok(Outcome::Done)
@@ -79,18 +64,9 @@ fn tell_all(listed: &[Listed]) -> String {
         return "no deployments".into();
     }
     let row = |d: &Listed| {
-        let waits = d
-            .waiting_for
-            .as_ref()
-            .map(|what| format!("waits for {what}"));
+        let waits = d.waiting_for.as_ref().map(|what| format!("waits for {what}"));
         let why = d.error_message.clone().or(waits).unwrap_or_default();
-        vec![
-            d.id.to_string(),
-            d.cluster.clone(),
-            d.status.clone(),
-            moment(d.created_at),
-            why,
-        ]
+        vec![d.id.to_string(), d.cluster.clone(), d.status.clone(), moment(d.created_at), why]
     };
     let rows: Vec<Vec<String>> = listed.iter().map(row).collect();
     table(&["ID", "CLUSTER", "STATUS", "SUBMITTED", "WHY"], &rows)
@@ -98,8 +74,7 @@ fn tell_all(listed: &[Listed]) -> String {
 
 pub async fn cancel(context: &Context, options: &Cancel) -> Result<Outcome, Failure> {
     let mut connection = context.connect().await?;
-    let status =
-        deployments::cancel(&mut connection, options.id, options.reason.as_deref()).await?;
+    let status = deployments::cancel(&mut connection, options.id, options.reason.as_deref()).await?;
     let object = json!({"id": options.id, "status": status});
     context.output.print(&object, || match status.as_str() {
         "CANCELLED" => format!("deployment {} is cancelled", options.id),
@@ -125,11 +100,9 @@ pub async fn approve(context: &Context, options: &Approve) -> Result<Outcome, Fa
 
 pub async fn retry(context: &Context, options: &Retry) -> Result<Outcome, Failure> {
     let mut connection = context.connect().await?;
-    let new_id = options.new_id.unwrap_or_else(Uuid::now_v7);
+    let new_id = options.new_id.unwrap_or_else(new_id);
     let id = deployments::retry(&mut connection, options.id, new_id).await?;
     let object = json!({"id": id, "retry_of": options.id});
-    context.output.print(&object, || {
-        format!("deployment {id} does it again\nfollow it: tendril-broker watch {id}")
-    })?;
+    context.output.print(&object, || format!("deployment {id} does it again\nfollow it: tendril-broker watch {id}"))?;
     Ok(Outcome::Done)
 }

@@ -16,11 +16,7 @@ pub fn clean(text: &str, colours: bool) -> String {
     clean
 }
 
-fn after_escape<'a>(
-    mut rest: std::str::Chars<'a>,
-    clean: &mut String,
-    colours: bool,
-) -> std::str::Chars<'a> {
+fn after_escape<'a>(mut rest: std::str::Chars<'a>, clean: &mut String, colours: bool) -> std::str::Chars<'a> {
     match rest.clone().next() {
         Some('[') => {
             rest.next();
@@ -47,23 +43,15 @@ fn after_escape<'a>(
     }
 }
 
-fn after_csi<'a>(
-    mut rest: std::str::Chars<'a>,
-    clean: &mut String,
-    colours: bool,
-) -> std::str::Chars<'a> {
+fn after_csi<'a>(mut rest: std::str::Chars<'a>, clean: &mut String, colours: bool) -> std::str::Chars<'a> {
     let body = rest.as_str();
-    let parameters = body
-        .find(|c: char| !matches!(c, '\u{20}'..='\u{3f}'))
-        .unwrap_or(body.len());
+    let parameters = body.find(|c: char| !matches!(c, '\u{20}'..='\u{3f}')).unwrap_or(body.len());
     rest = body.get(parameters..).unwrap_or_default().chars();
     let parameters = body.get(..parameters).unwrap_or_default();
     match rest.clone().next() {
         Some(last @ '\u{40}'..='\u{7e}') => {
             rest.next();
-            let plain = parameters
-                .chars()
-                .all(|c| c.is_ascii_digit() || matches!(c, ';' | ':'));
+            let plain = parameters.chars().all(|c| c.is_ascii_digit() || matches!(c, ';' | ':'));
             if last == 'm' && colours && plain {
                 clean.push_str("\u{1b}[");
                 clean.push_str(parameters);
@@ -91,10 +79,7 @@ mod tests {
             ("\u{1b}[1;31mred\u{1b}[0m", "\u{1b}[1;31mred\u{1b}[0m"),
             ("a\u{1b}[2Jb\u{1b}[10;10Hc", "abc"),
             ("a\u{1b}]0;title\u{7}b", "ab"),
-            (
-                "a\u{1b}]8;;http://x\u{1b}\\link\u{1b}]8;;\u{1b}\\b",
-                "alinkb",
-            ),
+            ("a\u{1b}]8;;http://x\u{1b}\\link\u{1b}]8;;\u{1b}\\b", "alinkb"),
             ("a\u{1b}P1;2q\u{1b}\\b\u{1b}[6n", "ab"),
             ("a\u{9b}31mb\u{90}c", "abc"),
             ("ok\rforged", "okforged"),

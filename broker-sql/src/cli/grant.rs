@@ -10,23 +10,12 @@ use crate::operator::grants::{self, Scope};
 use crate::portal::clusters;
 
 pub async fn portal(context: &Context, command: Portal) -> Result<Outcome, Failure> {
-    if let Portal::Grant {
-        scope: ScopeName::All | ScopeName::Own,
-        cluster: Some(_),
-        ..
-    } = &command
-    {
-        return Err(Failure::Usage(
-            "--cluster belongs to --scope cluster".into(),
-        ));
+    if let Portal::Grant { scope: ScopeName::All | ScopeName::Own, cluster: Some(_), .. } = &command {
+        return Err(Failure::Usage("--cluster belongs to --scope cluster".into()));
     }
     let connection = &mut context.connect().await?;
     match command {
-        Portal::Grant {
-            role,
-            scope,
-            cluster,
-        } => {
+        Portal::Grant { role, scope, cluster } => {
             let scope = match (scope, cluster) {
                 (ScopeName::All, _) => Scope::All,
                 (ScopeName::Own, _) => Scope::Own,
@@ -41,15 +30,12 @@ pub async fn portal(context: &Context, command: Portal) -> Result<Outcome, Failu
             grants::revoke(connection, &role).await?;
             context
                 .output
-                .print(&json!({"role": role, "grants": []}), || {
-                    format!("role {role} has no grant any more")
-                })?;
+                .print(&json!({"role": role, "grants": []}), || format!("role {role} has no grant any more"))?;
         }
         Portal::List => {
             let grants = grants::list(connection).await?;
             context.output.print(&grants, || match grants.is_empty() {
-                true => "no grants; `tendril-broker portal grant ROLE --scope all` lets a role in"
-                    .into(),
+                true => "no grants; `tendril-broker portal grant ROLE --scope all` lets a role in".into(),
                 false => tell(&grants),
             })?;
         }
@@ -73,12 +59,7 @@ fn tell(grants: &[grants::Grant]) -> String {
         .iter()
         .map(|g| {
             let cluster = g.cluster.clone().unwrap_or_else(|| "-".into());
-            vec![
-                g.role.clone(),
-                g.scope.clone(),
-                cluster,
-                moment(g.granted_at),
-            ]
+            vec![g.role.clone(), g.scope.clone(), cluster, moment(g.granted_at)]
         })
         .collect();
     table(&["ROLE", "SCOPE", "CLUSTER", "SINCE"], &rows)

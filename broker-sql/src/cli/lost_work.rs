@@ -37,17 +37,13 @@ pub async fn key(context: &Context, command: Key) -> Result<Outcome, Failure> {
                 false => tell(&keys),
             })?;
         }
-        Key::Release {
-            cluster,
-            key,
-            reason,
-        } => {
+        Key::Release { cluster, key, reason } => {
             let id = clusters::find(&mut connection, &cluster).await?;
             lost_work::release_key(&mut connection, id, &key, &reason).await?;
             let object = json!({"cluster_id": id, "key": key, "held": false});
-            context.output.print(&object, || {
-                format!("key {key} is free; terraform's own state lock is another matter")
-            })?;
+            context
+                .output
+                .print(&object, || format!("key {key} is free; terraform's own state lock is another matter"))?;
         }
     }
     Ok(Outcome::Done)
@@ -66,10 +62,5 @@ fn tell(keys: &[HeldKey]) -> String {
         ]
     };
     let rows: Vec<Vec<String>> = keys.iter().map(row).collect();
-    table(
-        &[
-            "CLUSTER", "KEY", "HELD BY", "STATE", "ALIVE", "WAITING", "SINCE",
-        ],
-        &rows,
-    )
+    table(&["CLUSTER", "KEY", "HELD BY", "STATE", "ALIVE", "WAITING", "SINCE"], &rows)
 }

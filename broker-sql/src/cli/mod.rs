@@ -51,9 +51,8 @@ impl Context {
     async fn connect(&self) -> Result<PgConnection, Failure> {
         let address = self.address()?;
         if address.is_open_to_listeners() {
-            self.output.remark(
-                "note: the line to the database is not verified; sslmode=verify-full in the URL makes it so",
-            );
+            self.output
+                .remark("note: the line to the database is not verified; sslmode=verify-full in the URL makes it so");
         }
         Ok(address.connect(APPLICATION).await?)
     }
@@ -63,10 +62,7 @@ impl Context {
 pub async fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let json = arguments.common.json;
-    let context = Context {
-        output: Output::new(json),
-        common: arguments.common,
-    };
+    let context = Context { output: Output::new(json), common: arguments.common };
     match dispatch(&context, arguments.command).await {
         Ok(outcome) => outcome.into(),
         Err(failure) => failure.report(json),

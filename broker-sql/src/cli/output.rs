@@ -18,10 +18,7 @@ pub struct Output {
 impl Output {
     /// Text, or JSON.
     pub fn new(json: bool) -> Self {
-        Self {
-            json,
-            colours: io::stdout().is_terminal(),
-        }
+        Self { json, colours: io::stdout().is_terminal() }
     }
 
     /// Whether JSON was asked for.
@@ -70,25 +67,18 @@ pub fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     };
     let widths: Vec<usize> = (0..heads.len()).map(width).collect();
     let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded = cells
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"));
+        let padded = cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     let mut lines = vec![line(&mut heads.iter().copied())];
-    lines.extend(
-        rows.iter()
-            .map(|row| line(&mut row.iter().map(String::as_str))),
-    );
+    lines.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
     lines.join("\n")
 }
 
 /// A moment in UTC to the second.
 pub fn moment(at: OffsetDateTime) -> String {
     let at = at.to_offset(time::UtcOffset::UTC).replace_nanosecond(0);
-    at.ok()
-        .and_then(|at| at.format(&Rfc3339).ok())
-        .unwrap_or_default()
+    at.ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 /// A moment that may not have come.
@@ -102,10 +92,7 @@ mod tests {
 
     #[test]
     fn a_table_is_aligned_and_has_no_trailing_spaces() {
-        let rows = [
-            vec!["a".into(), "bb".into()],
-            vec!["ccc".into(), String::new()],
-        ];
+        let rows = [vec!["a".into(), "bb".into()], vec!["ccc".into(), String::new()]];
         assert_eq!(table(&["X", "LONG"], &rows), "X    LONG\na    bb\nccc");
     }
 }

@@ -10,26 +10,18 @@ use crate::operator::migration;
 pub async fn migrate(context: &Context, options: &Migrate) -> Result<Outcome, Failure> {
     if options.print {
         let script = migration::script();
-        context
-            .output
-            .print(&json!({"sql": script}), || script.clone())?;
+        context.output.print(&json!({"sql": script}), || script.clone())?;
         return Ok(Outcome::Done);
     }
     let mut connection = context.connect().await?;
     if options.check {
         let state = migration::state(&mut connection).await?;
-        context
-            .output
-            .print(&state, || match state.pending.as_slice() {
-                [] => format!("the schema is up to date: {}", state.known),
-                pending => format!("{} migrations are missing: {pending:?}", pending.len()),
-            })?;
+        context.output.print(&state, || match state.pending.as_slice() {
+            [] => format!("the schema is up to date: {}", state.known),
+            pending => format!("{} migrations are missing: {pending:?}", pending.len()),
+        })?;
         let complete = state.pending.is_empty();
-        return Ok(if complete {
-            Outcome::Done
-        } else {
-            Outcome::Negative
-        });
+        return Ok(if complete { Outcome::Done } else { Outcome::Negative });
     }
     let applied = migration::migrate(&mut connection).await?;
     let state = migration::state(&mut connection).await?;

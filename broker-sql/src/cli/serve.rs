@@ -14,11 +14,7 @@ use crate::serve::{self, Options, StartError};
 pub async fn serve(context: &Context, options: &Serve) -> Result<Outcome, Failure> {
     let options = {
         start_log(options.log_json);
-        Options {
-            address: context.address()?,
-            listen: options.listen,
-            beat: options.interval_ms,
-        }
+        Options { address: context.address()?, listen: options.listen, beat: options.interval_ms }
     };
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;

@@ -4,11 +4,11 @@ use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
 use crate::cli::Context;
 use crate::cli::arguments::{Submit, TemplateFlags};
 use crate::cli::exit::{Failure, Outcome};
+use crate::clock::new_id;
 use crate::portal::clusters;
 use crate::portal::submission::{self, Submission};
 
@@ -17,7 +17,7 @@ pub async fn submit(context: &Context, options: Submit) -> Result<Outcome, Failu
         (Some(file), _) => read_json(file)?,
         (None, name) => from_flags(name.unwrap_or_default(), options.template)?,
     };
-    let id = options.id.unwrap_or_else(Uuid::now_v7);
+    let id = options.id.unwrap_or_else(new_id);
     let mut connection = None;
     let cluster = match options.cluster.parse() {
         Ok(id) => id,
@@ -26,16 +26,10 @@ pub async fn submit(context: &Context, options: Submit) -> Result<Outcome, Failu
             clusters::find(connection, &options.cluster).await?
         }
     };
-    let submission = Submission {
-        id,
-        cluster,
-        snapshot,
-    };
+    let submission = Submission { id, cluster, snapshot };
     if options.print_sql {
         let sql = submission.to_sql();
-        context
-            .output
-            .print(&json!({"id": id, "sql": sql}), || sql.clone())?;
+        context.output.print(&json!({"id": id, "sql": sql}), || sql.clone())?;
         return Ok(Outcome::Done);
     }
     let mut connection = match connection {
@@ -48,10 +42,7 @@ pub async fn submit(context: &Context, options: Submit) -> Result<Outcome, Failu
             true => "",
             false => ", submitted before: nothing was queued",
         };
-        format!(
-            "deployment {id} is {status}{again}\nfollow it: tendril-broker watch {id}",
-            status = submitted.status
-        )
+        format!("deployment {id} is {status}{again}\nfollow it: tendril-broker watch {id}", status = submitted.status)
     })?;
     Ok(Outcome::Done)
 }
@@ -69,8 +60,7 @@ fn read_json(file: &Path) -> Result<Value, Failure> {
         std::fs::read_to_string(file)
     };
     let text = text.map_err(|error| Failure::Usage(format!("cannot read {name}: {error}")))?;
-    serde_json::from_str(&text)
-        .map_err(|error| Failure::Usage(format!("{name} is not JSON: {error}")))
+    serde_json::from_str(&text).map_err(|error| Failure::Usage(format!("{name} is not JSON: {error}")))
 }
 
 fn from_flags(name: String, flags: TemplateFlags) -> Result<Value, Failure> {
@@ -85,10 +75,7 @@ fn from_flags(name: String, flags: TemplateFlags) -> Result<Value, Failure> {
         },
     };
     inputs.extend(flags.inputs);
-    let template = present([
-        ("name", Some(name.into())),
-        ("version", flags.template_version.map(Value::from)),
-    ]);
+    let template = present([("name", Some(name.into())), ("version", flags.template_version.map(Value::from))]);
     let limits = present([
         ("timeout_s", flags.timeout_s.map(Value::from)),
         ("max_attempts", flags.max_attempts.map(Value::from)),
@@ -104,10 +91,7 @@ fn from_flags(name: String, flags: TemplateFlags) -> Result<Value, Failure> {
         ("state_key", flags.state_key.map(Value::from)),
         ("workspace", flags.workspace.map(Value::from)),
         ("stateless", flags.stateless.then_some(true.into())),
-        (
-            "labels",
-            (!flags.labels.is_empty()).then(|| flags.labels.into()),
-        ),
+        ("labels", (!flags.labels.is_empty()).then(|| flags.labels.into())),
         ("limits", filled(limits)),
         ("approval", flags.approval.then(|| "required".into())),
         ("cost", flags.cost.map(Value::from)),
@@ -116,7 +100,5 @@ fn from_flags(name: String, flags: TemplateFlags) -> Result<Value, Failure> {
 
 fn present<const N: usize>(keys: [(&str, Option<Value>); N]) -> Map<String, Value> {
     let present = keys.into_iter();
-    present
-        .filter_map(|(key, value)| value.map(|value| (key.to_owned(), value)))
-        .collect()
+    present.filter_map(|(key, value)| value.map(|value| (key.to_owned(), value))).collect()
 }

@@ -20,19 +20,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Follows a deployment until its end, whatever becomes of the connection.
 pub async fn watch(context: &Context, id: Uuid) -> Result<Outcome, Failure> {
-    let printer = Printer {
-        output: &context.output,
-        logs_only: false,
-    };
+    let printer = Printer { output: &context.output, logs_only: false };
     follow(context, id, &printer).await
 }
 
 /// Prints a log; with `--follow` until the deployment has ended.
 pub async fn logs(context: &Context, options: &Logs) -> Result<Outcome, Failure> {
-    let printer = Printer {
-        output: &context.output,
-        logs_only: true,
-    };
+    let printer = Printer { output: &context.output, logs_only: true };
     if options.follow {
         return match follow(context, options.id, &printer).await? {
             Outcome::Interrupted => Ok(Outcome::Interrupted),
@@ -66,10 +60,7 @@ async fn follow(context: &Context, id: Uuid, printer: &Printer<'_>) -> Result<Ou
         };
         let events = match events {
             Err(error) if error.is_outage() => {
-                printer.remark(&format!(
-                    "{error}; trying again for {} s",
-                    PATIENCE.as_secs()
-                ));
+                printer.remark(&format!("{error}; trying again for {} s", PATIENCE.as_secs()));
                 connection = tokio::select! {
                     back = connect_again(context) => back?,
                     _ = interrupt.recv() => return Ok(printer.interrupted(id)),
@@ -151,12 +142,7 @@ impl Printer<'_> {
         }
         let reason = job.reason.as_ref().map(|reason| format!(" ({reason})"));
         let why = waits(job.waiting_for.as_deref());
-        self.remark(&format!(
-            "-- {}: {}{}{why}",
-            job.name,
-            job.state,
-            reason.unwrap_or_default()
-        ));
+        self.remark(&format!("-- {}: {}{}{why}", job.name, job.state, reason.unwrap_or_default()));
         Ok(())
     }
 
@@ -167,18 +153,10 @@ impl Printer<'_> {
         if let Some(kind) = &chunk.gap_kind {
             let bytes = chunk.gap_bytes.map(|bytes| format!("{bytes} bytes of "));
             let text = format!("[{}output lost: {kind}]", bytes.unwrap_or_default());
-            return Ok(self
-                .output
-                .print_job_text(&format!("{} | {text}", chunk.job))?);
+            return Ok(self.output.print_job_text(&format!("{} | {text}", chunk.job))?);
         }
-        let text = chunk
-            .log_chunk
-            .strip_suffix('\n')
-            .unwrap_or(&chunk.log_chunk);
-        let lines: Vec<String> = text
-            .split('\n')
-            .map(|line| format!("{} | {line}", chunk.job))
-            .collect();
+        let text = chunk.log_chunk.strip_suffix('\n').unwrap_or(&chunk.log_chunk);
+        let lines: Vec<String> = text.split('\n').map(|line| format!("{} | {line}", chunk.job)).collect();
         Ok(self.output.print_job_text(&lines.join("\n"))?)
     }
 

@@ -124,11 +124,7 @@ pub async fn rotate(
 ///
 /// # Errors
 /// TD002 for an unknown cluster.
-pub async fn revoke(
-    connection: &mut PgConnection,
-    cluster: Uuid,
-    now: bool,
-) -> Result<Revoked, Error> {
+pub async fn revoke(connection: &mut PgConnection, cluster: Uuid, now: bool) -> Result<Revoked, Error> {
     let reply = sqlx::query_scalar!(
         r#"-- cluster revoke
         select tendril.cluster_revoke($1, $2) as "reply!""#,

@@ -57,12 +57,7 @@ pub async fn declare_lost(
 ///
 /// # Errors
 /// TD002 when it is not held, TD003 while its holder's lease is live.
-pub async fn release_key(
-    connection: &mut PgConnection,
-    cluster: Uuid,
-    key: &str,
-    reason: &str,
-) -> Result<(), Error> {
+pub async fn release_key(connection: &mut PgConnection, cluster: Uuid, key: &str, reason: &str) -> Result<(), Error> {
     sqlx::query!(
         "-- key release
         select tendril.key_release($1, $2, $3)",
@@ -79,10 +74,7 @@ pub async fn release_key(
 ///
 /// # Errors
 /// What the database refuses.
-pub async fn held_keys(
-    connection: &mut PgConnection,
-    cluster: Option<Uuid>,
-) -> Result<Vec<HeldKey>, Error> {
+pub async fn held_keys(connection: &mut PgConnection, cluster: Option<Uuid>) -> Result<Vec<HeldKey>, Error> {
     let rows = sqlx::query_as!(
         HeldKey,
         r#"-- list held keys

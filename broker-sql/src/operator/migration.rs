@@ -54,9 +54,7 @@ impl SchemaState {
         if self.pending.is_empty() {
             return Ok(());
         }
-        Err(Error::SchemaOlder {
-            pending: self.pending.clone(),
-        })
+        Err(Error::SchemaOlder { pending: self.pending.clone() })
     }
 }
 
@@ -96,9 +94,7 @@ async fn migrate_once(connection: &mut PgConnection) -> Result<Vec<i64>, Error> 
     if !has_table(&mut transaction).await? {
         transaction.execute(PREPARE).await?;
     }
-    transaction
-        .execute("-- lock migrations\nlock table tendril_core._sqlx_migrations in exclusive mode")
-        .await?;
+    transaction.execute("-- lock migrations\nlock table tendril_core._sqlx_migrations in exclusive mode").await?;
     let state = compare(&mut transaction, &migrator).await?;
     if let Some(found) = state.version.filter(|found| *found > state.known) {
         let known = state.known;
@@ -137,11 +133,7 @@ pub async fn state(connection: &mut PgConnection) -> Result<SchemaState, Error> 
     if has_table(connection).await? {
         return compare(connection, &migrator).await;
     }
-    Ok(SchemaState {
-        version: None,
-        known: newest(&migrator),
-        pending: migrator.iter().map(|m| m.version).collect(),
-    })
+    Ok(SchemaState { version: None, known: newest(&migrator), pending: migrator.iter().map(|m| m.version).collect() })
 }
 
 /// All migrations as one script, for people who keep their own. It also writes down what was applied, so that

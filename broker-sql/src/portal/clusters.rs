@@ -38,10 +38,5 @@ pub async fn find(connection: &mut PgConnection, name_or_id: &str) -> Result<Uui
 }
 
 fn unknown(message: String, hint: &str) -> Error {
-    Error::Refused(Box::new(Refusal {
-        sqlstate: "TD002".into(),
-        message,
-        hint: Some(hint.to_owned()),
-        detail: None,
-    }))
+    Error::Refused(Box::new(Refusal { sqlstate: "TD002".into(), message, hint: Some(hint.to_owned()), detail: None }))
 }

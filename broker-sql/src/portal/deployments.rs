@@ -148,11 +148,7 @@ pub async fn state(connection: &mut PgConnection, deployment: Uuid) -> Result<St
 ///
 /// # Errors
 /// TD002 for an unknown deployment, TD003 for one that has ended.
-pub async fn cancel(
-    connection: &mut PgConnection,
-    deployment: Uuid,
-    reason: Option<&str>,
-) -> Result<String, Error> {
+pub async fn cancel(connection: &mut PgConnection, deployment: Uuid, reason: Option<&str>) -> Result<String, Error> {
     let status = sqlx::query_scalar!(
         r#"-- cancel deployment
         select tendril.cancel($1, $2) as "status!""#,
@@ -186,11 +182,7 @@ pub async fn approve(
 ///
 /// # Errors
 /// TD002 for an unknown deployment or an id that is something else, TD003 for one that has not failed.
-pub async fn retry(
-    connection: &mut PgConnection,
-    deployment: Uuid,
-    id: Uuid,
-) -> Result<Uuid, Error> {
+pub async fn retry(connection: &mut PgConnection, deployment: Uuid, id: Uuid) -> Result<Uuid, Error> {
     let id = sqlx::query_scalar!(
         r#"-- retry deployment
         select tendril.retry($1, $2) as "id!""#,

@@ -50,10 +50,7 @@ pub struct LogReader {
 impl LogReader {
     /// A reader at the beginning.
     pub fn new(deployment: Uuid) -> Self {
-        Self {
-            deployment,
-            position: BTreeMap::new(),
-        }
+        Self { deployment, position: BTreeMap::new() }
     }
 
     /// The next chunks, at most a page of them, and whether there may be more at once. Within an attempt they come in
@@ -61,10 +58,7 @@ impl LogReader {
     ///
     /// # Errors
     /// TD002 when there is no such deployment that the caller may see.
-    pub async fn next(
-        &mut self,
-        connection: &mut PgConnection,
-    ) -> Result<(Vec<LogChunk>, bool), Error> {
+    pub async fn next(&mut self, connection: &mut PgConnection) -> Result<(Vec<LogChunk>, bool), Error> {
         let position = serde_json::json!(self.position);
         let chunks = sqlx::query_as!(
             LogChunk,

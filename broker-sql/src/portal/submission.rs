@@ -46,24 +46,15 @@ impl Submission {
 /// As Postgres's `quote_literal`: right whatever `standard_conforming_strings` is.
 fn quote_literal(text: &str) -> String {
     let doubled = text.replace('\'', "''");
-    if doubled.contains('\\') {
-        format!("E'{}'", doubled.replace('\\', "\\\\"))
-    } else {
-        format!("'{doubled}'")
-    }
+    if doubled.contains('\\') { format!("E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
 }
 
 /// Queues a deployment once, however often it is sent.
 ///
 /// # Errors
 /// TD001 with all problems of the snapshot, TD002 for an unknown cluster or somebody else's id, TD003 for a revoked one.
-pub async fn submit(
-    connection: &mut PgConnection,
-    submission: &Submission,
-) -> Result<Submitted, Error> {
-    let sent = sqlx::raw_sql(AssertSqlSafe(submission.to_sql()))
-        .execute(&mut *connection)
-        .await?;
+pub async fn submit(connection: &mut PgConnection, submission: &Submission) -> Result<Submitted, Error> {
+    let sent = sqlx::raw_sql(AssertSqlSafe(submission.to_sql())).execute(&mut *connection).await?;
     let stored = sqlx::query!(
         "-- find submitted deployment
         select cluster_id, status from tendril.deployments where id = $1",

@@ -52,13 +52,7 @@ pub struct Watch {
 impl Watch {
     /// From the beginning of its logs.
     pub fn new(deployment: Uuid) -> Self {
-        Self {
-            deployment,
-            reader: LogReader::new(deployment),
-            shown: None,
-            jobs: BTreeMap::new(),
-            ended_at: None,
-        }
+        Self { deployment, reader: LogReader::new(deployment), shown: None, jobs: BTreeMap::new(), ended_at: None }
     }
 
     /// Waits for the next events. After a broken connection it may be called with another one: nothing is told twice.
@@ -103,11 +97,7 @@ impl Watch {
     fn ending(&mut self, state: State) -> Option<Event> {
         let logs_complete = state.logs.iter().all(|log| self.reader.is_done_with(log));
         let ended_at = *self.ended_at.get_or_insert_with(Instant::now);
-        (logs_complete || ended_at.elapsed() >= TAIL).then(|| {
-            Event::End(Ending {
-                state: Box::new(state),
-                logs_complete,
-            })
-        })
+        (logs_complete || ended_at.elapsed() >= TAIL)
+            .then(|| Event::End(Ending { state: Box::new(state), logs_complete }))
     }
 }

@@ -24,12 +24,7 @@ struct Duty {
 }
 
 /// Starts a task for each duty of the schema, also of one that becomes newer meanwhile.
-pub async fn tend(
-    pool: PgPool,
-    metrics: Arc<Metrics>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-) {
+pub async fn tend(pool: PgPool, metrics: Arc<Metrics>, tasks: TaskTracker, stop: CancellationToken) {
     let mut known = HashSet::new();
     let mut trouble = Trouble::new("list of duties");
     loop {
@@ -65,13 +60,9 @@ async fn list(pool: &PgPool) -> Result<Vec<Duty>, Error> {
     let rows = rows.fetch_all(pool).await?;
     let duty = |name, every: PgInterval| Duty {
         name,
-        every: Duration::from_micros(u64::try_from(every.microseconds).unwrap_or(0))
-            .max(Duration::from_millis(100)),
+        every: Duration::from_micros(u64::try_from(every.microseconds).unwrap_or(0)).max(Duration::from_millis(100)),
     };
-    Ok(rows
-        .into_iter()
-        .map(|row| duty(row.name, row.every))
-        .collect())
+    Ok(rows.into_iter().map(|row| duty(row.name, row.every)).collect())
 }
 
 async fn perform(pool: PgPool, duty: Duty, metrics: Arc<Metrics>, stop: CancellationToken) {
@@ -87,12 +78,7 @@ async fn perform(pool: PgPool, duty: Duty, metrics: Arc<Metrics>, stop: Cancella
                 metrics.duty_done(&duty.name, started.elapsed(), count);
                 trouble.is_over();
                 if count > 0 {
-                    debug!(
-                        duty = duty.name,
-                        count,
-                        duration_ms = started.elapsed().as_millis(),
-                        "done"
-                    );
+                    debug!(duty = duty.name, count, duration_ms = started.elapsed().as_millis(), "done");
                 }
                 duty.every
             }

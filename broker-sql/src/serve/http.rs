@@ -23,9 +23,7 @@ pub async fn answer(listener: TcpListener, metrics: Arc<Metrics>, stop: Cancella
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .with_state(metrics);
-    let served = axum::serve(listener, router)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await;
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
     if let Err(error) = served {
         error!(%error, "the HTTP server ended");
     }
@@ -39,13 +37,7 @@ async fn show(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
 async fn ready(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
     match metrics.since_beat() {
         Some(age) if age <= READY_WITHIN_S => (StatusCode::OK, "ready\n".to_owned()),
-        Some(age) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("the pulse failed {age:.0} s ago\n"),
-        ),
-        None => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the database has not been reached yet\n".to_owned(),
-        ),
+        Some(age) => (StatusCode::SERVICE_UNAVAILABLE, format!("the pulse failed {age:.0} s ago\n")),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "the database has not been reached yet\n".to_owned()),
     }
 }

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::unix_seconds;
 use crate::refusal::Error;
 use crate::serve::trouble::Trouble;
 
@@ -71,11 +72,6 @@ fn duty_histogram() -> Histogram {
     Histogram::new(exponential_buckets(0.0005, 2.0, 16))
 }
 
-fn now_s() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs_f64()
-}
-
 impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
@@ -100,58 +96,22 @@ impl Metrics {
 
     fn register(&mut self) {
         let r = &mut self.registry;
-        r.register(
-            "broker_duty_runs",
-            "Duties that this replica ran",
-            self.duty_runs.clone(),
-        );
-        r.register(
-            "broker_duty_items",
-            "What those runs handled",
-            self.duty_items.clone(),
-        );
-        r.register(
-            "broker_duty_errors",
-            "Duties that failed",
-            self.duty_errors.clone(),
-        );
-        r.register(
-            "broker_duty_seconds",
-            "How long runs took",
-            self.duty_seconds.clone(),
-        );
+        r.register("broker_duty_runs", "Duties that this replica ran", self.duty_runs.clone());
+        r.register("broker_duty_items", "What those runs handled", self.duty_items.clone());
+        r.register("broker_duty_errors", "Duties that failed", self.duty_errors.clone());
+        r.register("broker_duty_seconds", "How long runs took", self.duty_seconds.clone());
         let help = "When this replica last ran the duty, Unix time";
-        r.register(
-            "broker_duty_last_success_timestamp_seconds",
-            help,
-            self.duty_last.clone(),
-        );
+        r.register("broker_duty_last_success_timestamp_seconds", help, self.duty_last.clone());
         let help = "Beats of the pulse that this replica saw: made by itself, or by another at that moment";
         r.register("broker_pulses", help, self.beats.clone());
-        r.register(
-            "broker_pulse_failures",
-            "Times the pulse's connection was lost",
-            self.beat_failures.clone(),
-        );
-        r.register(
-            "broker_pulse_timestamp_seconds",
-            "Newest beat, Unix time",
-            self.last_beat.clone(),
-        );
+        r.register("broker_pulse_failures", "Times the pulse's connection was lost", self.beat_failures.clone());
+        r.register("broker_pulse_timestamp_seconds", "Newest beat, Unix time", self.last_beat.clone());
         r.register("queue_jobs", "Unfinished jobs", self.queue_jobs.clone());
         let help = "How long the job at the head of a cluster's queue has been claimable";
         r.register("queue_head_age_seconds", help, self.queue_head_age.clone());
-        r.register(
-            "runners_online",
-            "Runners whose lease is live",
-            self.runners_online.clone(),
-        );
+        r.register("runners_online", "Runners whose lease is live", self.runners_online.clone());
         let help = "When the gauges of queue and runners were read, Unix time";
-        r.register(
-            "broker_observed_timestamp_seconds",
-            help,
-            self.observed.clone(),
-        );
+        r.register("broker_observed_timestamp_seconds", help, self.observed.clone());
     }
 
     /// Everything in the text format of OpenMetrics.
@@ -165,14 +125,14 @@ impl Metrics {
     /// Seconds since the newest beat; `None` before the first.
     pub fn since_beat(&self) -> Option<f64> {
         let at = self.last_beat.get();
-        (at > 0.0).then(|| now_s() - at)
+        (at > 0.0).then(|| unix_seconds() - at)
     }
 
     /// A beat was made, by us or by another replica.
     pub fn pulse_beaten(&self, ours: bool) {
         let by = if ours { "this" } else { "other" };
         self.beats.get_or_create(&BeatLabels { by }).inc();
-        self.last_beat.set(now_s());
+        self.last_beat.set(unix_seconds());
     }
 
     /// The pulse's connection was lost.
@@ -182,24 +142,16 @@ impl Metrics {
 
     /// A duty ran here.
     pub fn duty_done(&self, duty: &str, took: Duration, count: i64) {
-        let labels = DutyLabels {
-            duty: duty.to_owned(),
-        };
+        let labels = DutyLabels { duty: duty.to_owned() };
         self.duty_runs.get_or_create(&labels).inc();
-        self.duty_items
-            .get_or_create(&labels)
-            .inc_by(u64::try_from(count).unwrap_or(0));
-        self.duty_seconds
-            .get_or_create(&labels)
-            .observe(took.as_secs_f64());
-        self.duty_last.get_or_create(&labels).set(now_s());
+        self.duty_items.get_or_create(&labels).inc_by(u64::try_from(count).unwrap_or(0));
+        self.duty_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+        self.duty_last.get_or_create(&labels).set(unix_seconds());
     }
 
     /// A duty failed here.
     pub fn duty_failed(&self, duty: &str) {
-        let labels = DutyLabels {
-            duty: duty.to_owned(),
-        };
+        let labels = DutyLabels { duty: duty.to_owned() };
         self.duty_errors.get_or_create(&labels).inc();
     }
 }
@@ -234,11 +186,7 @@ struct Shown {
     clusters: HashSet<ClusterLabels>,
 }
 
-fn forget<L: Clone + Hash + Eq + Debug>(
-    shown: &mut HashSet<L>,
-    now: HashSet<L>,
-    remove: impl Fn(&L),
-) {
+fn forget<L: Clone + Hash + Eq + Debug>(shown: &mut HashSet<L>, now: HashSet<L>, remove: impl Fn(&L)) {
     shown.difference(&now).for_each(remove);
     *shown = now;
 }
@@ -275,24 +223,15 @@ async fn read_gauges(pool: &PgPool, metrics: &Metrics, shown: &mut Shown) -> Res
     );
     let mut now = HashSet::new();
     for row in clusters.fetch_all(pool).await? {
-        let labels = ClusterLabels {
-            cluster_id: row.id.to_string(),
-            cluster: row.name,
-        };
-        metrics
-            .runners_online
-            .get_or_create(&labels)
-            .set(row.online);
-        metrics
-            .queue_head_age
-            .get_or_create(&labels)
-            .set(row.head_age);
+        let labels = ClusterLabels { cluster_id: row.id.to_string(), cluster: row.name };
+        metrics.runners_online.get_or_create(&labels).set(row.online);
+        metrics.queue_head_age.get_or_create(&labels).set(row.head_age);
         now.insert(labels);
     }
     forget(&mut shown.clusters, now, |labels| {
         metrics.runners_online.remove(labels);
         metrics.queue_head_age.remove(labels);
     });
-    metrics.observed.set(now_s());
+    metrics.observed.set(unix_seconds());
     Ok(())
 }

@@ -80,18 +80,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), StartE
     checked?;
     let pool = pool(&options.address);
     info!(database = %options.address, "serving");
-    tasks.spawn(pulse::beat(
-        options.address,
-        options.beat,
-        metrics.clone(),
-        stop.clone(),
-    ));
-    tasks.spawn(duties::tend(
-        pool.clone(),
-        metrics.clone(),
-        tasks.clone(),
-        stop.clone(),
-    ));
+    tasks.spawn(pulse::beat(options.address, options.beat, metrics.clone(), stop.clone()));
+    tasks.spawn(duties::tend(pool.clone(), metrics.clone(), tasks.clone(), stop.clone()));
     tasks.spawn(metrics::observe(pool.clone(), metrics, stop.clone()));
     stop.cancelled().await;
     info!("stopping");

@@ -17,12 +17,7 @@ use crate::session::Address;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Beats until `stop`.
-pub async fn beat(
-    address: Address,
-    every: Duration,
-    metrics: Arc<Metrics>,
-    stop: CancellationToken,
-) {
+pub async fn beat(address: Address, every: Duration, metrics: Arc<Metrics>, stop: CancellationToken) {
     let mut trouble = Trouble::new("pulse");
     loop {
         let lost = tokio::select! {
@@ -39,12 +34,7 @@ pub async fn beat(
 }
 
 /// Returns what ended the connection.
-async fn beat_while_connected(
-    address: &Address,
-    every: Duration,
-    metrics: &Metrics,
-    trouble: &mut Trouble,
-) -> Error {
+async fn beat_while_connected(address: &Address, every: Duration, metrics: &Metrics, trouble: &mut Trouble) -> Error {
     let mut connection = match address.connect(APPLICATION).await {
         Ok(connection) => connection,
         Err(error) => return error,

@@ -30,12 +30,7 @@ fn waits() -> ExponentialBackoff {
 impl Trouble {
     /// No trouble yet with `what`.
     pub fn new(what: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            waits: waits(),
-            said: None,
-            failures: 0,
-        }
+        Self { what: what.into(), waits: waits(), said: None, failures: 0 }
     }
 
     /// Another failure; returns how long to wait before the next try.
@@ -43,19 +38,9 @@ impl Trouble {
         self.failures += 1;
         let text = error.to_string();
         if self.said.as_ref() == Some(&text) {
-            debug!(
-                task = self.what,
-                failures = self.failures,
-                error = text,
-                "still failing"
-            );
+            debug!(task = self.what, failures = self.failures, error = text, "still failing");
         } else {
-            error!(
-                task = self.what,
-                error = text,
-                hint = error.hint(),
-                "failed; it is tried again"
-            );
+            error!(task = self.what, error = text, hint = error.hint(), "failed; it is tried again");
             self.said = Some(text);
         }
         self.waits.next().unwrap_or(LONGEST)

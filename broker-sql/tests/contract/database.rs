@@ -10,10 +10,7 @@ async fn a_test_database_has_the_schema_and_is_gone_afterwards() {
     let portal = database.portal(Scope::All).await;
     let cluster = database.cluster("one").await;
     let mut runner = database.runner(cluster.token.reveal()).await;
-    let who: String = sqlx::query_scalar("select session_user::text")
-        .fetch_one(&mut runner)
-        .await
-        .unwrap();
+    let who: String = sqlx::query_scalar("select session_user::text").fetch_one(&mut runner).await.unwrap();
     assert_eq!(who, cluster.role);
     let name = database.name().to_owned();
     // Open sessions of a runner do not keep it alive.
