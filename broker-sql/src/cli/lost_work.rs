@@ -1,0 +1,66 @@
+//! `declare-lost` and `key list | release`.
+
+use serde_json::json;
+
+use crate::cli::Context;
+use crate::cli::arguments::{DeclareLost, Key};
+use crate::cli::exit::{Failure, Outcome};
+use crate::cli::output::{moment, table};
+use crate::operator::lost_work::{self, HeldKey};
+use crate::portal::clusters;
+
+pub async fn declare_lost(context: &Context, options: &DeclareLost) -> Result<Outcome, Failure> {
+    let mut connection = context.connect().await?;
+    let (id, job) = (options.id, &options.job);
+    lost_work::declare_lost(&mut connection, id, job, &options.reason).await?;
+    let object = json!({"id": id, "job": job, "state": "FAILED"});
+    context.output.print(&object, || {
+        format!(
+            "job {job} of deployment {id} is FAILED; if it holds a state key, `tendril-broker key list` shows it, \
+             and it stays held until you release it"
+        )
+    })?;
+    Ok(Outcome::Done)
+}
+
+pub async fn key(context: &Context, command: Key) -> Result<Outcome, Failure> {
+    let mut connection = context.connect().await?;
+    match command {
+        Key::List { cluster } => {
+            let cluster = match &cluster {
+                Some(name) => Some(clusters::find(&mut connection, name).await?),
+                None => None,
+            };
+            let keys = lost_work::held_keys(&mut connection, cluster).await?;
+            context.output.print(&keys, || match keys.is_empty() {
+                true => "no key is held".into(),
+                false => tell(&keys),
+            })?;
+        }
+        Key::Release { cluster, key, reason } => {
+            let id = clusters::find(&mut connection, &cluster).await?;
+            lost_work::release_key(&mut connection, id, &key, &reason).await?;
+            let object = json!({"cluster_id": id, "key": key, "held": false});
+            context
+                .output
+                .print(&object, || format!("key {key} is free; terraform's own state lock is another matter"))?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+fn tell(keys: &[HeldKey]) -> String {
+    let row = |k: &HeldKey| {
+        vec![
+            k.cluster.clone(),
+            k.key.clone(),
+            format!("{} of {}", k.job, k.deployment_id),
+            k.job_state.clone(),
+            if k.holder_alive { "yes" } else { "no" }.into(),
+            k.waiting.to_string(),
+            moment(k.taken_at),
+        ]
+    };
+    let rows: Vec<Vec<String>> = keys.iter().map(row).collect();
+    table(&["CLUSTER", "KEY", "HELD BY", "STATE", "ALIVE", "WAITING", "SINCE"], &rows)
+}

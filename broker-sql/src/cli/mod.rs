@@ -1,0 +1,97 @@
+//! The command line `tendril-broker`: parse, do, print, exit code.
+//!
+//! The JSON objects of `--json` are the serialized types of [`crate::operator`] and [`crate::portal`]; docs/CLI.md lists them.
+
+mod arguments;
+mod cluster;
+mod deployment;
+mod display;
+mod exit;
+mod grant;
+mod lost_work;
+mod output;
+mod schema;
+mod serve;
+mod submit;
+mod template;
+mod watch;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use sqlx::postgres::PgConnection;
+
+use crate::cli::arguments::{Arguments, Command, Common};
+use crate::cli::exit::{Failure, Outcome};
+use crate::cli::output::Output;
+use crate::session::Address;
+
+/// Name of our sessions in `pg_stat_activity`.
+const APPLICATION: &str = "tendril-broker";
+
+/// What every command has.
+struct Context {
+    common: Common,
+    output: Output,
+}
+
+impl Context {
+    fn address(&self) -> Result<Address, Failure> {
+        let given = self.common.database_url.clone();
+        let url = given.or_else(|| std::env::var("DATABASE_URL").ok());
+        let url = url.ok_or_else(|| {
+            Failure::Usage(
+                "no database is named: give --database-url, or set TENDRIL_DATABASE_URL or DATABASE_URL".into(),
+            )
+        })?;
+        Ok(url.parse::<Address>()?)
+    }
+
+    async fn connect(&self) -> Result<PgConnection, Failure> {
+        let address = self.address()?;
+        if address.is_open_to_listeners() {
+            self.output
+                .remark("note: the line to the database is not verified; sslmode=verify-full in the URL makes it so");
+        }
+        Ok(address.connect(APPLICATION).await?)
+    }
+}
+
+/// Runs the command line of this process.
+pub async fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let json = arguments.common.json;
+    let context = Context { output: Output::new(json), common: arguments.common };
+    match dispatch(&context, arguments.command).await {
+        Ok(outcome) => outcome.into(),
+        Err(failure) => failure.report(json),
+    }
+}
+
+async fn dispatch(context: &Context, command: Command) -> Result<Outcome, Failure> {
+    match command {
+        Command::Migrate(options) => schema::migrate(context, &options).await,
+        Command::Serve(options) => serve::serve(context, &options).await,
+        Command::Cluster(command) => cluster::cluster(context, command).await,
+        Command::Portal(command) => grant::portal(context, command).await,
+        Command::Submit(options) => submit::submit(context, *options).await,
+        Command::Watch(one) => watch::watch(context, one.id).await,
+        Command::Logs(options) => watch::logs(context, &options).await,
+        Command::Status(one) => deployment::status(context, one.id).await,
+        Command::List(options) => deployment::list(context, options).await,
+        Command::Cancel(options) => deployment::cancel(context, &options).await,
+        Command::Approve(options) => deployment::approve(context, &options).await,
+        Command::Retry(options) => deployment::retry(context, &options).await,
+        Command::DeclareLost(options) => lost_work::declare_lost(context, &options).await,
+        Command::Key(command) => lost_work::key(context, command).await,
+        Command::Template(command) => template::template(context, command).await,
+        Command::Doctor => schema::doctor(context).await,
+        Command::Uninstall(options) => schema::uninstall(context, &options).await,
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, APPLICATION, &mut io::stdout());
+            Ok(Outcome::Done)
+        }
+    }
+}

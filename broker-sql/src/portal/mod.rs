@@ -1,0 +1,10 @@
+//! What portals do: submit, follow, cancel, approve and retry. Every function works for a role that has nothing but a
+//! portal's grant, and for operators.
+
+pub mod clusters;
+pub mod deployments;
+pub mod logs;
+pub mod submission;
+mod watch;
+
+pub use watch::{Ending, Event, Watch};

@@ -1,0 +1,138 @@
+//! `tendril-broker serve`: does what nobody's session may be trusted with. Any number of replicas may run.
+//!
+//! - [`pulse`]: one beat each second, on a connection of its own. Without it nobody is presumed dead.
+//! - [`duties`]: expiry, deadlines, counters, log windows, credentials, partitions; each by itself, each a short
+//!   transaction that one replica takes at a time.
+//! - [`metrics`] and [`http`]: what Prometheus and Kubernetes ask.
+//!
+//! A database that goes away stops nothing here: it is said once, and tried again. On SIGTERM everything stops within
+//! two seconds; a duty that was under way is rolled back and done by the next who comes.
+
+mod duties;
+mod http;
+mod metrics;
+mod pulse;
+mod trouble;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::Executor;
+use sqlx::postgres::{PgPool, PgPoolOptions};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::operator::migration;
+use crate::refusal::Error;
+use crate::serve::metrics::Metrics;
+use crate::session::Address;
+
+/// Sessions for duties, beside the pulse's own.
+const SESSIONS: u32 = 4;
+/// How long the end may take, with a margin for the process's own.
+const GOODBYE: Duration = Duration::from_millis(1500);
+/// Name of our sessions in `pg_stat_activity`.
+const APPLICATION: &str = "tendril-broker serve";
+
+/// What `serve` needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The database, as the role that owns the schema.
+    pub address: Address,
+    /// Where to answer `/metrics`, `/healthz` and `/readyz`.
+    pub listen: Option<SocketAddr>,
+    /// Time between two beats; a gap of 2 s renews all leases.
+    pub beat: Duration,
+}
+
+/// Why `serve` did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database refuses us, or the schema is not one that we can serve.
+    #[error(transparent)]
+    Database(#[from] Error),
+    /// The address for HTTP is taken or not ours.
+    #[error("cannot listen at {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+}
+
+/// Serves until `stop`.
+///
+/// # Errors
+/// Only what waiting cannot mend, before anything was done: a wrong password, a schema without our migrations, an
+/// address that cannot be listened at. An outage of the database is waited for.
+pub async fn run(options: Options, stop: CancellationToken) -> Result<(), StartError> {
+    let metrics = Arc::new(Metrics::new());
+    let tasks = TaskTracker::new();
+    if let Some(at) = options.listen {
+        let listener = TcpListener::bind(at).await;
+        let listener = listener.map_err(|error| StartError::Listen(at, error))?;
+        info!(address = %at, "answering /metrics, /healthz and /readyz");
+        tasks.spawn(http::answer(listener, metrics.clone(), stop.clone()));
+    }
+    let checked = tokio::select! {
+        checked = check_schema(&options.address) => checked,
+        () = stop.cancelled() => return Ok(()),
+    };
+    checked?;
+    let pool = pool(&options.address);
+    info!(database = %options.address, "serving");
+    tasks.spawn(pulse::beat(options.address, options.beat, metrics.clone(), stop.clone()));
+    tasks.spawn(duties::tend(pool.clone(), metrics.clone(), tasks.clone(), stop.clone()));
+    tasks.spawn(metrics::observe(pool.clone(), metrics, stop.clone()));
+    stop.cancelled().await;
+    info!("stopping");
+    tasks.close();
+    let ended = async {
+        tasks.wait().await;
+        pool.close().await;
+    };
+    if tokio::time::timeout(GOODBYE, ended).await.is_err() {
+        warn!("what was still under way is rolled back by the database");
+    }
+    Ok(())
+}
+
+/// Waits for a database that is down; refuses one that is not ours to serve.
+async fn check_schema(address: &Address) -> Result<(), Error> {
+    let mut trouble = trouble::Trouble::new("database");
+    loop {
+        let looked = match address.connect(APPLICATION).await {
+            Ok(mut connection) => migration::state(&mut connection).await,
+            Err(error) => Err(error),
+        };
+        match looked {
+            Err(error) if error.is_outage() => tokio::time::sleep(trouble.grows(&error)).await,
+            Err(error) => return Err(error),
+            Ok(state) => {
+                trouble.is_over();
+                if state.version > Some(state.known) {
+                    warn!(
+                        schema = state.version,
+                        known = state.known,
+                        "the schema is newer than this program; it serves what it finds"
+                    );
+                }
+                return state.require();
+            }
+        }
+    }
+}
+
+fn pool(address: &Address) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(SESSIONS)
+        .acquire_timeout(Duration::from_secs(5))
+        .idle_timeout(Duration::from_secs(60))
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                let settings = "-- settings of duties\nset lock_timeout = '2s'; set statement_timeout = '30s'; \
+                    set idle_in_transaction_session_timeout = '30s'; set default_transaction_isolation = 'read committed'";
+                connection.execute(settings).await.map(drop)
+            })
+        })
+        .connect_lazy_with(address.options_for(APPLICATION))
+}

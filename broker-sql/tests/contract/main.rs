@@ -1,0 +1,5 @@
+//! The broker's contract, on a real Postgres: what portals, runners and operators may rely on.
+//!
+//! `TENDRIL_TEST_DATABASE_URL` names the server; `./dev test` starts one. Every test has a database of its own.
+
+mod database;
