@@ -3,7 +3,8 @@
 -- name of the function: runner_heartbeat
 -- "Settled up to claim k, holding S." Always accepted from a known runner, also after expiry: it tells what is still held.
 create function tendril.runner_heartbeat(p_runner uuid, p_settled bigint, p_holding uuid[]) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   v_me  tendril_core.runner_identity := tendril_core.runner_identity();
   v_now timestamptz;
@@ -55,7 +56,8 @@ end $$;
 comment on function tendril_core.hear_again is 'A holder that was not heard is back: its UNKNOWN jobs are STARTED again.';
 
 create function tendril.runner_progress(p_attempt uuid, p_fence bigint, p_progress jsonb) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   v_me tendril_core.runner_identity := tendril_core.runner_identity();
 begin

@@ -1,7 +1,8 @@
 -- What portals call beside submit: cancel, approve, retry, status; and the views they read.
 
 create function tendril.cancel(p_deployment uuid, p_reason text default null) returns text
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   d      tendril.deployments := tendril_core.seen_deployment(p_deployment);
   v_ids  uuid[];
@@ -28,7 +29,8 @@ comment on function tendril.cancel(uuid, text) is
   'Cancels a deployment: at once what has not been claimed; what runs is asked to stop, and ends as its holder reports.';
 
 create function tendril.approve(p_deployment uuid, p_job text default null, p_reason text default null) returns integer
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   d     tendril.deployments := tendril_core.seen_deployment(p_deployment);
   v_ids uuid[];
@@ -111,7 +113,8 @@ end $$;
 comment on function tendril_core.waiting_for is 'In plain words why a job is not running; NULL when it runs or has ended.';
 
 create function tendril.status(p_deployment uuid) returns jsonb
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   d tendril.deployments := tendril_core.seen_deployment(p_deployment);
 begin

@@ -216,7 +216,8 @@ language sql set search_path = pg_catalog, pg_temp as $$ select tendril_core.ens
 comment on function tendril_core.duty_partitions is 'Keeps log partitions ahead.';
 
 create function tendril_core.run_duty(p_name text) returns bigint
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   v_n bigint;
 begin
