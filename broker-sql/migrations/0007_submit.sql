@@ -32,7 +32,7 @@ comment on function tendril_core.submit_row is 'Checks each row of a submit befo
 
 create function tendril_core.submit_rows() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
-set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+set jit = off as $$
 begin
   insert into tendril_core.jobs (cluster_id, deployment_id, name, kind, mutating, optional, needs_approval, retry_failures, state,
       needs_left, max_attempts, priority, timeout_ms, kill_grace_ms, state_key, requires, spec, queued_at, retry_of)
