@@ -63,20 +63,11 @@ pub(crate) fn blocks_in(syntax: Syntax, file: &str, text: &str) -> Vec<BackendBl
         Syntax::Native => native(text),
         Syntax::Json => json(text),
     };
-    found
-        .into_iter()
-        .map(|(line, block)| BackendBlock {
-            file: file.to_owned(),
-            line,
-            block,
-        })
-        .collect()
+    found.into_iter().map(|(line, block)| BackendBlock { file: file.to_owned(), line, block }).collect()
 }
 
 fn block_named(name: &str) -> Option<&'static str> {
-    ["backend", "cloud"]
-        .into_iter()
-        .find(|block| *block == name)
+    ["backend", "cloud"].into_iter().find(|block| *block == name)
 }
 
 fn json(text: &str) -> Vec<(usize, &'static str)> {
@@ -88,12 +79,8 @@ fn json(text: &str) -> Vec<(usize, &'static str)> {
         Some(body) => std::slice::from_ref(body),
         None => &[],
     };
-    let keys = bodies
-        .iter()
-        .filter_map(Value::as_object)
-        .flat_map(|body| body.keys());
-    keys.filter_map(|key| Some((0, block_named(key)?)))
-        .collect()
+    let keys = bodies.iter().filter_map(Value::as_object).flat_map(|body| body.keys());
+    keys.filter_map(|key| Some((0, block_named(key)?))).collect()
 }
 
 fn native(text: &str) -> Vec<(usize, &'static str)> {
@@ -101,10 +88,7 @@ fn native(text: &str) -> Vec<(usize, &'static str)> {
     let mut open: Vec<bool> = Vec::new();
     // The identifier that began the current block or attribute, if that is what we are in.
     let mut head: Option<(String, usize)> = None;
-    let mut lexer = Lexer {
-        chars: text.chars().peekable(),
-        line: 1,
-    };
+    let mut lexer = Lexer { chars: text.chars().peekable(), line: 1 };
     while let Some(token) = lexer.next_token() {
         match token {
             Token::Word(word) if head.is_none() => head = Some((word, lexer.line)),
@@ -181,10 +165,7 @@ impl Lexer<'_> {
 
     fn word(&mut self, first: char) -> Token {
         let mut word = String::from(first);
-        while let Some(c) = self
-            .chars
-            .next_if(|c| c.is_alphanumeric() || *c == '_' || *c == '-')
-        {
+        while let Some(c) = self.chars.next_if(|c| c.is_alphanumeric() || *c == '_' || *c == '-') {
             word.push(c);
         }
         Token::Word(word)
@@ -270,45 +251,22 @@ mod tests {
     use super::{Syntax, blocks_in};
 
     fn blocks(text: &str) -> Vec<(usize, &'static str)> {
-        blocks_in(Syntax::Native, "main.tf", text)
-            .into_iter()
-            .map(|b| (b.line, b.block))
-            .collect()
+        blocks_in(Syntax::Native, "main.tf", text).into_iter().map(|b| (b.line, b.block)).collect()
     }
 
     #[test]
     fn backend_and_cloud_blocks_are_found_with_their_line() {
-        assert_eq!(
-            blocks("terraform {\n  backend \"s3\" {\n  }\n}\n"),
-            [(2, "backend")]
-        );
+        assert_eq!(blocks("terraform {\n  backend \"s3\" {\n  }\n}\n"), [(2, "backend")]);
         assert_eq!(blocks("terraform{cloud{\n}}"), [(1, "cloud")]);
+        assert_eq!(blocks("terraform {\n  required_version = \">= 1\"\n  cloud {}\n}"), [(3, "cloud")]);
         assert_eq!(
-            blocks("terraform {\n  required_version = \">= 1\"\n  cloud {}\n}"),
-            [(3, "cloud")]
-        );
-        assert_eq!(
-            blocks(
-                "terraform {\n required_providers { a = { source = \"x/a\" } }\n backend local {}\n}"
-            ),
+            blocks("terraform {\n required_providers { a = { source = \"x/a\" } }\n backend local {}\n}"),
             [(3, "backend")]
         );
-        assert_eq!(
-            blocks("x = <<EOT\n}}\nEOT\n\nterraform {\n  /* } */ backend \"x\" {}\n}"),
-            [(6, "backend")]
-        );
-        assert_eq!(
-            blocks("a = \"${\"}\"}\"\nterraform {\n # }\n backend \"x\" {}\n}"),
-            [(4, "backend")]
-        );
-        assert_eq!(
-            blocks("a = \"$${\"\nterraform {\n backend \"x\" {}\n}"),
-            [(3, "backend")]
-        );
-        assert_eq!(
-            blocks("a = \"%{ if true }{%{ endif }\"\nterraform {\n backend \"x\" {}\n}"),
-            [(3, "backend")]
-        );
+        assert_eq!(blocks("x = <<EOT\n}}\nEOT\n\nterraform {\n  /* } */ backend \"x\" {}\n}"), [(6, "backend")]);
+        assert_eq!(blocks("a = \"${\"}\"}\"\nterraform {\n # }\n backend \"x\" {}\n}"), [(4, "backend")]);
+        assert_eq!(blocks("a = \"$${\"\nterraform {\n backend \"x\" {}\n}"), [(3, "backend")]);
+        assert_eq!(blocks("a = \"%{ if true }{%{ endif }\"\nterraform {\n backend \"x\" {}\n}"), [(3, "backend")]);
     }
 
     #[test]
@@ -333,26 +291,13 @@ mod tests {
     fn json_files_are_looked_at_too() {
         let json = |text| blocks_in(Syntax::Json, "main.tf.json", text).len();
         assert_eq!(json(r#"{"terraform": {"backend": {"s3": {}}}}"#), 1);
-        assert_eq!(
-            json(r#"{"terraform": [{"required_version": "1"}, {"cloud": {}}]}"#),
-            1
-        );
+        assert_eq!(json(r#"{"terraform": [{"required_version": "1"}, {"cloud": {}}]}"#), 1);
         assert_eq!(json(r#"{"resource": {"backend": {}}}"#), 0);
     }
 
     #[test]
     fn text_that_ends_in_the_middle_of_something_does_not_hang() {
-        for text in [
-            "\"",
-            "\"${",
-            "<<EOT",
-            "<<EOT\nx",
-            "/*",
-            "terraform {",
-            "a = \"\\",
-            "<<",
-            "}}}}",
-        ] {
+        for text in ["\"", "\"${", "<<EOT", "<<EOT\nx", "/*", "terraform {", "a = \"\\", "<<", "}}}}"] {
             assert_eq!(blocks(text), [], "{text}");
         }
     }

@@ -77,18 +77,11 @@ impl Engines {
     /// # Errors
     /// [`EngineError`] with what would do instead.
     pub fn accept(&self, engine: Engine, version: &Version) -> Result<(), EngineError> {
-        let needed = self
-            .0
-            .get(&engine)
-            .ok_or(EngineError::NotSupported(engine))?;
+        let needed = self.0.get(&engine).ok_or(EngineError::NotSupported(engine))?;
         if needed.matches(version) {
             return Ok(());
         }
-        Err(EngineError::Version {
-            engine,
-            needed: needed.clone(),
-            found: version.clone(),
-        })
+        Err(EngineError::Version { engine, needed: needed.clone(), found: version.clone() })
     }
 
     /// The engines by name, with their requirements.
@@ -107,18 +100,10 @@ mod tests {
 
     #[test]
     fn an_engine_that_is_too_old_or_not_named_is_refused() {
-        let engines = Engines(BTreeMap::from([(
-            Engine::Tofu,
-            VersionReq::parse(">=1.6, <2").unwrap(),
-        )]));
+        let engines = Engines(BTreeMap::from([(Engine::Tofu, VersionReq::parse(">=1.6, <2").unwrap())]));
         assert_eq!(engines.accept(Engine::Tofu, &Version::new(1, 6, 2)), Ok(()));
-        let old = engines
-            .accept(Engine::Tofu, &Version::new(1, 5, 7))
-            .unwrap_err();
-        assert_eq!(
-            old.to_string(),
-            "the template needs tofu >=1.6, <2, but 1.5.7 is there"
-        );
+        let old = engines.accept(Engine::Tofu, &Version::new(1, 5, 7)).unwrap_err();
+        assert_eq!(old.to_string(), "the template needs tofu >=1.6, <2, but 1.5.7 is there");
         let other = engines.accept(Engine::Terraform, &Version::new(1, 9, 0));
         assert_eq!(other, Err(EngineError::NotSupported(Engine::Terraform)));
         assert!("Terraform".parse::<Engine>().is_err());

@@ -17,11 +17,7 @@ pub struct Finding {
 
 impl Finding {
     pub(crate) fn new(file: &str, path: impl Into<String>, message: impl Into<String>) -> Finding {
-        Finding {
-            file: file.to_owned(),
-            path: path.into(),
-            message: message.into(),
-        }
+        Finding { file: file.to_owned(), path: path.into(), message: message.into() }
     }
 }
 

@@ -26,29 +26,15 @@ pub(crate) fn lint_files(tree: &Tree, inputs: Option<&Schema>) -> Vec<Finding> {
     // What the tree becomes: two files may only then take the same name.
     let mut rendered = Tree::new();
     let mut findings = Vec::new();
-    for (path, file) in tree
-        .iter()
-        .filter(|(path, _)| path.as_str() != MANIFEST_FILE)
-    {
+    for (path, file) in tree.iter().filter(|(path, _)| path.as_str() != MANIFEST_FILE) {
         let file = Source::new(path.as_str(), file);
-        let empty = File {
-            bytes: Vec::new(),
-            executable: false,
-        };
-        let named = TreePath::new(file.target)
-            .map_err(TreeError::from)
-            .and_then(|path| rendered.insert(path, empty));
+        let empty = File { bytes: Vec::new(), executable: false };
+        let named = TreePath::new(file.target).map_err(TreeError::from).and_then(|path| rendered.insert(path, empty));
         if let Err(error) = named {
-            findings.push(file.finding(
-                0,
-                format!("would be rendered to a name that is refused: {error}"),
-            ));
+            findings.push(file.finding(0, format!("would be rendered to a name that is refused: {error}")));
         }
         if file.target.ends_with(".tfstate") || file.target.ends_with(".tfstate.backup") {
-            findings.push(file.finding(
-                0,
-                "is a Terraform state, which is no part of a template; remove it",
-            ));
+            findings.push(file.finding(0, "is a Terraform state, which is no part of a template; remove it"));
         }
         findings.extend(file.rendering(inputs));
         findings.extend(file.backends());
@@ -66,11 +52,7 @@ struct Source<'a> {
 impl<'a> Source<'a> {
     fn new(name: &'a str, file: &'a File) -> Source<'a> {
         let target = name.strip_suffix(TEMPLATE_SUFFIX).unwrap_or(name);
-        Source {
-            name,
-            target,
-            bytes: &file.bytes,
-        }
+        Source { name, target, bytes: &file.bytes }
     }
 
     fn is_rendered(&self) -> bool {
@@ -85,17 +67,11 @@ impl<'a> Source<'a> {
             return vec![self.finding(0, "is not UTF-8, so it cannot be rendered")];
         };
         if text.len() > MAX_TEMPLATE_BYTES {
-            return vec![self.finding(
-                0,
-                format!("is larger than {MAX_TEMPLATE_BYTES} bytes, so it is not rendered"),
-            )];
+            return vec![self.finding(0, format!("is larger than {MAX_TEMPLATE_BYTES} bytes, so it is not rendered"))];
         }
         let is_input = |input: &str| inputs.is_none_or(|schema| schema.describes(input));
         let faults = lint_source(self.name, text, is_input);
-        faults
-            .into_iter()
-            .map(|fault| self.finding(fault.line, fault.message))
-            .collect()
+        faults.into_iter().map(|fault| self.finding(fault.line, fault.message)).collect()
     }
 
     fn backends(&self) -> Vec<Finding> {
@@ -115,11 +91,7 @@ impl<'a> Source<'a> {
 
     /// A finding at a line, or about the whole file when the line is 0.
     fn finding(&self, line: usize, message: impl Into<String>) -> Finding {
-        let path = if line == 0 {
-            String::new()
-        } else {
-            format!("line {line}")
-        };
+        let path = if line == 0 { String::new() } else { format!("line {line}") };
         Finding::new(self.name, path, message)
     }
 }
@@ -139,15 +111,9 @@ fn without_tags(text: &str) -> String {
                 continue;
             }
         };
-        let end = rest[start..]
-            .find(close)
-            .map_or(rest.len(), |end| start + end + close.len());
+        let end = rest[start..].find(close).map_or(rest.len(), |end| start + end + close.len());
         out.push_str(&rest[..start]);
-        out.extend(
-            rest[start..end]
-                .chars()
-                .map(|c| if c == '\n' { '\n' } else { ' ' }),
-        );
+        out.extend(rest[start..end].chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
         rest = &rest[end..];
     }
     out.push_str(rest);

@@ -46,10 +46,7 @@ pub(crate) struct Manifest {
 impl Manifest {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Manifest, Vec<Finding>> {
         let map = read_yaml(bytes).map_err(|finding| vec![finding])?;
-        let mut reader = Reader {
-            map: &map,
-            findings: Vec::new(),
-        };
+        let mut reader = Reader { map: &map, findings: Vec::new() };
         reader.refuse_unknown_keys();
         let name = reader.text("name", name);
         let version = reader.text("version", version);
@@ -58,21 +55,11 @@ impl Manifest {
         let engines = reader.engines();
         let inputs = reader.inputs();
         match (name, version, description, kind, engines, inputs) {
-            (
-                Some(name),
-                Some(version),
-                Some(description),
-                Some(kind),
-                Some(engines),
-                Some(inputs),
-            ) if reader.findings.is_empty() => Ok(Manifest {
-                name,
-                version,
-                description,
-                kind,
-                engines,
-                inputs,
-            }),
+            (Some(name), Some(version), Some(description), Some(kind), Some(engines), Some(inputs))
+                if reader.findings.is_empty() =>
+            {
+                Ok(Manifest { name, version, description, kind, engines, inputs })
+            }
             _ => Err(reader.findings),
         }
     }
@@ -81,13 +68,9 @@ impl Manifest {
 fn read_yaml(bytes: &[u8]) -> Result<Map<String, Value>, Finding> {
     let refuse = |path: String, message: String| Finding::new(MANIFEST_FILE, path, message);
     if bytes.len() > MAX_MANIFEST_BYTES {
-        return Err(refuse(
-            String::new(),
-            format!("is larger than {MAX_MANIFEST_BYTES} bytes"),
-        ));
+        return Err(refuse(String::new(), format!("is larger than {MAX_MANIFEST_BYTES} bytes")));
     }
-    let text =
-        std::str::from_utf8(bytes).map_err(|_| refuse(String::new(), "is not UTF-8".to_owned()))?;
+    let text = std::str::from_utf8(bytes).map_err(|_| refuse(String::new(), "is not UTF-8".to_owned()))?;
     // Plain data only: what YAML adds to it (aliases, merge keys, own tags, `yes` for true) is refused or read
     // as text, so that no two readers of the file understand it differently.
     let options = serde_saphyr::options! {
@@ -99,20 +82,12 @@ fn read_yaml(bytes: &[u8]) -> Result<Map<String, Value>, Finding> {
         with_snippet: false,
     };
     let value = serde_saphyr::from_str_with_options::<Value>(text, options).map_err(|error| {
-        let line = error
-            .location()
-            .map(|place| format!("line {}", place.line()));
-        refuse(
-            line.unwrap_or_default(),
-            format!("is not plain YAML: {error}"),
-        )
+        let line = error.location().map(|place| format!("line {}", place.line()));
+        refuse(line.unwrap_or_default(), format!("is not plain YAML: {error}"))
     })?;
     match value {
         Value::Object(map) => Ok(map),
-        _ => Err(refuse(
-            String::new(),
-            format!("must be a mapping with the keys {}", KEYS.join(", ")),
-        )),
+        _ => Err(refuse(String::new(), format!("must be a mapping with the keys {}", KEYS.join(", ")))),
     }
 }
 
@@ -143,30 +118,20 @@ impl Reader<'_> {
     }
 
     fn engines(&mut self) -> Option<Engines> {
-        let wanted = "must name at least one of `terraform` and `tofu`, each with a version requirement such as \">=1.6\"";
-        let Some(map) = self
-            .map
-            .get("engine")
-            .and_then(Value::as_object)
-            .filter(|map| !map.is_empty())
-        else {
+        let wanted =
+            "must name at least one of `terraform` and `tofu`, each with a version requirement such as \">=1.6\"";
+        let Some(map) = self.map.get("engine").and_then(Value::as_object).filter(|map| !map.is_empty()) else {
             return self.keep("engine", Err(wanted.to_owned()));
         };
         let mut engines = BTreeMap::new();
         for (name, needed) in map {
             let key = format!("engine.{name}");
-            let engine = self.keep(
-                &key,
-                name.parse::<Engine>().map_err(|error| error.to_string()),
-            );
+            let engine = self.keep(&key, name.parse::<Engine>().map_err(|error| error.to_string()));
             let needed = needed.as_str().map(VersionReq::parse);
             let needed = match needed {
                 Some(Ok(needed)) => Ok(needed),
                 Some(Err(error)) => Err(format!("is not a version requirement: {error}")),
-                None => Err(
-                    "must be a version requirement in quotes, such as \">=1.6\" or \"*\""
-                        .to_owned(),
-                ),
+                None => Err("must be a version requirement in quotes, such as \">=1.6\" or \"*\"".to_owned()),
             };
             if let (Some(engine), Some(needed)) = (engine, self.keep(&key, needed)) {
                 engines.insert(engine, needed);
@@ -177,17 +142,12 @@ impl Reader<'_> {
 
     fn inputs(&mut self) -> Option<Schema> {
         let Some(source) = self.map.get("inputs") else {
-            return self.keep(
-                "inputs",
-                Err("is required, also when the template takes none".to_owned()),
-            );
+            return self.keep("inputs", Err("is required, also when the template takes none".to_owned()));
         };
         match Schema::parse(source, "inputs") {
             Ok(schema) => Some(schema),
             Err(faults) => {
-                let findings = faults
-                    .into_iter()
-                    .map(|f| Finding::new(MANIFEST_FILE, f.path, f.message));
+                let findings = faults.into_iter().map(|f| Finding::new(MANIFEST_FILE, f.path, f.message));
                 self.findings.extend(findings);
                 None
             }
@@ -195,11 +155,7 @@ impl Reader<'_> {
     }
 
     fn keep<T>(&mut self, key: &str, read: Result<T, String>) -> Option<T> {
-        read.map_err(|message| {
-            self.findings
-                .push(Finding::new(MANIFEST_FILE, key, message))
-        })
-        .ok()
+        read.map_err(|message| self.findings.push(Finding::new(MANIFEST_FILE, key, message))).ok()
     }
 }
 
@@ -207,9 +163,7 @@ fn name(text: &str) -> Result<String, String> {
     let fits = text.len() <= MAX_NAME_CHARS
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && !text.ends_with('-')
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if fits {
         return Ok(text.to_owned());
     }
@@ -220,20 +174,19 @@ fn name(text: &str) -> Result<String, String> {
 
 fn version(text: &str) -> Result<Version, String> {
     if text.len() > MAX_VERSION_CHARS {
-        return Err(format!(
-            "must be at most {MAX_VERSION_CHARS} characters long"
-        ));
+        return Err(format!("must be at most {MAX_VERSION_CHARS} characters long"));
     }
-    Version::parse(text)
-        .map_err(|error| format!("must be a semantic version such as 1.0.0: {error}"))
+    let version = Version::parse(text).map_err(|error| format!("must be a semantic version such as 1.0.0: {error}"))?;
+    if !version.build.is_empty() {
+        return Err("must not carry build metadata (`+...`), which does not tell versions apart".to_owned());
+    }
+    Ok(version)
 }
 
 fn description(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() || text.chars().count() > MAX_DESCRIPTION_CHARS || text.contains('\0') {
-        return Err(format!(
-            "must say in 1 to {MAX_DESCRIPTION_CHARS} characters what the template makes"
-        ));
+        return Err(format!("must say in 1 to {MAX_DESCRIPTION_CHARS} characters what the template makes"));
     }
     Ok(text.to_owned())
 }

@@ -64,10 +64,7 @@ pub enum RenderError {
 }
 
 fn listed(errors: &[InputError]) -> String {
-    let errors: Vec<_> = errors
-        .iter()
-        .map(|error| format!("{} {}", error.path, error.message))
-        .collect();
+    let errors: Vec<_> = errors.iter().map(|error| format!("{} {}", error.path, error.message)).collect();
     errors.join("; ")
 }
 
@@ -99,22 +96,16 @@ impl Renderer {
 
     /// Renders one file. `name` is its path with [`TEMPLATE_SUFFIX`]; it decides how values are written.
     pub(crate) fn render(&self, name: &str, source: &str) -> Result<Vec<u8>, FileFault> {
-        let mut out = Bounded {
-            bytes: Vec::new(),
-            full: false,
-        };
+        let mut out = Bounded { bytes: Vec::new(), full: false };
         let rendered = environment().and_then(|environment| {
             let template = environment.template_from_named_str(name, source)?;
-            template
-                .render_captured_to(self.context.clone(), &mut out)
-                .map(drop)
+            template.render_captured_to(self.context.clone(), &mut out).map(drop)
         });
         match rendered {
             Ok(()) => Ok(out.bytes),
-            Err(_) if out.full => Err(FileFault {
-                line: 0,
-                message: format!("renders to more than {MAX_FILE_BYTES} bytes"),
-            }),
+            Err(_) if out.full => {
+                Err(FileFault { line: 0, message: format!("renders to more than {MAX_FILE_BYTES} bytes") })
+            }
             Err(error) => {
                 let mut fault = fault(&error, source);
                 fault.message = self.without_secrets(fault.message);
@@ -125,24 +116,13 @@ impl Renderer {
 
     /// The engine quotes values in some of its errors.
     fn without_secrets(&self, message: String) -> String {
-        let shown = self
-            .secrets
-            .iter()
-            .filter(|secret| !secret.is_empty() && message.contains(*secret));
-        if shown.count() > 0 {
-            "fails on a sensitive input".to_owned()
-        } else {
-            message
-        }
+        let shown = self.secrets.iter().filter(|secret| !secret.is_empty() && message.contains(*secret));
+        if shown.count() > 0 { "fails on a sensitive input".to_owned() } else { message }
     }
 }
 
 /// Faults that show without inputs: syntax, and names that nobody defines.
-pub(crate) fn lint_source(
-    name: &str,
-    source: &str,
-    is_input: impl Fn(&str) -> bool,
-) -> Vec<FileFault> {
+pub(crate) fn lint_source(name: &str, source: &str, is_input: impl Fn(&str) -> bool) -> Vec<FileFault> {
     let environment = match environment() {
         Ok(environment) => environment,
         Err(error) => return vec![fault(&error, source)],
@@ -151,10 +131,7 @@ pub(crate) fn lint_source(
         Ok(template) => template,
         Err(error) => return vec![fault(&error, source)],
     };
-    let globals: Vec<String> = environment
-        .globals()
-        .map(|(name, _)| name.to_owned())
-        .collect();
+    let globals: Vec<String> = environment.globals().map(|(name, _)| name.to_owned()).collect();
     let mut unknown: Vec<String> = template
         .undeclared_variables(true)
         .into_iter()
@@ -167,29 +144,15 @@ pub(crate) fn lint_source(
         .collect();
     unknown.sort();
     unknown.truncate(MAX_UNKNOWN);
-    let message = |path: String| {
-        format!(
-            "`{path}` is defined nowhere; known are inputs of the schema, {}",
-            CONTEXT
-        )
-    };
-    unknown
-        .into_iter()
-        .map(|path| FileFault {
-            line: line_of(source, &path),
-            message: message(path),
-        })
-        .collect()
+    let message = |path: String| format!("`{path}` is defined nowhere; known are inputs of the schema, {}", CONTEXT);
+    unknown.into_iter().map(|path| FileFault { line: line_of(source, &path), message: message(path) }).collect()
 }
 
 const CONTEXT: &str = "deployment.id, cluster.id, template.name and template.version";
 
 /// The first line that holds the text; good enough to find a name.
 fn line_of(source: &str, text: &str) -> usize {
-    source
-        .lines()
-        .position(|line| line.contains(text))
-        .map_or(0, |at| at + 1)
+    source.lines().position(|line| line.contains(text)).map_or(0, |at| at + 1)
 }
 
 fn environment() -> Result<Environment<'static>, minijinja::Error> {
@@ -198,13 +161,8 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     environment.set_fuel(Some(MAX_RENDER_STEPS));
     environment.set_recursion_limit(MAX_RECURSION);
     // A tag on a line of its own leaves no line behind.
-    environment.set_syntax(
-        SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .keep_trailing_newline(true)
-            .build()?,
-    );
+    environment
+        .set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()?);
     // Needed for the place of an error; errors are never printed with the values that debug mode collects.
     environment.set_debug(true);
     environment.set_auto_escape_callback(escaping);
@@ -212,12 +170,9 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
         AutoEscape::Custom(_) if !value.is_safe() => {
             let literal = serde_json::to_value(value)
                 .map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))?;
-            out.write_str(&hcl::literal(&literal))
-                .map_err(minijinja::Error::from)
+            out.write_str(&hcl::literal(&literal)).map_err(minijinja::Error::from)
         }
-        AutoEscape::Custom(_) => out
-            .write_str(&value.to_string())
-            .map_err(minijinja::Error::from),
+        AutoEscape::Custom(_) => out.write_str(&value.to_string()).map_err(minijinja::Error::from),
         _ => escape_formatter(out, state, value),
     });
     Ok(environment)
@@ -235,10 +190,7 @@ fn escaping(name: &str) -> AutoEscape {
 }
 
 fn fault(error: &minijinja::Error, source: &str) -> FileFault {
-    let expression = error
-        .range()
-        .and_then(|range| source.get(range))
-        .map(str::trim);
+    let expression = error.range().and_then(|range| source.get(range)).map(str::trim);
     let message = match error.kind() {
         ErrorKind::UndefinedError => {
             let what = match (error.detail(), expression) {
@@ -254,10 +206,7 @@ fn fault(error: &minijinja::Error, source: &str) -> FileFault {
             None => kind.to_string(),
         },
     };
-    FileFault {
-        line: error.line().unwrap_or(0),
-        message,
-    }
+    FileFault { line: error.line().unwrap_or(0), message }
 }
 
 /// Takes rendered bytes up to the size of a file in a tree.

@@ -66,10 +66,7 @@ impl Schema {
         let mut faults = Vec::new();
         let root = parse::root(source, at, &mut faults);
         match root {
-            Some(root) if faults.is_empty() => Ok(Schema {
-                source: source.clone(),
-                root,
-            }),
+            Some(root) if faults.is_empty() => Ok(Schema { source: source.clone(), root }),
             _ => Err(faults),
         }
     }
@@ -177,23 +174,13 @@ enum Type {
 
 impl Fixed {
     fn new(value: &Value) -> Fixed {
-        Fixed {
-            canonical: number::canonical(value),
-            is_scalar: !value.is_array() && !value.is_object(),
-        }
+        Fixed { canonical: number::canonical(value), is_scalar: !value.is_array() && !value.is_object() }
     }
 }
 
 impl Type {
-    const ALL: [Type; 7] = [
-        Type::Object,
-        Type::Array,
-        Type::String,
-        Type::Number,
-        Type::Integer,
-        Type::Boolean,
-        Type::Null,
-    ];
+    const ALL: [Type; 7] =
+        [Type::Object, Type::Array, Type::String, Type::Number, Type::Integer, Type::Boolean, Type::Null];
 
     fn name(self) -> &'static str {
         match self {

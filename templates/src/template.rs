@@ -35,11 +35,7 @@ pub enum TemplateError {
 }
 
 fn more(findings: usize) -> String {
-    if findings > 1 {
-        format!(" (and {} more, see `template lint`)", findings - 1)
-    } else {
-        String::new()
-    }
+    if findings > 1 { format!(" (and {} more, see `template lint`)", findings - 1) } else { String::new() }
 }
 
 impl Template {
@@ -58,19 +54,11 @@ impl Template {
     pub fn from_tree(tree: &Tree) -> Result<Template, TemplateError> {
         let manifest = match tree.get(MANIFEST_FILE) {
             Some(file) => Manifest::parse(&file.bytes),
-            None => Err(vec![Finding::new(
-                MANIFEST_FILE,
-                "",
-                "is missing; it makes a folder a template",
-            )]),
+            None => Err(vec![Finding::new(MANIFEST_FILE, "", "is missing; it makes a folder a template")]),
         };
         let mut findings = lint_files(tree, manifest.as_ref().ok().map(|m| &m.inputs));
         match manifest {
-            Ok(manifest) if findings.is_empty() => Ok(Template {
-                manifest,
-                tree: tree.clone(),
-                digest: tree.digest(),
-            }),
+            Ok(manifest) if findings.is_empty() => Ok(Template { manifest, tree: tree.clone(), digest: tree.digest() }),
             Ok(_) => Err(TemplateError::Findings(findings)),
             Err(mut first) => {
                 first.append(&mut findings);
@@ -165,11 +153,7 @@ impl Template {
         }
         let renderer = Renderer::new(self, &inputs, scope);
         let mut rendered = Tree::new();
-        for (path, file) in self
-            .tree
-            .iter()
-            .filter(|(path, _)| path.as_str() != MANIFEST_FILE)
-        {
+        for (path, file) in self.tree.iter().filter(|(path, _)| path.as_str() != MANIFEST_FILE) {
             let (path, bytes) = match path.as_str().strip_suffix(TEMPLATE_SUFFIX) {
                 Some(stripped) => {
                     let stripped = TreePath::new(stripped).map_err(TreeError::from)?;
@@ -177,13 +161,7 @@ impl Template {
                 }
                 None => (path.clone(), file.bytes.clone()),
             };
-            rendered.insert(
-                path,
-                File {
-                    bytes,
-                    executable: file.executable,
-                },
-            )?;
+            rendered.insert(path, File { bytes, executable: file.executable })?;
         }
         match backend_blocks(&rendered).into_iter().next() {
             Some(block) => Err(RenderError::Backend(block)),
@@ -207,13 +185,7 @@ impl Template {
 }
 
 fn render_file(renderer: &Renderer, path: &TreePath, bytes: &[u8]) -> Result<Vec<u8>, RenderError> {
-    let failed = |line, message| RenderError::File {
-        file: path.to_string(),
-        line,
-        message,
-    };
+    let failed = |line, message| RenderError::File { file: path.to_string(), line, message };
     let source = std::str::from_utf8(bytes).map_err(|_| failed(0, "is not UTF-8".to_owned()))?;
-    renderer
-        .render(path.as_str(), source)
-        .map_err(|fault| failed(fault.line, fault.message))
+    renderer.render(path.as_str(), source).map_err(|fault| failed(fault.line, fault.message))
 }

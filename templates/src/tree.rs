@@ -11,9 +11,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 pub use digest::TreeDigest;
-pub use path::{
-    MAX_PATH_BYTES, MAX_PATH_SEGMENTS, MAX_SEGMENT_BYTES, PathError, PathFault, TreePath,
-};
+pub use path::{MAX_PATH_BYTES, MAX_PATH_SEGMENTS, MAX_SEGMENT_BYTES, PathError, PathFault, TreePath};
 
 /// Files in one tree.
 pub const MAX_FILES: usize = 2_000;
@@ -70,9 +68,7 @@ pub enum TreeError {
         path: String,
     },
     /// Together above [`MAX_TREE_BYTES`].
-    #[error(
-        "the files are larger than {MAX_TREE_BYTES} bytes together, keep only what the job needs"
-    )]
+    #[error("the files are larger than {MAX_TREE_BYTES} bytes together, keep only what the job needs")]
     TooLarge,
     /// A link, device, pipe or socket.
     #[error("`{path}` is a {kind}, only files and folders are taken; replace it by a copy")]
@@ -116,21 +112,12 @@ impl Tree {
     /// Anything but an object of strings, an unsafe path, or a limit that is passed.
     pub fn from_inline(files: &Value, at: &str) -> Result<Tree, TreeError> {
         let refuse = |path: String, wanted| TreeError::Inline { path, wanted };
-        let map = files
-            .as_object()
-            .ok_or_else(|| refuse(at.to_owned(), "an object of file names and their text"))?;
+        let map = files.as_object().ok_or_else(|| refuse(at.to_owned(), "an object of file names and their text"))?;
         let mut tree = Tree::new();
         for (path, text) in map {
-            let text = text.as_str().ok_or_else(|| {
-                refuse(format!("{at}[{}]", Value::from(path.as_str())), "a string")
-            })?;
-            tree.insert(
-                TreePath::new(path)?,
-                File {
-                    bytes: text.as_bytes().to_vec(),
-                    executable: false,
-                },
-            )?;
+            let text =
+                text.as_str().ok_or_else(|| refuse(format!("{at}[{}]", Value::from(path.as_str())), "a string"))?;
+            tree.insert(TreePath::new(path)?, File { bytes: text.as_bytes().to_vec(), executable: false })?;
         }
         Ok(tree)
     }
@@ -142,9 +129,7 @@ impl Tree {
     /// The tree is then unchanged.
     pub fn insert(&mut self, path: TreePath, file: File) -> Result<(), TreeError> {
         if file.bytes.len() > MAX_FILE_BYTES {
-            return Err(TreeError::FileTooLarge {
-                path: path.to_string(),
-            });
+            return Err(TreeError::FileTooLarge { path: path.to_string() });
         }
         if self.files.len() >= MAX_FILES {
             return Err(TreeError::TooManyFiles);
@@ -166,17 +151,12 @@ impl Tree {
         Ok(())
     }
 
-    fn check_name(
-        &self,
-        path: &TreePath,
-        (folded, name): &(String, Name),
-    ) -> Result<(), TreeError> {
+    fn check_name(&self, path: &TreePath, (folded, name): &(String, Name)) -> Result<(), TreeError> {
         match self.names.get(folded) {
             // The same folder again is the only name that may come twice.
-            Some(taken) if taken != name || taken.is_file => Err(TreeError::Clash {
-                path: path.to_string(),
-                other: taken.spelling.clone(),
-            }),
+            Some(taken) if taken != name || taken.is_file => {
+                Err(TreeError::Clash { path: path.to_string(), other: taken.spelling.clone() })
+            }
             _ => Ok(()),
         }
     }
@@ -214,19 +194,9 @@ impl Tree {
 /// The folders that lead to a file and the file itself, each with its folded name.
 fn names_of(path: &TreePath) -> Vec<(String, Name)> {
     let whole = path.as_str();
-    let folders = whole
-        .match_indices('/')
-        .map(|(end, _)| (&whole[..end], false));
+    let folders = whole.match_indices('/').map(|(end, _)| (&whole[..end], false));
     folders
         .chain([(whole, true)])
-        .map(|(spelling, is_file)| {
-            (
-                path::fold(spelling),
-                Name {
-                    spelling: spelling.to_owned(),
-                    is_file,
-                },
-            )
-        })
+        .map(|(spelling, is_file)| (path::fold(spelling), Name { spelling: spelling.to_owned(), is_file }))
         .collect()
 }

@@ -9,15 +9,11 @@ use std::path::{Component, Path};
 use proptest::prelude::*;
 use serde_json::json;
 use tendril_templates::{
-    File, MAX_FILE_BYTES, MAX_FILES, MAX_PATH_SEGMENTS, MAX_TREE_BYTES, PathFault, Tree, TreeError,
-    TreePath,
+    File, MAX_FILE_BYTES, MAX_FILES, MAX_PATH_SEGMENTS, MAX_TREE_BYTES, PathFault, Tree, TreeError, TreePath,
 };
 
 fn file(text: &str) -> File {
-    File {
-        bytes: text.as_bytes().to_vec(),
-        executable: false,
-    }
+    File { bytes: text.as_bytes().to_vec(), executable: false }
 }
 
 fn path(text: &str) -> TreePath {
@@ -34,17 +30,7 @@ fn tree(files: &[&str]) -> Result<Tree, TreeError> {
 
 #[test]
 fn ordinary_paths_are_taken() {
-    for text in [
-        "main.tf",
-        "a/b/c.tf",
-        ".terraform.lock.hcl",
-        ".gitignore",
-        "...a",
-        "größe 1.md",
-        "a:b",
-        "-x",
-        "~",
-    ] {
+    for text in ["main.tf", "a/b/c.tf", ".terraform.lock.hcl", ".gitignore", "...a", "größe 1.md", "a:b", "-x", "~"] {
         assert_eq!(path(text).as_str(), text);
     }
 }
@@ -128,30 +114,18 @@ fn names_that_a_file_system_could_merge_do_not_stand_together() {
         &["straße", "STRASSE"],
         &["k", "\u{212a}"],
     ] {
-        let refused =
-            TreePath::new(files[1]).is_err() || matches!(tree(files), Err(TreeError::Clash { .. }));
+        let refused = TreePath::new(files[1]).is_err() || matches!(tree(files), Err(TreeError::Clash { .. }));
         assert!(refused, "{files:?}");
     }
-    assert_eq!(
-        tree(&["dir/x", "dir/y", "dir/sub/x"])
-            .expect("no clash")
-            .len(),
-        3
-    );
+    assert_eq!(tree(&["dir/x", "dir/y", "dir/sub/x"]).expect("no clash").len(), 3);
 }
 
 #[test]
 fn a_refused_file_leaves_the_tree_as_it_was() {
     let mut kept = tree(&["a/b"]).expect("a tree");
     let before = kept.clone();
-    kept.insert(
-        path("new/x/a"),
-        File {
-            bytes: vec![0; MAX_FILE_BYTES + 1],
-            executable: false,
-        },
-    )
-    .expect_err("too large");
+    kept.insert(path("new/x/a"), File { bytes: vec![0; MAX_FILE_BYTES + 1], executable: false })
+        .expect_err("too large");
     kept.insert(path("A/c"), file("")).expect_err("clash");
     assert_eq!(kept, before);
 }
@@ -160,27 +134,16 @@ fn a_refused_file_leaves_the_tree_as_it_was() {
 fn the_number_and_size_of_files_are_limited() {
     let mut many = Tree::new();
     for i in 0..MAX_FILES {
-        many.insert(path(&format!("f{i}")), file(""))
-            .expect("within the limit");
+        many.insert(path(&format!("f{i}")), file("")).expect("within the limit");
     }
-    assert!(matches!(
-        many.insert(path("more"), file("")),
-        Err(TreeError::TooManyFiles)
-    ));
+    assert!(matches!(many.insert(path("more"), file("")), Err(TreeError::TooManyFiles)));
     let mut big = Tree::new();
     for i in 0..MAX_TREE_BYTES / MAX_FILE_BYTES {
-        let full = File {
-            bytes: vec![0; MAX_FILE_BYTES],
-            executable: false,
-        };
-        big.insert(path(&format!("f{i}")), full)
-            .expect("within the limit");
+        let full = File { bytes: vec![0; MAX_FILE_BYTES], executable: false };
+        big.insert(path(&format!("f{i}")), full).expect("within the limit");
     }
     assert_eq!(big.total_bytes(), MAX_TREE_BYTES);
-    assert!(matches!(
-        big.insert(path("more"), file("x")),
-        Err(TreeError::TooLarge)
-    ));
+    assert!(matches!(big.insert(path("more"), file("x")), Err(TreeError::TooLarge)));
 }
 
 #[test]
@@ -192,12 +155,7 @@ fn links_pipes_and_sockets_are_refused_by_name() {
         fs::write(dir.join("main.tf"), "").expect("written");
         dir
     };
-    let (out, within, dangling, folder) = (
-        make("out"),
-        make("within"),
-        make("dangling"),
-        make("folder"),
-    );
+    let (out, within, dangling, folder) = (make("out"), make("within"), make("dangling"), make("folder"));
     symlink("/etc/passwd", out.join("sub/x")).expect("linked");
     symlink("main.tf", within.join("sub/x")).expect("linked");
     symlink("nowhere", dangling.join("sub/x")).expect("linked");
@@ -228,20 +186,10 @@ fn what_tools_keep_is_left_out_and_the_rest_is_read() {
     for folder in [".git/hooks", "modules/a/.terraform", "empty"] {
         fs::create_dir_all(dir.path().join(folder)).expect("made");
     }
-    for name in [
-        ".git/config",
-        "modules/a/.terraform/x",
-        "modules/a/main.tf",
-        "run.sh",
-        "modules/.git",
-    ] {
+    for name in [".git/config", "modules/a/.terraform/x", "modules/a/main.tf", "run.sh", "modules/.git"] {
         fs::write(dir.path().join(name), name).expect("written");
     }
-    fs::set_permissions(
-        dir.path().join("run.sh"),
-        fs::Permissions::from_mode(0o4711),
-    )
-    .expect("made executable");
+    fs::set_permissions(dir.path().join("run.sh"), fs::Permissions::from_mode(0o4711)).expect("made executable");
     let tree = Tree::read_dir(dir.path()).expect("read");
     let names: BTreeSet<&str> = tree.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(names, BTreeSet::from(["modules/a/main.tf", "run.sh"]));
@@ -253,25 +201,18 @@ fn oversized_folders_are_refused_without_reading_them_whole() {
     let dir = tempfile::tempdir().expect("a folder");
     let sparse = fs::File::create(dir.path().join("big")).expect("made");
     sparse.set_len(1 << 40).expect("a sparse terabyte");
-    assert!(
-        matches!(Tree::read_dir(dir.path()), Err(TreeError::FileTooLarge { path }) if path == "big")
-    );
+    assert!(matches!(Tree::read_dir(dir.path()), Err(TreeError::FileTooLarge { path }) if path == "big"));
 
     let dir = tempfile::tempdir().expect("a folder");
     let deep = vec!["d"; MAX_PATH_SEGMENTS + 5].join("/");
     fs::create_dir_all(dir.path().join(deep)).expect("made");
-    assert!(
-        matches!(Tree::read_dir(dir.path()), Err(TreeError::Path(error)) if error.fault == PathFault::TooLong)
-    );
+    assert!(matches!(Tree::read_dir(dir.path()), Err(TreeError::Path(error)) if error.fault == PathFault::TooLong));
 
     let dir = tempfile::tempdir().expect("a folder");
     for i in 0..=2 * MAX_FILES {
         fs::create_dir(dir.path().join(format!("d{i}"))).expect("made");
     }
-    assert!(matches!(
-        Tree::read_dir(dir.path()),
-        Err(TreeError::TooManyFiles)
-    ));
+    assert!(matches!(Tree::read_dir(dir.path()), Err(TreeError::TooManyFiles)));
 }
 
 #[test]
@@ -281,8 +222,7 @@ fn only_folders_are_read() {
     assert!(Tree::read_dir(&dir.path().join("f")).is_err());
     assert!(Tree::read_dir(&dir.path().join("absent")).is_err());
     symlink(dir.path(), dir.path().with_extension("link")).expect("linked");
-    let through = Tree::read_dir(&dir.path().with_extension("link"))
-        .expect("the folder may be named by a link");
+    let through = Tree::read_dir(&dir.path().with_extension("link")).expect("the folder may be named by a link");
     assert_eq!(through.len(), 1);
     fs::remove_file(dir.path().with_extension("link")).expect("removed");
 }
@@ -291,37 +231,15 @@ fn only_folders_are_read() {
 fn writing_makes_a_new_private_folder_or_nothing() {
     let parent = tempfile::tempdir().expect("a folder");
     let mut tree = tree(&["a/b/main.tf"]).expect("a tree");
-    tree.insert(
-        path("run.sh"),
-        File {
-            bytes: Vec::new(),
-            executable: true,
-        },
-    )
-    .expect("added");
+    tree.insert(path("run.sh"), File { bytes: Vec::new(), executable: true }).expect("added");
     let dir = parent.path().join("work");
     tree.write_to(&dir).expect("written");
-    let mode = |name: &str| {
-        fs::metadata(dir.join(name))
-            .expect("there")
-            .permissions()
-            .mode()
-            & 0o7777
-    };
-    assert_eq!(
-        [mode(""), mode("a/b"), mode("a/b/main.tf"), mode("run.sh")],
-        [0o700, 0o700, 0o600, 0o700]
-    );
-    assert!(
-        matches!(tree.write_to(&dir), Err(TreeError::Io { .. })),
-        "the folder exists"
-    );
+    let mode = |name: &str| fs::metadata(dir.join(name)).expect("there").permissions().mode() & 0o7777;
+    assert_eq!([mode(""), mode("a/b"), mode("a/b/main.tf"), mode("run.sh")], [0o700, 0o700, 0o600, 0o700]);
+    assert!(matches!(tree.write_to(&dir), Err(TreeError::Io { .. })), "the folder exists");
     let link = parent.path().join("link");
     symlink(parent.path().join("elsewhere"), &link).expect("linked");
-    assert!(
-        tree.write_to(&link).is_err(),
-        "a dangling link is not followed"
-    );
+    assert!(tree.write_to(&link).is_err(), "a dangling link is not followed");
     assert!(!parent.path().join("elsewhere").exists());
 }
 
@@ -334,14 +252,9 @@ fn inline_trees_are_objects_of_texts() {
         (json!({"a": 1}), "tree[\"a\"] must be a string"),
         (json!({"../a": "x"}), "`.` or `..`"),
         (json!({"a": "x", "A": "y"}), "cannot stand in one tree"),
-        (
-            json!({"a": "x".repeat(MAX_FILE_BYTES + 1)}),
-            "is larger than",
-        ),
+        (json!({"a": "x".repeat(MAX_FILE_BYTES + 1)}), "is larger than"),
     ] {
-        let error = Tree::from_inline(&files, "tree")
-            .expect_err(wanted)
-            .to_string();
+        let error = Tree::from_inline(&files, "tree").expect_err(wanted).to_string();
         assert!(error.contains(wanted), "{error}");
     }
 }
@@ -351,10 +264,7 @@ fn the_digest_sees_names_modes_contents_and_their_borders() {
     let build = |files: &[(&str, &str, bool)]| {
         let mut tree = Tree::new();
         for (name, text, executable) in files {
-            let file = File {
-                bytes: text.as_bytes().to_vec(),
-                executable: *executable,
-            };
+            let file = File { bytes: text.as_bytes().to_vec(), executable: *executable };
             tree.insert(path(name), file).expect("added");
         }
         tree.digest()

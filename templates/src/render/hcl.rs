@@ -75,18 +75,12 @@ mod tests {
     #[test]
     fn text_cannot_leave_its_quotes_or_begin_a_template() {
         let text = json!("a\"b\\c\n${file(\"/etc/passwd\")} %{if} $$ %\u{1}");
-        assert_eq!(
-            literal(&text),
-            r#""a\"b\\c\n$${file(\"/etc/passwd\")} %%{if} $$ %\u0001""#
-        );
+        assert_eq!(literal(&text), r#""a\"b\\c\n$${file(\"/etc/passwd\")} %%{if} $$ %\u0001""#);
     }
 
     #[test]
     fn lists_and_objects_are_literals_too() {
         let value = json!({"a": [1, 2.5, true, null], "b c": {}});
-        assert_eq!(
-            literal(&value),
-            r#"{ "a" = [1, 2.5, true, null], "b c" = {} }"#
-        );
+        assert_eq!(literal(&value), r#"{ "a" = [1, 2.5, true, null], "b c" = {} }"#);
     }
 }

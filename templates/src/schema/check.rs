@@ -6,10 +6,7 @@ use serde_json::Value;
 
 use super::location::Location;
 use super::number::{canonical, double};
-use super::{
-    Fixed, InputError, ListRules, MAX_DEPTH, MAX_ERRORS, MAX_MATCHED_CHARS, MAX_NUMBER, MAX_VALUES,
-    Node,
-};
+use super::{Fixed, InputError, ListRules, MAX_DEPTH, MAX_ERRORS, MAX_MATCHED_CHARS, MAX_NUMBER, MAX_VALUES, Node};
 use super::{NumberRules, ObjectRules, TextRules};
 
 /// Scalars that a message about `enum` spells out at most.
@@ -17,10 +14,7 @@ const MAX_LISTED: usize = 12;
 
 pub(super) fn document(root: &Node, value: &Value, at: &str) -> Vec<InputError> {
     if let Some(message) = unfit(value) {
-        return vec![InputError {
-            path: at.to_owned(),
-            message,
-        }];
+        return vec![InputError { path: at.to_owned(), message }];
     }
     let mut errors = Vec::new();
     node(root, value, Location::Root(at), &mut errors);
@@ -67,11 +61,7 @@ fn node(rules: &Node, value: &Value, at: Location<'_>, errors: &mut Vec<InputErr
     if let Value::Number(n) = value
         && double(n).abs() > MAX_NUMBER
     {
-        return push(
-            errors,
-            at,
-            format!("must lie between -{MAX_NUMBER} and {MAX_NUMBER}; give it as text"),
-        );
+        return push(errors, at, format!("must lie between -{MAX_NUMBER} and {MAX_NUMBER}; give it as text"));
     }
     if !rules.types.is_empty() && !rules.types.iter().any(|t| t.holds(value)) {
         let wanted: Vec<_> = rules.types.iter().map(|t| t.with_article()).collect();
@@ -92,16 +82,8 @@ fn fixed(rules: &Node, value: &Value, at: Location<'_>, errors: &mut Vec<InputEr
         return;
     }
     let value = canonical(value);
-    if let Some(constant) = rules
-        .constant
-        .as_ref()
-        .filter(|constant| constant.canonical != value)
-    {
-        let wanted = if constant.is_scalar {
-            &constant.canonical
-        } else {
-            "the one fixed value"
-        };
+    if let Some(constant) = rules.constant.as_ref().filter(|constant| constant.canonical != value) {
+        let wanted = if constant.is_scalar { &constant.canonical } else { "the one fixed value" };
         push(errors, at, format!("must be {wanted}"));
     }
     if let Some(allowed) = &rules.allowed
@@ -115,10 +97,7 @@ fn not_allowed(allowed: &[Fixed]) -> String {
     if allowed.len() > MAX_LISTED || allowed.iter().any(|allowed| !allowed.is_scalar) {
         return format!("must be one of the {} allowed values", allowed.len());
     }
-    let listed: Vec<_> = allowed
-        .iter()
-        .map(|allowed| allowed.canonical.as_str())
-        .collect();
+    let listed: Vec<_> = allowed.iter().map(|allowed| allowed.canonical.as_str()).collect();
     format!("must be one of {}", listed.join(", "))
 }
 
@@ -140,55 +119,28 @@ fn number(rules: &NumberRules, n: f64, at: Location<'_>, errors: &mut Vec<InputE
 fn text(rules: &TextRules, text: &str, at: Location<'_>, errors: &mut Vec<InputError>) {
     let length = text.chars().count() as u64;
     if let Some(min) = rules.min_length.filter(|min| length < *min) {
-        push(
-            errors,
-            at,
-            format!("must be at least {} long", counted(min, "character")),
-        );
+        push(errors, at, format!("must be at least {} long", counted(min, "character")));
     }
     if let Some(max) = rules.max_length.filter(|max| length > *max) {
-        push(
-            errors,
-            at,
-            format!("must be at most {} long", counted(max, "character")),
-        );
+        push(errors, at, format!("must be at most {} long", counted(max, "character")));
     }
     let Some(pattern) = &rules.pattern else {
         return;
     };
     if length > MAX_MATCHED_CHARS {
-        push(
-            errors,
-            at,
-            format!(
-                "must be at most {} long to be matched",
-                counted(MAX_MATCHED_CHARS, "character")
-            ),
-        );
+        push(errors, at, format!("must be at most {} long to be matched", counted(MAX_MATCHED_CHARS, "character")));
     } else if !pattern.is_match(text) {
-        push(
-            errors,
-            at,
-            format!("must match the pattern {}", pattern.as_str()),
-        );
+        push(errors, at, format!("must match the pattern {}", pattern.as_str()));
     }
 }
 
 fn list(rules: &ListRules, items: &[Value], at: Location<'_>, errors: &mut Vec<InputError>) {
     let length = items.len() as u64;
     if let Some(min) = rules.min_items.filter(|min| length < *min) {
-        push(
-            errors,
-            at,
-            format!("must hold at least {}", counted(min, "item")),
-        );
+        push(errors, at, format!("must hold at least {}", counted(min, "item")));
     }
     if let Some(max) = rules.max_items.filter(|max| length > *max) {
-        push(
-            errors,
-            at,
-            format!("must hold at most {}", counted(max, "item")),
-        );
+        push(errors, at, format!("must hold at most {}", counted(max, "item")));
     }
     if rules.unique {
         let distinct: HashSet<String> = items.iter().map(canonical).collect();
@@ -205,12 +157,7 @@ fn list(rules: &ListRules, items: &[Value], at: Location<'_>, errors: &mut Vec<I
     }
 }
 
-fn object(
-    rules: &ObjectRules,
-    map: &serde_json::Map<String, Value>,
-    at: Location<'_>,
-    errors: &mut Vec<InputError>,
-) {
+fn object(rules: &ObjectRules, map: &serde_json::Map<String, Value>, at: Location<'_>, errors: &mut Vec<InputError>) {
     for key in &rules.required {
         if !map.contains_key(key) {
             push(errors, at.key(key), "is required".to_owned());
@@ -232,18 +179,11 @@ fn object(
 }
 
 fn counted(n: u64, noun: &str) -> String {
-    if n == 1 {
-        format!("1 {noun}")
-    } else {
-        format!("{n} {noun}s")
-    }
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
 fn push(errors: &mut Vec<InputError>, at: Location<'_>, message: String) {
     if errors.len() < MAX_ERRORS {
-        errors.push(InputError {
-            path: at.text(),
-            message,
-        });
+        errors.push(InputError { path: at.text(), message });
     }
 }

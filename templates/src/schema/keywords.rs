@@ -70,10 +70,7 @@ impl Keyword {
 
     /// The types of value that the keyword can say anything about.
     pub(super) fn speaks_of(self) -> &'static [Type] {
-        TABLE
-            .iter()
-            .find(|row| row.1 == self)
-            .map_or(&[], |row| row.2)
+        TABLE.iter().find(|row| row.1 == self).map_or(&[], |row| row.2)
     }
 }
 

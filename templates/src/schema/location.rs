@@ -47,9 +47,7 @@ pub(super) fn join(parent: String, key: &str) -> String {
 fn is_plain(key: &str) -> bool {
     let mut bytes = key.bytes();
     key.len() <= MAX_KEY_CHARS
-        && bytes
-            .next()
-            .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
@@ -70,9 +68,6 @@ mod tests {
     #[test]
     fn a_key_of_a_megabyte_is_cut_in_the_path() {
         let key = "é".repeat(1_000_000);
-        assert_eq!(
-            Location::Root("x").key(&key).text(),
-            format!("x[\"{}…\"]", "é".repeat(64))
-        );
+        assert_eq!(Location::Root("x").key(&key).text(), format!("x[\"{}…\"]", "é".repeat(64)));
     }
 }

@@ -49,15 +49,10 @@ impl Pattern {
         if length > MAX_PATTERN_CHARS {
             return Err(fault(
                 MAX_PATTERN_CHARS + 1,
-                format!(
-                    "pattern is {length} characters long, at most {MAX_PATTERN_CHARS} are allowed"
-                ),
+                format!("pattern is {length} characters long, at most {MAX_PATTERN_CHARS} are allowed"),
             ));
         }
-        let mut reader = Reader {
-            chars: source.char_indices().peekable(),
-            source,
-        };
+        let mut reader = Reader { chars: source.char_indices().peekable(), source };
         let atoms = reader.branches(0)?;
         if atoms > MAX_PATTERN_ATOMS {
             return Err(fault(
@@ -69,9 +64,7 @@ impl Pattern {
         }
         // In Postgres a dot matches a line break, so it does here.
         let regex = RegexBuilder::new(source).dot_matches_new_line(true).build();
-        regex
-            .map(|regex| Pattern { regex })
-            .map_err(|e| fault(1, format!("pattern cannot be compiled: {e}")))
+        regex.map(|regex| Pattern { regex }).map_err(|e| fault(1, format!("pattern cannot be compiled: {e}")))
     }
 
     /// Whether the pattern occurs anywhere in `text`; `^` and `$` tie it to the ends.
@@ -111,24 +104,16 @@ impl Reader<'_> {
         let mut atoms: usize = 0;
         let mut empty = true;
         if self.peek() == Some('^') {
-            self.anchor_allowed(
-                depth,
-                "`^` stands only at the start of the pattern or of a top-level branch",
-            )?;
+            self.anchor_allowed(depth, "`^` stands only at the start of the pattern or of a top-level branch")?;
             empty = false;
         }
         while let Some(next) = self.peek() {
             match next {
                 '|' | ')' => break,
                 '$' => {
-                    self.anchor_allowed(
-                        depth,
-                        "`$` stands only at the end of the pattern or of a top-level branch",
-                    )?;
+                    self.anchor_allowed(depth, "`$` stands only at the end of the pattern or of a top-level branch")?;
                     if !matches!(self.peek(), None | Some('|')) {
-                        return Err(
-                            self.fault("nothing may follow `$`, write `\\$` for the character")
-                        );
+                        return Err(self.fault("nothing may follow `$`, write `\\$` for the character"));
                     }
                     return Ok(atoms);
                 }
@@ -163,12 +148,10 @@ impl Reader<'_> {
                 Ok(1)
             }
             Some('\\') => self.escape().map(|_| 1),
-            Some(c @ ('*' | '+' | '?' | '{')) => Err(self.fault(&format!(
-                "`{c}` has nothing to repeat, write `\\{c}` for the character"
-            ))),
-            Some(c @ (']' | '}' | '^')) => {
-                Err(self.fault(&format!("write `\\{c}` for the character")))
+            Some(c @ ('*' | '+' | '?' | '{')) => {
+                Err(self.fault(&format!("`{c}` has nothing to repeat, write `\\{c}` for the character")))
             }
+            Some(c @ (']' | '}' | '^')) => Err(self.fault(&format!("write `\\{c}` for the character"))),
             _ => self.plain().map(|_| 1),
         }
     }
@@ -208,18 +191,12 @@ impl Reader<'_> {
         let most = match self.peek() {
             Some(',') => {
                 self.chars.next();
-                if self.peek() == Some('}') {
-                    None
-                } else {
-                    Some(self.number()?)
-                }
+                if self.peek() == Some('}') { None } else { Some(self.number()?) }
             }
             _ => Some(least),
         };
         if !self.take('}') {
-            return Err(self.fault(
-                "a bound is written `{m}`, `{m,}` or `{m,n}`; write `\\{` for the character",
-            ));
+            return Err(self.fault("a bound is written `{m}`, `{m,}` or `{m,n}`; write `\\{` for the character"));
         }
         match most {
             Some(most) if most < least || most == 0 => {
@@ -274,8 +251,7 @@ impl Reader<'_> {
     fn class_item(&mut self) -> Result<(), PatternFault> {
         let first = self.class_char()?;
         let mut ahead = self.chars.clone();
-        let is_range = ahead.next().is_some_and(|(_, c)| c == '-')
-            && ahead.next().is_none_or(|(_, c)| c != ']');
+        let is_range = ahead.next().is_some_and(|(_, c)| c == '-') && ahead.next().is_none_or(|(_, c)| c != ']');
         if !is_range {
             return Ok(());
         }
@@ -331,10 +307,7 @@ impl Reader<'_> {
 
     fn fault(&mut self, message: &str) -> PatternFault {
         let read = self.chars.peek().map_or(self.source.len(), |(at, _)| *at);
-        PatternFault {
-            at: self.source[..read].chars().count() + 1,
-            message: message.to_owned(),
-        }
+        PatternFault { at: self.source[..read].chars().count() + 1, message: message.to_owned() }
     }
 }
 
@@ -430,10 +403,7 @@ mod tests {
         assert!(Pattern::parse(&"a".repeat(MAX_PATTERN_CHARS + 1)).is_err());
         assert!(Pattern::parse("((a{200}){200}){200}").is_err());
         assert!(Pattern::parse(&format!("{}a{}", "(".repeat(100), ")".repeat(100))).is_err());
-        assert!(
-            Pattern::parse("(((((((a{255}){255}){255}){255}){255}){255}){255}){255}){255}")
-                .is_err()
-        );
+        assert!(Pattern::parse("(((((((a{255}){255}){255}){255}){255}){255}){255}){255}){255}").is_err());
     }
 
     #[test]

@@ -55,9 +55,7 @@ pub enum PathFault {
     #[error("it is not in Unicode's composed form (NFC)")]
     NotComposed,
     /// Past one of the limits.
-    #[error(
-        "it is too long: at most {MAX_PATH_BYTES} bytes, {MAX_SEGMENT_BYTES} a name, {MAX_PATH_SEGMENTS} names"
-    )]
+    #[error("it is too long: at most {MAX_PATH_BYTES} bytes, {MAX_SEGMENT_BYTES} a name, {MAX_PATH_SEGMENTS} names")]
     TooLong,
     /// Bytes that are not UTF-8.
     #[error("it is not UTF-8")]
@@ -71,10 +69,7 @@ impl TreePath {
     /// [`PathError`] with the first fault found.
     pub fn new(path: &str) -> Result<TreePath, PathError> {
         match fault(path) {
-            Some(fault) => Err(PathError {
-                path: path.chars().take(MAX_SEGMENT_BYTES).collect(),
-                fault,
-            }),
+            Some(fault) => Err(PathError { path: path.chars().take(MAX_SEGMENT_BYTES).collect(), fault }),
             None => Ok(TreePath(path.to_owned())),
         }
     }
@@ -112,10 +107,7 @@ fn fault(path: &str) -> Option<PathFault> {
     if path.starts_with('/') {
         return Some(PathFault::Absolute);
     }
-    if path
-        .chars()
-        .any(|c| c == '\\' || c.is_control() || is_invisible(c))
-    {
+    if path.chars().any(|c| c == '\\' || c.is_control() || is_invisible(c)) {
         return Some(PathFault::Character);
     }
     if !is_nfc(path) {

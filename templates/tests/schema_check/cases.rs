@@ -18,8 +18,7 @@ pub fn all() -> Vec<Case> {
 }
 
 pub fn check(schema: &Value, value: &Value) -> Vec<InputError> {
-    let schema =
-        Schema::parse(schema, "inputs").unwrap_or_else(|faults| panic!("{schema}: {faults:?}"));
+    let schema = Schema::parse(schema, "inputs").unwrap_or_else(|faults| panic!("{schema}: {faults:?}"));
     schema.check(value, "inputs")
 }
 
