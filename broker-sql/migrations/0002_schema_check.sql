@@ -54,7 +54,7 @@ language sql immutable strict parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
     select parent || case
-        when char_length(key) > 64 then '[' || to_jsonb(left(key, 64) || U&'\2026')::text || ']'
+        when char_length(key) > 64 then '[' || to_jsonb(left(key, 64) || chr(8230))::text || ']'
         when key !~ '^[A-Za-z_][A-Za-z0-9_-]*$' then '[' || to_jsonb(key)::text || ']'
         when parent = '' then key
         else '.' || key
@@ -79,29 +79,29 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     errors text[] := '{}';
-    canonical jsonb := tendril_core.schema_canonical(value);
-    wanted jsonb;
+    fixed constant jsonb := schema -> 'const';
+    allowed constant jsonb := schema -> 'enum';
 begin
-    if schema ? 'const' then
-        wanted := tendril_core.schema_canonical(schema -> 'const');
-        if canonical <> wanted then
-            errors := errors || array[at, case
-                when jsonb_typeof(wanted) in ('array', 'object') then 'must be the one fixed value'
-                else 'must be ' || wanted::text
-            end];
-        end if;
+    -- Values that are equal as they stand are the normal case and cost no walk through them.
+    if fixed <> value and tendril_core.schema_canonical(fixed) <> tendril_core.schema_canonical(value) then
+        errors := errors || array[at, 'must be ' || case
+            when jsonb_typeof(fixed) in ('array', 'object') then 'the one fixed value'
+            else tendril_core.schema_canonical(fixed)::text
+        end];
     end if;
-    if schema ? 'enum' then
-        wanted := tendril_core.schema_canonical(schema -> 'enum');
-        if not exists (select from jsonb_array_elements(wanted) as e (item) where e.item = canonical) then
-            errors := errors || array[at, case
-                when jsonb_array_length(wanted) > 12
-                    or jsonb_path_exists(wanted, 'strict $[*] ? (@.type() == "array" || @.type() == "object")')
-                then 'must be one of the ' || jsonb_array_length(wanted) || ' allowed values'
-                else 'must be one of ' || (select string_agg(e.item::text, ', ' order by e.place)
-                    from jsonb_array_elements(wanted) with ordinality as e (item, place))
-            end];
-        end if;
+    if not exists (select from jsonb_array_elements(allowed) as e (item) where e.item = value)
+        and not exists (select from jsonb_array_elements(allowed) as e (item)
+            where jsonb_typeof(e.item) = jsonb_typeof(value) and jsonb_typeof(value) in ('number', 'array', 'object')
+                and tendril_core.schema_canonical(e.item) = tendril_core.schema_canonical(value))
+        and allowed is not null then
+        errors := errors || array[at, case
+            when jsonb_array_length(allowed) > 12
+                or jsonb_path_exists(allowed, 'strict $[*] ? (@.type() == "array" || @.type() == "object")')
+            then 'must be one of the ' || jsonb_array_length(allowed) || ' allowed values'
+            else 'must be one of ' || (
+                select string_agg(tendril_core.schema_canonical(e.item)::text, ', ' order by e.place)
+                from jsonb_array_elements(allowed) with ordinality as e (item, place))
+        end];
     end if;
     return errors;
 end
