@@ -128,7 +128,7 @@ mod tests {
     async fn a_daemon_that_left_the_session_is_found_and_other_steps_are_left_alone() {
         adopt_orphans().expect("a subreaper");
         let other = Bed::new();
-        let quiet = r#"syswrite STDOUT, "up\n"; open my $gate, "+<", "gate"; <$gate>; exit 6"#;
+        let quiet = r#"open my $gate, "+<", "gate"; syswrite STDOUT, "up\n"; <$gate>; exit 6"#;
         nix::unistd::mkfifo(&other.0.path().join("gate"), nix::sys::stat::Mode::S_IRWXU).expect("a named pipe");
         let mut bystander = start(other.step(Class::Mutating, quiet)).await;
         hear(&mut bystander, "up").await;

@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tendril_runner::supervise::{Class, Ended, Exit, Kept, OrphanOutput, STDERR_FILE, STDOUT_FILE, StopReason};
 
-use super::support::{Bed, StandIn, alive, appears, exists, finish, marker, run, spawn};
+use super::support::{Bed, StandIn, alive, apart, appears, exists, finish, marker, run, spawn};
 
 /// Ten megabytes in numbered lines.
 const FLOOD: &str = "seq -f 'line %08.0f of the flood, padded to a length that is about that of terraform, which likes long lines' 100000";
@@ -207,4 +210,26 @@ async fn a_hundred_short_commands_at_once_all_report() {
         let code = i32::try_from(n % 3).expect("small");
         assert_eq!(outcome.record.ended, Some(Ended::Code { code }));
     }
+}
+
+#[tokio::test]
+async fn a_reading_command_dies_with_its_supervisor_when_nobody_else_can_end_it() {
+    let bed = Bed::new();
+    bed.gate("life");
+    // Holds the named pipe open as long as it lives, and names its supervisor.
+    let step = bed.perl(
+        r#"$SIG{$_} = "IGNORE" for qw(INT TERM HUP PIPE); open my $life, ">", "life";
+        syswrite $life, getppid . "\n"; while (1) { sleep 100 }"#,
+    );
+    let runner = StandIn::start(&bed, &step, None);
+    runner.stop();
+    let life = bed.path("work/life");
+    let mut life = apart(move || BufReader::new(fs::File::open(life).expect("a pipe"))).await;
+    let mut supervisor = String::new();
+    life.read_line(&mut supervisor).expect("a pid");
+    let supervisor = Pid::from_raw(supervisor.trim().parse().expect("a pid"));
+    kill(supervisor, Signal::SIGKILL).expect("it lives");
+    let rest = apart(move || life.read_to_end(&mut Vec::new()).expect("a pipe")).await;
+    assert_eq!(rest, 0);
+    runner.kill();
 }

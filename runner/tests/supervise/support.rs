@@ -96,7 +96,7 @@ pub async fn within<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Does what may block for ever in a thread of its own, which no failed test waits for.
-async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, result) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || done.send(work()).ok());
     within(result).await.expect("no panic")
@@ -204,6 +204,12 @@ impl StandIn {
             .find_map(|line| line.split("started ").nth(1)?.parse().ok())
             .expect("the command starts");
         Self { process, command }
+    }
+
+    /// SIGSTOP: it lives and does nothing.
+    pub fn stop(&self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).expect("a pid"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).expect("it lives");
     }
 
     /// SIGKILL, and it is dead when this returns.
