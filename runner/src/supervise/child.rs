@@ -202,11 +202,18 @@ fn failure(step: &Step, stage: Stage, errno: Errno) -> StartFailure {
     }
 }
 
-#[expect(unsafe_code, reason = "nix knows no real-time signals")]
+/// Also the two signals that the C library keeps for itself and refuses to touch: an ancestor of the runner may have
+/// ignored them, and a program with another C library would inherit that.
+#[expect(unsafe_code, reason = "neither nix nor the C library sets all signals")]
 fn restore_signals() -> Result<(), Errno> {
+    const SET_BYTES: usize = 8;
+    // The kernel's struct sigaction in any layout: a zero is SIG_DFL, no flags, an empty mask.
+    let plain = [0u64; 8];
+    let nothing: *mut u64 = std::ptr::null_mut();
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: the default disposition runs no code of ours. The few numbers that have none are refused, harmlessly.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the kernel reads no more than its struct, which is shorter than `plain`, and writes nothing. The
+        // default disposition runs no code of ours. SIGKILL and SIGSTOP are refused, harmlessly.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, plain.as_ptr(), nothing, SET_BYTES) };
     }
     SigSet::empty().thread_set_mask()
 }

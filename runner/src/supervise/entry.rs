@@ -13,9 +13,11 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, SFlag, fstat, umask};
 use nix::unistd::{Pid, dup2_stdin, pipe2};
 
+use crate::clock::wall;
+
 use super::channel::Channel;
 use super::child;
-use super::clock::{boot_ms, wall};
+use super::clock::boot_ms;
 use super::message::Request;
 use super::oom::OomKills;
 use super::orphan::Drain;

@@ -123,16 +123,7 @@ pub async fn spawn_by(binary: &Path, step: Step) -> Result<Running, SuperviseErr
     let Some([stdout, stderr]) = control.outputs().await.map_err(launch)? else {
         return Err(control.unopened(binary).await);
     };
-    let started = match control.hear().await? {
-        Some(Reply::Started(pid)) => Main::new(pid, control.supervisor_pid, &step),
-        Some(Reply::Ended(last)) => {
-            control.last = Some(*last);
-            None
-        }
-        Some(Reply::Opened) => None,
-        None => return Err(control.lost().await),
-    };
-    control.main = started;
+    control.began(&step).await?;
     Ok(Running {
         stdout: pipe::Receiver::from_owned_fd(stdout).map_err(launch)?,
         stderr: pipe::Receiver::from_owned_fd(stderr).map_err(launch)?,
@@ -190,6 +181,9 @@ impl Control {
     /// # Errors
     /// Like [`Control::interrupt`].
     pub async fn kill(&mut self, reason: StopReason) -> Result<(), SuperviseError> {
+        if let Some(main) = &mut self.main {
+            main.note_kill();
+        }
         self.ask(&Request::Kill(reason)).await
     }
 
@@ -273,6 +267,24 @@ impl Control {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
                 Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Waits until the command runs, or is known never to.
+    async fn began(&mut self, step: &Step) -> Result<(), SuperviseError> {
+        loop {
+            match self.hear().await? {
+                Some(Reply::Opened) => {}
+                Some(Reply::Started(pid)) => {
+                    self.main = Some(Main::new(pid, self.supervisor_pid, step));
+                    return Ok(());
+                }
+                Some(Reply::Ended(last)) => {
+                    self.last = Some(*last);
+                    return Ok(());
+                }
+                None => return Err(self.lost().await),
             }
         }
     }

@@ -72,18 +72,18 @@ pub(super) struct Main {
 
 impl Main {
     /// The process that the supervisor reports as started.
-    pub(super) fn new(pid: i32, session: i32, step: &Step) -> Option<Self> {
+    pub(super) fn new(pid: i32, session: i32, step: &Step) -> Self {
         // It may be dead already and its pid another's: only one of the right session is ours.
         let process = pidfd::open(pid).ok();
         let ours = procs::read(pid).is_some_and(|found| found.session == session);
-        Some(Self {
+        Self {
             pid,
             process: process.filter(|_| ours),
             class: step.class,
             grace: Duration::from_millis(step.kill_grace_ms),
             interrupted: false,
             gentle_until: None,
-        })
+        }
     }
 
     pub(super) fn pid(&self) -> i32 {
@@ -92,6 +92,12 @@ impl Main {
 
     pub(super) fn note_interrupt(&mut self) {
         self.interrupted = true;
+    }
+
+    /// Nobody wants to wait any more.
+    pub(super) fn note_kill(&mut self) {
+        self.interrupted = true;
+        self.grace = Duration::ZERO;
     }
 
     /// Gives a mutating command the chance to save its state: one SIGINT if it has had none, and the grace. May be

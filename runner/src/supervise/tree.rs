@@ -93,10 +93,14 @@ impl Tree {
         let _ = killpg(self.main, Signal::SIGKILL);
     }
 
-    /// One round of ending all: stop from the top down until nobody new appears, then kill.
-    pub(super) fn kill_round(&mut self, now_ms: u64) {
+    /// One round of ending all: stop from the top down until nobody new appears, then kill. Stopping first keeps
+    /// those not yet reached from taking the places of the dead. Who died is reaped all along, or the
+    /// zombies of a tree that flees by forking would use up every pid of the machine.
+    pub(super) fn kill_round(&mut self, now_ms: u64) -> Vec<Event> {
+        let mut events = Vec::new();
         let mut stopped = BTreeSet::new();
         for _ in 0..FREEZE_PASSES {
+            events.extend(self.reap());
             let before = stopped.len();
             self.visit(|pid| stopped.insert(pid), libc::SIGSTOP);
             if stopped.len() == before {
@@ -104,6 +108,7 @@ impl Tree {
             }
         }
         self.visit(|_| true, libc::SIGKILL);
+        events.extend(self.reap());
 
         let progress = stopped.iter().any(|pid| !self.met.contains(pid));
         self.pause_ms = match progress {
@@ -112,6 +117,7 @@ impl Tree {
         };
         self.met = stopped;
         self.next_round_ms = now_ms + self.pause_ms;
+        events
     }
 
     /// Walks the tree from the top and signals each process that `choose` takes, before its children are listed.

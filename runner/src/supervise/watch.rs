@@ -7,8 +7,10 @@ use nix::sys::signalfd::SignalFd;
 use nix::unistd::Pid;
 use time::OffsetDateTime;
 
+use crate::clock::wall;
+
 use super::channel::Channel;
-use super::clock::{boot_ms, wall};
+use super::clock::boot_ms;
 use super::exit::{Exit, judge};
 use super::flow::{Action, Event, Flow, Force};
 use super::memory::Peak;
@@ -81,11 +83,15 @@ impl Assignment {
         let last = Final { record: record.clone(), unkept };
         self.channel.tell(&Reply::Ended(Box::new(last)));
         while !self.channel.is_gone() {
-            if matches!(self.channel.next(), Some(Request::Dismiss)) {
-                return;
+            match self.channel.next() {
+                Some(Request::Dismiss) => return,
+                // Sent before the runner knew that it was too late.
+                Some(Request::Start(_) | Request::Interrupt(_) | Request::Kill(_)) => {}
+                None => {
+                    let mut fds = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
+                    let _ = poll(&mut fds, PollTimeout::NONE);
+                }
             }
-            let mut fds = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
-            let _ = poll(&mut fds, PollTimeout::NONE);
         }
         if record.orphan_output.is_none() && self.drains.iter().any(Drain::holds_output) {
             self.drain();
@@ -148,7 +154,8 @@ impl Watch {
         self.handle(Event::Time, now);
         if self.flow.is_ending() {
             if now >= self.tree.next_round_ms() {
-                self.tree.kill_round(now);
+                let deaths = self.tree.kill_round(now);
+                deaths.into_iter().for_each(|event| self.handle(event, now));
             }
         } else {
             self.peak.sample(now);
