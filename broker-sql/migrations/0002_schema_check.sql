@@ -9,18 +9,20 @@
 -- most 256 characters and is tried on at most 10,000; at most 100 errors are listed.
 
 create function tendril_core.schema_number(n numeric) returns numeric
-language sql immutable strict parallel safe
+language plpgsql immutable strict parallel safe
 set search_path = pg_catalog, pg_temp
 set extra_float_digits = 1
 as $$
+begin
     -- Outside these bounds the cast to a double would raise an error. No other parser can hold the large
     -- ones, and the small ones are zero to it.
-    select case
-        when abs(n) >= 1.797e308 then n
-        when abs(n) < 1e-310 then 0
-        when abs(n::float8) < 1e-300::float8 then 0
-        else n::float8::text::numeric
-    end
+    if abs(n) >= 1.797e308 then
+        return n;
+    elsif abs(n) < 1e-310 or abs(n::float8) < 1e-300::float8 then
+        return 0;
+    end if;
+    return n::float8::text::numeric;
+end
 $$;
 comment on function tendril_core.schema_number(numeric) is
     'The decimal that is read back from the double nearest to n: what most JSON parsers make of it. Magnitudes below 1e-300 are 0.';
@@ -50,25 +52,29 @@ comment on function tendril_core.schema_canonical(jsonb) is
 revoke execute on function tendril_core.schema_canonical(jsonb) from public;
 
 create function tendril_core.schema_path(parent text, key text) returns text
-language sql immutable strict parallel safe
+language plpgsql immutable strict parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select parent || case
-        when char_length(key) > 64 then '[' || to_jsonb(left(key, 64) || chr(8230))::text || ']'
-        when key !~ '^[A-Za-z_][A-Za-z0-9_-]*$' then '[' || to_jsonb(key)::text || ']'
-        when parent = '' then key
-        else '.' || key
-    end
+begin
+    if char_length(key) > 64 then
+        return parent || '[' || to_jsonb(left(key, 64) || chr(8230))::text || ']';
+    elsif key !~ '^[A-Za-z_][A-Za-z0-9_-]*$' then
+        return parent || '[' || to_jsonb(key)::text || ']';
+    end if;
+    return case parent when '' then key else parent || '.' || key end;
+end
 $$;
 comment on function tendril_core.schema_path(text, text) is
     'The path of a key below parent: parent.key for a plain key, parent["any text"] for others, cut after 64 characters.';
 revoke execute on function tendril_core.schema_path(text, text) from public;
 
 create function tendril_core.schema_counted(n numeric, noun text) returns text
-language sql immutable strict parallel safe
+language plpgsql immutable strict parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select n || ' ' || noun || case when n = 1 then '' else 's' end
+begin
+    return n || ' ' || noun || case when n = 1 then '' else 's' end;
+end
 $$;
 comment on function tendril_core.schema_counted(numeric, text) is 'A number with its noun in singular or plural, for messages.';
 revoke execute on function tendril_core.schema_counted(numeric, text) from public;
@@ -89,11 +95,13 @@ begin
             else tendril_core.schema_canonical(fixed)::text
         end];
     end if;
-    if not exists (select from jsonb_array_elements(allowed) as e (item) where e.item = value)
-        and not exists (select from jsonb_array_elements(allowed) as e (item)
-            where jsonb_typeof(e.item) = jsonb_typeof(value) and jsonb_typeof(value) in ('number', 'array', 'object')
-                and tendril_core.schema_canonical(e.item) = tendril_core.schema_canonical(value))
-        and allowed is not null then
+    -- For scalars @> asks whether the list holds the value, which needs no query.
+    if allowed is null or (jsonb_typeof(value) not in ('array', 'object') and allowed @> value) then
+        return errors;
+    end if;
+    if not exists (select from jsonb_array_elements(allowed) as e (item)
+        where jsonb_typeof(e.item) = jsonb_typeof(value) and jsonb_typeof(value) in ('number', 'array', 'object')
+            and (e.item = value or tendril_core.schema_canonical(e.item) = tendril_core.schema_canonical(value))) then
         errors := errors || array[at, case
             when jsonb_array_length(allowed) > 12
                 or jsonb_path_exists(allowed, 'strict $[*] ? (@.type() == "array" || @.type() == "object")')
@@ -180,7 +188,7 @@ language plpgsql immutable strict parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    errors text[];
+    errors text[] := '{}';
     kind constant text := jsonb_typeof(value);
     wanted constant jsonb := case jsonb_typeof(schema -> 'type')
         when 'string' then jsonb_build_array(schema -> 'type') else schema -> 'type' end;
@@ -210,8 +218,9 @@ begin
             end, ' or ' order by w.place)
             from jsonb_array_elements_text(wanted) with ordinality as w (name, place))];
     end if;
-    errors := tendril_core.schema_check_fixed(schema, value, at);
-
+    if schema ? 'const' or schema ? 'enum' then
+        errors := tendril_core.schema_check_fixed(schema, value, at);
+    end if;
     case kind
         when 'number' then
             return errors || tendril_core.schema_check_number(schema, n, at);
@@ -242,12 +251,15 @@ begin
                 end loop;
             end if;
         when 'object' then
-            for item in
-                select e.name from jsonb_array_elements_text(schema -> 'required') with ordinality as e (name, place)
-                where not value ? e.name order by e.place
-            loop
-                errors := errors || array[tendril_core.schema_path(at, item.name), 'is required'];
+            for i in 0 .. coalesce(jsonb_array_length(schema -> 'required'), 0) - 1 loop
+                if not value ? (schema -> 'required' ->> i) then
+                    errors := errors || array[tendril_core.schema_path(at, schema -> 'required' ->> i), 'is required'];
+                end if;
             end loop;
+            -- Without properties and open to others there is nothing to look at.
+            if value = '{}' or not (schema ? 'properties' or schema -> 'additionalProperties' = 'false') then
+                return errors;
+            end if;
             for item in
                 select e.key, e.value from jsonb_each(value) as e order by e.key collate "C"
             loop
@@ -282,15 +294,16 @@ begin
     end if;
     if jsonb_path_exists(value, 'strict $.**{33}') then
         errors := array[at, 'must not be nested deeper than 32 levels'];
-    elsif (select count(*) from jsonb_path_query(value, 'strict $.**')) > 10000 then
+    elsif jsonb_array_length(jsonb_path_query_array(value, 'strict $.**')) > 10000 then
         errors := array[at, 'must not hold more than 10000 values'];
     else
         errors := tendril_core.schema_check(schema, value, at, 100);
     end if;
-    return query
-        select errors[2 * i - 1], errors[2 * i]
-        from generate_series(1, least(cardinality(errors) / 2, 100)) as i
-        order by i;
+    for i in 1 .. least(cardinality(errors) / 2, 100) loop
+        path := errors[2 * i - 1];
+        message := errors[2 * i];
+        return next;
+    end loop;
 end
 $$;
 comment on function tendril_core.schema_errors(jsonb, jsonb, text) is

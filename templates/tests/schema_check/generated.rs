@@ -65,6 +65,14 @@ const NUMBERS: [&str; 24] = [
 const TEXTS: [&str; 14] =
     ["", "a", "ab", "abc", "b", "é", "😀", "a\n", "\n", "a-b", "]", "a\\b", "e\u{301}", "aaaaaaaaaa"];
 
+/// Values of which two are often equal, for `const` and `enum`.
+const FEW: [&str; 11] =
+    ["1", "1.0", "\"1\"", "\"a\"", "\"é\"", "true", "false", "null", "[\"a\",1]", "[\"a\",1.0]", "{\"a\":1}"];
+
+fn few() -> BoxedStrategy<String> {
+    select(&FEW[..]).prop_map(str::to_owned).boxed()
+}
+
 fn number() -> BoxedStrategy<String> {
     select(&NUMBERS[..]).prop_map(str::to_owned).boxed()
 }
@@ -92,7 +100,7 @@ fn value(depth: u32) -> BoxedStrategy<String> {
         let entries: Vec<_> = keys.iter().zip(values).map(|(k, v)| format!("{}:{v}", quoted(k))).collect();
         format!("{{{}}}", entries.join(","))
     });
-    prop_oneof![3 => scalar, 2 => list, 2 => object].boxed()
+    prop_oneof![3 => scalar, 3 => few(), 2 => list, 2 => object].boxed()
 }
 
 /// A pattern of the dialect by construction, or a random text that may happen to be one.
@@ -124,9 +132,10 @@ fn count() -> BoxedStrategy<String> {
     select(&["0", "1", "2.0", "3"][..]).prop_map(str::to_owned).boxed()
 }
 
-fn fixed(depth: u32) -> BoxedStrategy<Vec<String>> {
-    let some = vec(value(depth), 1..4).prop_map(|values| format!("[{}]", values.join(",")));
-    rules(vec![("const", value(depth)), ("enum", some.boxed())])
+fn fixed() -> BoxedStrategy<Vec<String>> {
+    let one = || prop_oneof![4 => few(), 1 => value(1)];
+    let some = vec(one(), 1..4).prop_map(|values| format!("[{}]", values.join(",")));
+    rules(vec![("const", one().boxed()), ("enum", some.boxed())])
 }
 
 fn schema(depth: u32) -> BoxedStrategy<String> {
@@ -149,7 +158,7 @@ fn schema(depth: u32) -> BoxedStrategy<String> {
         typed(&["\"number\"", "\"integer\"", "[\"integer\",\"null\"]", ""], numbers),
         typed(&["\"string\"", "[\"string\",\"boolean\"]", ""], texts),
         typed(&["", "\"boolean\"", "\"null\"", "[\"object\",\"array\"]"], Just(Vec::new()).boxed()),
-        typed(&[""], fixed(1)),
+        typed(&[""], fixed()),
     ];
     if depth == 0 {
         return scalars.boxed();
