@@ -241,7 +241,6 @@ impl Config {
                 let text = read("--config", path)?;
                 let form =
                     |e: toml::de::Error| ConfigError::Form { path: path.display().to_string(), reason: e.to_string() };
-                // Parsed against the type first: only so do errors name line and column.
                 toml::from_str::<toml::Table>(&text).map_err(form)?
             }
             None => toml::Table::new(),
@@ -261,9 +260,12 @@ impl Config {
             table.insert(key.to_owned(), value);
         }
         let origin = file.map_or_else(|| "environment".to_owned(), |path| path.display().to_string());
-        let config: Self = table
-            .try_into()
-            .map_err(|e: toml::de::Error| ConfigError::Form { path: origin, reason: with_variable(e.message()) })?;
+        let config: Self = serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|e| {
+            let (key, message) = (e.path().to_string(), with_variable(&e.inner().to_string()));
+            // The path of the whole table is a dot, and then the message names the key.
+            let reason = if key == "." { message } else { format!("{key}: {message}") };
+            ConfigError::Form { path: origin, reason }
+        })?;
         config.check()?;
         Ok(config)
     }
