@@ -49,6 +49,17 @@ async fn no_descriptor_of_runner_or_supervisor_reaches_the_command() {
         nix::fcntl::open("/etc/passwd", nix::fcntl::OFlag::O_RDONLY, nix::sys::stat::Mode::empty()).expect("a file");
     let bed = Bed::new();
     let outcome = run(bed.step(&["/bin/ls", "/proc/self/fd"])).await;
+    // Nor the supervisor, where we may look: only root reads its descriptors.
+    let held = Bed::new();
+    held.gate("gate");
+    let running = spawn(held.bash("read < gate")).await;
+    if let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", running.control.supervisor_pid())) {
+        let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        let links: Vec<_> = links.collect();
+        assert!(!links.is_empty() && !links.contains(&"/etc/passwd".into()), "{links:?}");
+    }
+    held.release("gate").await;
+    finish(running).await;
     drop(leak);
     // The fourth is the folder that ls reads.
     assert_eq!(outcome.text(), "0\n1\n2\n3\n");

@@ -135,7 +135,13 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir(&self.0);
+        // A dead process leaves its group a moment after it has closed its files.
+        for _ in 0..100_000 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 }
 
