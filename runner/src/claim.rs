@@ -51,7 +51,11 @@ impl Claims {
         }
         if self.runner.signals.listening() && self.runner.broker.wait().await.is_ok() {
             for pause in LOOK_AGAIN {
-                tokio::time::sleep(pause).await;
+                // A ring, or a job of our own that ended, is a better sign than the time.
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = self.runner.signals.work.notified() => {}
+                }
                 if self.claim().await > 0 {
                     return;
                 }
