@@ -140,15 +140,21 @@ impl Fleet {
         self.portal.query_one(sql, &[&deployment]).await.expect("a log").get(0)
     }
 
-    /// Waits until the log is stored up to the end that the runner reported.
-    pub async fn logs_complete(&self, deployment: Uuid) {
+    /// The same, once all attempts' logs are stored up to the ends that the runner reported.
+    pub async fn whole_log(&self, deployment: Uuid) -> String {
         until("the log's end", async || {
-            let sql = "select coalesce(max(seq_to), -1) from tendril.deployment_logs where deployment_id = $1";
-            let stored: i64 = self.portal.query_one(sql, &[&deployment]).await.expect("a position").get(0);
+            let sql = "select attempt_id, max(seq_to) from tendril.deployment_logs where deployment_id = $1 group by 1";
+            let rows = self.portal.query(sql, &[&deployment]).await.expect("positions");
+            let stored = |attempt: &Value| {
+                let row = rows.iter().find(|row| row.get::<_, Uuid>(0).to_string() == *attempt);
+                row.map_or(-1, |row| row.get::<_, i64>(1))
+            };
             let status = self.status(deployment).await;
-            (status["logs"][0]["log_end"] == stored).then_some(())
+            let logs = status["logs"].as_array().expect("logs");
+            logs.iter().all(|log| log["log_end"] == stored(&log["attempt_id"])).then_some(())
         })
         .await;
+        self.log(deployment).await
     }
 
     /// The first line for which `pick` has an answer.

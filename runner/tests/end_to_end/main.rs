@@ -28,7 +28,7 @@ async fn an_insert_becomes_a_plan_an_apply_and_outputs() {
     assert_eq!(status["outputs"]["greeting"], "Hello, Ada");
     assert!(!status.to_string().contains("hunter2"), "{status:#}");
     assert_eq!(status["state_location"], "local://test/e2e/one#default");
-    let log = fleet.log(deployment).await;
+    let log = fleet.whole_log(deployment).await;
     assert!(log.contains("(local-exec): made by Ada\n") && log.contains("Plan: 1 to add"), "{log}");
     assert!(!log.contains("hunter2"), "{log}");
     // The truth is Terraform's own state, on the runner's place.
@@ -120,9 +120,8 @@ async fn twenty_thousand_lines_arrive_once_in_order_and_whole() {
         .submit(&json!({"jobs": [{"name": "loud", "kind": "exec", "argv": ["/usr/bin/seq", "-f", "line %08g of many, with some length to it", "20000"]}]}))
         .await;
     assert_eq!(fleet.ended(deployment).await["status"], "SUCCESS");
-    fleet.logs_complete(deployment).await;
     let expected: String = (1..=20_000).map(|n| format!("line {n:08} of many, with some length to it\n")).collect();
-    assert!(fleet.log(deployment).await == expected, "the stored log differs from what was printed");
+    assert!(fleet.whole_log(deployment).await == expected, "the stored log differs from what was printed");
     runner.end().await;
 }
 
