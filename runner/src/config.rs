@@ -92,6 +92,9 @@ pub struct Git {
     /// File with a read-only token for https sources.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
+    /// Hosts that may see the token, with their port unless it is 443.
+    #[serde(default)]
+    pub token_hosts: Vec<String>,
     /// File with a private key for ssh sources.
     #[serde(default)]
     pub ssh_key_file: Option<PathBuf>,
@@ -300,6 +303,9 @@ impl Config {
         if let Some(reason) = self.tools.env.keys().find_map(|name| environment::name_error(name)) {
             return refuse("tools.env", &reason);
         }
+        if self.git.token_file.is_some() && self.git.token_hosts.is_empty() {
+            return refuse("git.token_hosts", "must name the hosts that may see the token, such as [\"github.com\"]");
+        }
         if !(10..=60_000).contains(&self.logs.flush_interval_ms) {
             return refuse("logs.flush_interval_ms", "must be between 10 and 60000");
         }
@@ -430,6 +436,7 @@ mod tests {
             ("labels = [\"a b\"]", "labels"),
             ("[tools]\npass_env = [\"TENDRIL_AGENT_TOKEN\"]", "tools.pass_env"),
             ("[tools]\npass_env = [\"*\"]", "tools.pass_env"),
+            ("[git]\ntoken_file = \"/t\"", "git.token_hosts"),
             ("[tools]\nenv = {HOME = \"/root\"}", "tools.env"),
             ("[logs]\nflush_interval_ms = 1", "flush_interval_ms"),
             ("[logs]\nflushed = 1", "flushed"),

@@ -5,6 +5,8 @@ mod bed;
 #[cfg(test)]
 mod exec;
 #[cfg(test)]
+mod git;
+#[cfg(test)]
 mod interrupts;
 #[cfg(test)]
 mod output;
