@@ -53,7 +53,7 @@ begin
   insert into tendril_core.queue (job_id, cluster_id, priority, state_key, requires)
     select j.id, j.cluster_id, j.priority, j.state_key, j.requires
       from submitted d join tendril_core.jobs j on j.deployment_id = d.id
-     where j.state = 'QUEUED' order by d.created_at, j.id;
+     where j.state = 'QUEUED' order by d.created_at, j.created_at, j.id;
   update tendril.deployments d set status = 'AWAITING_APPROVAL'
     from submitted s where d.id = s.id and exists (select from tendril_core.jobs j where j.deployment_id = d.id and j.state = 'AWAITING_APPROVAL')
      and not exists (select from tendril_core.jobs j where j.deployment_id = d.id and j.state = 'QUEUED');
@@ -91,8 +91,12 @@ create trigger refuse_update before update on tendril.deployments for each state
 create function tendril.submit(p_cluster uuid, p_snapshot jsonb, p_id uuid default null) returns uuid
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  v_id uuid := coalesce(p_id, tendril_core.uuidv7());
+  v_id uuid := p_id;
 begin
+  if v_id is null then
+    insert into tendril.deployments (cluster_id, config_snapshot) values (p_cluster, p_snapshot) returning id into v_id;
+    return v_id;
+  end if;
   insert into tendril.deployments (id, cluster_id, config_snapshot) values (v_id, p_cluster, p_snapshot)
     on conflict (id) do nothing;
   if not exists (select from tendril.deployments where id = v_id) then

@@ -41,6 +41,9 @@ begin
   if exists (select from tendril_core.runners r where r.id = p_runner and r.cluster_id <> v_me.cluster_id) then
     perform tendril_core.fail('TD002', 'the runner id is somebody else''s', 'make a new UUIDv7 at each start');
   end if;
+  if octet_length(p_info::text) > 65536 then
+    perform tendril_core.fail('TD011', 'runner info: has more than 65536 bytes', 'use fewer labels');
+  end if;
   insert into tendril_core.runners (id, cluster_id, generation, name, version, place, labels, slots, log_writer)
     values (p_runner, v_me.cluster_id, v_me.generation, left(p_info ->> 'name', 200), left(p_info ->> 'version', 60), p_info ->> 'place',
       array(select jsonb_array_elements_text(p_info -> 'labels')), (p_info ->> 'slots')::integer, (p_info ->> 'log_writer')::uuid)
@@ -54,7 +57,7 @@ begin
     'incarnation', (select c.incarnation from tendril.clusters c where c.id = v_me.cluster_id),
     'lease_ttl_ms', tendril_core.ms(v_set.lease_ttl), 'heartbeat_ms', tendril_core.ms(v_set.heartbeat_interval),
     'artifact_max_bytes', v_set.artifact_max_bytes, 'channel', 'tendril_' || replace(v_me.cluster_id::text, '-', ''));
-exception when not_null_violation or invalid_text_representation then
+exception when not_null_violation or invalid_text_representation or numeric_value_out_of_range or invalid_parameter_value then
   perform tendril_core.fail('TD001', 'runner info: ' || sqlerrm, 'needs name, version, labels, slots, log_writer');
 end $$;
 comment on function tendril.runner_register(uuid, integer, jsonb) is 'Makes a runner process known and gives it its first lease. Repeating it is harmless.';
@@ -262,7 +265,7 @@ begin
   if j.state = 'STARTED' then
     return;
   end if;
-  if l.lease_expires_at <= clock_timestamp() or l.judged_lost or v_me.status <> 'active' then
+  if l.runner_id is null or l.lease_expires_at <= clock_timestamp() or l.judged_lost or v_me.status <> 'active' then
     perform tendril_core.fail('TD006', 'the lease has run out or the credential is being drained', 'do not start; send a heartbeat');
   end if;
   if j.cancel_requested_at is not null then
@@ -288,8 +291,11 @@ declare
 begin
   perform tendril_core.guard();
   if v_outcome is null or v_outcome not in ('success', 'failure', 'cancelled', 'timeout', 'released')
-     or jsonb_typeof(p_report -> 'log_end') is distinct from 'number' then
+     or jsonb_typeof(p_report -> 'log_end') is distinct from 'number' or p_report ->> 'log_end' !~ '^(-1|[0-9]{1,18})$' then
     perform tendril_core.fail('TD001', 'report: needs outcome (success, failure, cancelled, timeout, released) and log_end');
+  end if;
+  if octet_length(p_report::text) > 8388608 then
+    perform tendril_core.fail('TD011', 'report: has more than 8388608 bytes', 'leave large outputs to artifacts');
   end if;
   v := tendril_core.address(p_attempt, p_fence);
   a := v.a;
@@ -315,7 +321,9 @@ comment on function tendril.runner_finish(uuid, bigint, jsonb) is
 create function tendril_core.note_late(p_attempt tendril_core.attempts, p_report jsonb) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  if not exists (select from tendril_core.attempt_notes n where n.attempt_id = p_attempt.id and n.report = p_report) then
+  -- A holder that repeats itself adds nothing, and no holder fills the table.
+  if (select count(*) < 20 and count(*) filter (where n.report = p_report) = 0
+        from tendril_core.attempt_notes n where n.attempt_id = p_attempt.id) then
     insert into tendril_core.attempt_notes (attempt_id, actor, what, report) values (p_attempt.id, tendril_core.caller(),
       format('reported %s after the job had gone on without it', p_report ->> 'outcome'), p_report);
   end if;

@@ -100,6 +100,9 @@ begin
   if not exists (select from tendril_core.attempts a where a.id = p_attempt and a.fence = p_fence and a.cluster_id = v_me.cluster_id) then
     perform tendril_core.fail('TD002', format('there is no attempt %s with fence %s of this cluster', p_attempt, p_fence));
   end if;
+  if (select count(*) from tendril_core.artifacts a where a.attempt_id = p_attempt and a.name <> p_name) >= 32 then
+    perform tendril_core.fail('TD011', format('attempt %s has 32 artifacts already', p_attempt));
+  end if;
   insert into tendril_core.artifacts (cluster_id, attempt_id, fence, name, media_type, sha256, size_bytes, data)
     values (v_me.cluster_id, p_attempt, p_fence, p_name, p_media_type, encode(sha256(p_data), 'hex'), octet_length(p_data), p_data)
     on conflict (attempt_id, name) do nothing returning id into v_id;

@@ -11,7 +11,7 @@ comment on column tendril_core.duties.name is 'The duty: a function duty_<name>.
 comment on column tendril_core.duties.every is 'How often.';
 comment on column tendril_core.duties.ran_at is 'When it last ran.';
 insert into tendril_core.duties (name, every) values
-  ('expire', '500 ms'), ('deadlines', '1 s'), ('explain', '1 s'), ('clusters', '1 s'), ('fold', '1 s'), ('sessions', '1 s'),
+  ('expire', '500 ms'), ('deadlines', '1 s'), ('explain', '1 s'), ('clusters', '1 s'), ('fold', '1 s'), ('sessions', '1 s'), ('unpark', '1 s'),
   ('log_windows', '10 s'), ('credentials', '10 s'), ('partitions', '10 min');
 
 -- name of the function: pulse
@@ -94,8 +94,17 @@ comment on function tendril_core.duty_deadlines is 'Ends UNKNOWN jobs at their d
 create function tendril_core.duty_explain() returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
+  v   uuid;
   v_n bigint;
 begin
+  -- A claim passes over a deployment that somebody had locked; its status is mended here.
+  for v in select d.id from tendril.deployments d
+            where d.status in ('QUEUED', 'AWAITING_APPROVAL') and d.id in (
+              select a.deployment_id from tendril_core.attempts a join tendril_core.jobs j on j.attempt_id = a.id
+               where a.ended_at is null and a.superseded_at is null and j.state in ('CLAIMED', 'STARTED', 'UNKNOWN'))
+            order by d.id limit 500 for update skip locked loop
+    perform tendril_core.settle(v);
+  end loop;
   with waiting as (
     select d.id, (select tendril_core.waiting_for(j) from tendril_core.jobs j
                    where j.deployment_id = d.id and j.state in ('QUEUED', 'AWAITING_APPROVAL', 'UNKNOWN') order by j.created_at, j.id limit 1) as what
@@ -111,6 +120,29 @@ begin
   return v_n;
 end $$;
 comment on function tendril_core.duty_explain is 'Keeps waiting_for of unfinished deployments true.';
+
+create function tendril_core.duty_unpark() returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_n bigint;
+begin
+  -- Who frees a key passes over a parked job that a cancel has locked; if that cancel is rolled back, the job waits here.
+  with stuck as (
+    select distinct on (p.cluster_id, p.state_key) p.job_id from tendril_core.parked p
+     where not exists (select from tendril_core.held_keys h where h.cluster_id = p.cluster_id and h.state_key = p.state_key)
+       and not exists (select from tendril_core.queue q where q.cluster_id = p.cluster_id and q.state_key = p.state_key)
+     order by p.cluster_id, p.state_key, p.priority, p.seq),
+  locked as (
+    select p.job_id from tendril_core.parked p where p.job_id in (select s.job_id from stuck s) order by p.job_id for update skip locked),
+  gone as (delete from tendril_core.parked p using locked l where p.job_id = l.job_id returning p.*),
+  back as (
+    insert into tendril_core.queue (job_id, cluster_id, priority, seq, state_key, requires) overriding system value
+      select j.id, j.cluster_id, j.priority, g.seq, j.state_key, j.requires
+        from gone g join tendril_core.jobs j on j.id = g.job_id where j.state = 'QUEUED' returning job_id)
+  select count(*) into v_n from back;
+  return v_n;
+end $$;
+comment on function tendril_core.duty_unpark is 'Lets jobs back into the queue whose key nobody holds any more.';
 
 create function tendril_core.duty_clusters() returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -178,18 +210,17 @@ declare
   a   tendril_core.attempts;
   v_n bigint := 0;
 begin
+  -- Only those for which something is to be done: waiting ones must not hide them behind the limit.
   for a in select * from tendril_core.attempts t
             where t.log_state = 'open' and coalesce(t.ended_at, t.superseded_at) is not null
+              and (tendril_core.stored_position(t) >= t.log_end
+                   or least(t.ended_at, t.superseded_at) < clock_timestamp() - (select log_window from tendril_core.settings))
             order by t.log_writer, t.id limit 200 loop
     -- Under the writer's row, so that no batch is being checked meanwhile; whose batch is under way comes later.
     continue when not tendril_core.try_writer(a.log_writer);
-    if tendril_core.stored_position(a) >= a.log_end then
-      update tendril_core.attempts set log_state = 'complete' where id = a.id;
-    elsif least(a.ended_at, a.superseded_at) < clock_timestamp() - (select log_window from tendril_core.settings) then
-      update tendril_core.attempts set log_state = 'incomplete' where id = a.id;
-    else
-      continue;
-    end if;
+    update tendril_core.attempts
+       set log_state = case when tendril_core.stored_position(a) >= a.log_end then 'complete' else 'incomplete' end
+     where id = a.id;
     v_n := v_n + 1;
   end loop;
   return v_n;

@@ -182,7 +182,11 @@ async fn drop_all(server: ServerUrl, name: String, mut roles: Vec<String>) {
     let groups = sqlx::query_scalar::<_, String>(group).fetch_all(&mut operator).await;
     drop(operator.close().await);
     let mut maintenance = server.connect().await;
-    run(&mut maintenance, &format!("drop database {name} with (force)")).await;
+    // Not WITH (FORCE): that fails on an autovacuum worker, which a plain DROP sends away by itself.
+    let sessions = "-- end a test's sessions\nselect pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and pg_has_role(usesysid, 'USAGE')";
+    let ended = sqlx::query(sessions).bind(&name).execute(&mut maintenance).await;
+    ended.expect("the test's own sessions can be ended");
+    run(&mut maintenance, &format!("drop database {name}")).await;
     for role in roles {
         run(&mut maintenance, &format!("drop role if exists {role}")).await;
     }

@@ -5,7 +5,9 @@ use serde_json::json;
 use crate::cli::Context;
 use crate::cli::arguments::{Migrate, Uninstall};
 use crate::cli::exit::{Failure, Outcome};
+use crate::operator::doctor::{self, Finding, Level};
 use crate::operator::migration;
+use crate::operator::uninstall::{self, Installed};
 
 pub async fn migrate(context: &Context, options: &Migrate) -> Result<Outcome, Failure> {
     if options.print {
@@ -33,10 +35,52 @@ pub async fn migrate(context: &Context, options: &Migrate) -> Result<Outcome, Fa
     Ok(Outcome::Done)
 }
 
-pub async fn doctor(_context: &Context) -> Result<Outcome, Failure> {
+pub async fn doctor(context: &Context) -> Result<Outcome, Failure> {
+    let mut connection = context.connect().await?;
+    let findings = doctor::examine(&mut connection).await?;
+    let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
+    context.output.print(&json!({"worst": worst, "findings": findings}), || tell(&findings))?;
+    Ok(if worst == Level::Fail { Outcome::Negative } else { Outcome::Done })
+}
+
+fn tell(findings: &[Finding]) -> String {
+    let line = |finding: &Finding| {
+        let level = match finding.level {
+            Level::Ok => "ok  ",
+            Level::Warn => "warn",
+            Level::Fail => "FAIL",
+        };
+        let remedy = finding.remedy.as_ref().map(|remedy| format!("\n      -> {remedy}"));
+        format!("{level}  {}{}", finding.message, remedy.unwrap_or_default())
+    };
+    findings.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+pub async fn uninstall(context: &Context, options: &Uninstall) -> Result<Outcome, Failure> {
+    let mut connection = context.connect().await?;
+    if !options.yes {
+        let found = uninstall::look(&mut connection).await?;
+        context.output.print(&json!({"removed": false, "installed": found}), || match found.is_empty() {
+            true => "nothing of Tendril is in this database".into(),
+            false => format!("{}\nnothing was removed; --yes does it", list(&found)),
+        })?;
+        return Ok(if found.is_empty() { Outcome::Done } else { Outcome::Negative });
+    }
+    let found = uninstall::uninstall(&mut connection, options.cascade).await?;
+    context.output.print(&json!({"removed": true, "installed": found}), || match found.is_empty() {
+        true => "nothing of Tendril was in this database".into(),
+        false => format!("removed:\n{}", list(&found)),
+    })?;
     Ok(Outcome::Done)
 }
 
-pub async fn uninstall(_context: &Context, _options: &Uninstall) -> Result<Outcome, Failure> {
-    Ok(Outcome::Done)
+fn list(found: &Installed) -> String {
+    let kinds = [
+        ("schema", &found.schemas),
+        ("credential", &found.credentials),
+        ("group role", &found.groups),
+        ("dependent", &found.dependents),
+    ];
+    let lines = kinds.into_iter().flat_map(|(kind, names)| names.iter().map(move |name| format!("  {kind} {name}")));
+    lines.collect::<Vec<_>>().join("\n")
 }

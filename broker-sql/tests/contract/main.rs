@@ -2,4 +2,9 @@
 //!
 //! `TENDRIL_TEST_DATABASE_URL` names the server; `./dev test` starts one. Every test has a database of its own.
 
+mod claims;
 mod database;
+mod fleet;
+mod leases;
+mod logs;
+mod states;

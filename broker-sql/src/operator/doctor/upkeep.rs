@@ -1,0 +1,65 @@
+//! What `serve` has to keep up: pulse, duties, partitions.
+
+use sqlx::postgres::PgConnection;
+
+use super::Finding;
+use crate::refusal::Error;
+
+struct Late {
+    name: String,
+    age_s: Option<f64>,
+}
+
+const START_SERVE: &str = "start `tendril-broker serve`; two replicas are better than one";
+
+pub async fn examine(connection: &mut PgConnection) -> Result<Vec<Finding>, Error> {
+    let p = sqlx::query!(
+        r#"-- examine pulse
+        select case when isfinite(p.at) then extract(epoch from clock_timestamp() - p.at)::float8 end as "age_s?",
+               p.runners_online,
+               (select count(*) from generate_series(0, s.partitions_ahead) d
+                 where to_regclass('tendril_core.log_day_' || to_char((clock_timestamp() at time zone 'UTC')::date + d, 'YYYYMMDD')) is not null)
+                 as "partitions!",
+               s.partitions_ahead + 1 as "wanted!"
+          from tendril_core.pulse p, tendril_core.settings s"#
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let mut findings = vec![match p.age_s {
+        Some(age) if age <= 2.0 => {
+            Finding::ok("pulse", format!("serve is alive; runners online: {}", p.runners_online))
+        }
+        Some(age) => Finding::fail(
+            "pulse",
+            format!("serve has been silent for {age:.0} s: nothing expires or ends"),
+            START_SERVE,
+        ),
+        None => Finding::fail("pulse", "serve has never run here: nothing expires or ends", START_SERVE),
+    }];
+    let message = format!("log partitions exist for {} of {} days from today", p.partitions, p.wanted);
+    findings.push(match p.partitions {
+        0 | 1 => Finding::fail("partitions", message, START_SERVE),
+        made if made < i64::from(p.wanted) - 1 => Finding::warn("partitions", message, START_SERVE),
+        _ => Finding::ok("partitions", message),
+    });
+    let late = sqlx::query_as!(
+        Late,
+        r#"-- examine duties
+        select name, case when isfinite(ran_at) then extract(epoch from clock_timestamp() - ran_at)::float8 end as "age_s?"
+          from tendril_core.duties where ran_at + 5 * every + interval '5 s' < clock_timestamp() order by name"#
+    );
+    let late = late.fetch_all(connection).await?;
+    if late.is_empty() {
+        findings.push(Finding::ok("duties", "all duties ran when they were due"));
+    }
+    if !late.is_empty() {
+        let tell = |duty: &_| -> String {
+            let Late { name, age_s } = duty;
+            age_s.map_or_else(|| format!("{name} (never ran)"), |age| format!("{name} ({age:.0} s ago)"))
+        };
+        let names: Vec<String> = late.iter().map(tell).collect();
+        let remedy = "look into the log of `tendril-broker serve`, or start it";
+        findings.push(Finding::warn("duties", format!("duties are late: {}", names.join(", ")), remedy));
+    }
+    Ok(findings)
+}
