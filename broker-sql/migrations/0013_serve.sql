@@ -74,6 +74,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v   record;
   j   tendril_core.jobs;
+  a   tendril_core.attempts;
   v_n bigint := 0;
 begin
   for v in select x.id, x.deployment_id from tendril_core.jobs x where x.state = 'UNKNOWN' and x.deadline_at < clock_timestamp()
@@ -82,7 +83,8 @@ begin
     continue when not found;
     select * into j from tendril_core.jobs x where x.id = v.id and x.state = 'UNKNOWN' and x.deadline_at < clock_timestamp() for update;
     continue when not found;
-    continue when not tendril_core.try_writer((select a.log_writer from tendril_core.attempts a where a.id = j.attempt_id));
+    select * into a from tendril_core.attempts t where t.id = j.attempt_id;
+    continue when not tendril_core.try_attempt(a);
     perform tendril_core.supersede(j.attempt_id, 'outcome unknown');
     perform tendril_core.end_job(j.id, 'FAILED', 'outcome unknown: the runner stayed silent until the job''s deadline');
     v_n := v_n + 1;
@@ -217,7 +219,7 @@ begin
                    or least(t.ended_at, t.superseded_at) < clock_timestamp() - (select log_window from tendril_core.settings))
             order by t.log_writer, t.id limit 200 loop
     -- Under the writer's row, so that no batch is being checked meanwhile; whose batch is under way comes later.
-    continue when not tendril_core.try_writer(a.log_writer);
+    continue when not tendril_core.try_attempt(a);
     update tendril_core.attempts
        set log_state = case when tendril_core.stored_position(a) >= a.log_end then 'complete' else 'incomplete' end
      where id = a.id;
