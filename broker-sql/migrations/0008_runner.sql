@@ -184,11 +184,13 @@ begin
   v_free := array(select g from unnest(p_given) g join tendril_core.queue q on q.job_id = g.job_id
                    where q.state_key is null or g.job_id = any (v_taken) order by g.fence);
   -- The key's row is locked in share mode before a job is parked behind it: whoever frees the key comes after, and sees it.
+  -- A key that is being freed right now is not waited for, since who frees several could wait for us in turn: its job stays
+  -- in the queue for the next claim.
   with held as materialized (
     select q.job_id from unnest(p_given) g
       join tendril_core.queue q on q.job_id = g.job_id
       join tendril_core.held_keys h on h.cluster_id = p_cluster and h.state_key = q.state_key
-     where q.job_id <> all (array(select f.job_id from unnest(v_free) f)) order by h.state_key for key share of h),
+     where q.job_id <> all (array(select f.job_id from unnest(v_free) f)) for key share of h skip locked),
   gone as (delete from tendril_core.queue q using held where q.job_id = held.job_id returning q.*)
   insert into tendril_core.parked (job_id, cluster_id, state_key, priority, seq)
     select p.job_id, p.cluster_id, p.state_key, p.priority, p.seq from gone p;
