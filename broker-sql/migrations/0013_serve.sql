@@ -30,7 +30,10 @@ begin
   end if;
   v_now := clock_timestamp();
   if v_at < v_now - interval '2 s' or v_at > v_now then
-    update tendril_core.runner_leases set lease_expires_at = v_now + (select lease_ttl from tendril_core.settings) where not judged_lost;
+    -- A lease that its own runner has locked is passed over, or it would hold up all others; nobody is judged until the TTL
+    -- has passed, so that runner too has the time for a heartbeat.
+    update tendril_core.runner_leases set lease_expires_at = v_now + (select lease_ttl from tendril_core.settings)
+     where runner_id in (select l.runner_id from tendril_core.runner_leases l where not l.judged_lost for update skip locked);
     update tendril_core.pulse set rebased_at = v_now;
   end if;
   update tendril_core.pulse set at = v_now,
@@ -47,7 +50,8 @@ declare
   v_all boolean;
   v_n   bigint := 0;
 begin
-  perform from tendril_core.pulse where at > clock_timestamp() - interval '2 s' and at <= clock_timestamp() for share;
+  perform from tendril_core.pulse where at > clock_timestamp() - interval '2 s' and at <= clock_timestamp()
+     and coalesce(rebased_at + (select lease_ttl from tendril_core.settings) <= clock_timestamp(), true) for share;
   if not found then
     return 0;
   end if;
