@@ -55,9 +55,10 @@ begin
   if not found then
     return 0;
   end if;
-  -- Under the row lock that a heartbeat takes too; what it has renewed meanwhile is seen and left alone.
+  -- Under the row lock that a heartbeat takes too; what it has renewed meanwhile is seen and left alone. In no order, so
+  -- that fifty whose tenant keeps them locked do not stand before all others at each run.
   for l in select * from tendril_core.runner_leases where lease_expires_at <= clock_timestamp() and not judged_lost
-            order by runner_id limit 50 for update skip locked loop
+            order by random() limit 50 for update skip locked loop
     v_all := true;
     for v in select a.id from tendril_core.attempts a
               where a.runner_id = l.runner_id and a.ended_at is null and a.superseded_at is null order by a.deployment_id, a.job_id loop
@@ -82,7 +83,7 @@ declare
   v_n bigint := 0;
 begin
   for v in select x.id, x.deployment_id from tendril_core.jobs x where x.state = 'UNKNOWN' and x.deadline_at < clock_timestamp()
-            order by x.deployment_id, x.id limit 100 loop
+            order by random() limit 100 loop
     perform from tendril.deployments d where d.id = v.deployment_id for update skip locked;
     continue when not found;
     select * into j from tendril_core.jobs x where x.id = v.id and x.state = 'UNKNOWN' and x.deadline_at < clock_timestamp() for update;
@@ -221,7 +222,7 @@ begin
             where t.log_state = 'open' and coalesce(t.ended_at, t.superseded_at) is not null
               and (tendril_core.stored_position(t) >= t.log_end
                    or least(t.ended_at, t.superseded_at) < clock_timestamp() - (select log_window from tendril_core.settings))
-            order by t.log_writer, t.id limit 200 loop
+            order by random() limit 200 loop
     -- Under the writer's row, so that no batch is being checked meanwhile; whose batch is under way comes later.
     continue when not tendril_core.try_attempt(a);
     update tendril_core.attempts
