@@ -270,6 +270,10 @@ begin
   if l.runner_id is null or l.lease_expires_at <= clock_timestamp() or l.judged_lost or v_me.status <> 'active' then
     perform tendril_core.fail('TD006', 'the lease has run out or the credential is being drained', 'do not start; send a heartbeat');
   end if;
+  if j.state_key is not null and not exists (
+      select from tendril_core.held_keys h where h.attempt_id = a.id and h.fence = a.fence for share) then
+    perform tendril_core.fail('TD005', format('the attempt holds key %s no more: an operator released it', j.state_key), 'do not start; drop the work');
+  end if;
   if j.cancel_requested_at is not null then
     perform tendril_core.fail('TD013', 'the job is to be cancelled', 'do not start; finish it as cancelled');
   end if;
