@@ -358,7 +358,7 @@ begin
     perform tendril_core.requeue(p_job, v_why);
   elsif not p_job.mutating and p_job.retry_failures and not coalesce((p_report ->> 'permanent')::boolean, false)
         and p_job.cancel_requested_at is null and p_job.attempts < p_job.max_attempts then
-    perform tendril_core.requeue(p_job, v_why, least(interval '1 s' * power(2, p_job.attempts - 1), interval '5 min'));
+    perform tendril_core.requeue(p_job, v_why, least(interval '1 s' * power(2, least(p_job.attempts - 1, 9)), interval '5 min'));
   else
     perform tendril_core.end_job(p_job.id, 'FAILED', v_why, p_report -> 'result');
   end if;
