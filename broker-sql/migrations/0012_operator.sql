@@ -232,6 +232,8 @@ begin
   select * into j from tendril_core.jobs x where x.deployment_id = p_deployment and x.name = p_job for update;
   if j.id is null then
     perform tendril_core.fail('TD002', format('deployment %s has no job %s', p_deployment, p_job));
+  elsif j.attempt_id is distinct from a.id then
+    perform tendril_core.fail('TD003', format('job %s has gone on with another attempt meanwhile', p_job), 'look again with tendril.status');
   elsif j.state not in ('STARTED', 'UNKNOWN') then
     perform tendril_core.fail('TD003', format('job %s is %s: only one that started can be declared lost', p_job, j.state));
   elsif tendril_core.lease_is_live(a.runner_id) then
