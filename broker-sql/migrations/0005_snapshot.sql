@@ -353,8 +353,8 @@ begin
     select j.job ->> 'name', k.kind, array(select jsonb_array_elements_text(coalesce(j.job -> 'needs', '[]'))),
            k.mutating and not coalesce((j.job ->> 'reading')::boolean, false), coalesce((j.job ->> 'optional')::boolean, false),
            coalesce(j.job ->> 'approval' = 'required', false), k.priority,
-           1000 * coalesce((l.limits ->> 'timeout_s')::bigint, 3600), 1000 * coalesce((l.limits ->> 'kill_grace_s')::bigint, 60),
-           coalesce((l.limits ->> 'max_attempts')::smallint, 3::smallint), l.limits ? 'max_attempts',
+           1000 * coalesce((l.limits -> 'timeout_s')::bigint, 3600), 1000 * coalesce((l.limits -> 'kill_grace_s')::bigint, 60),
+           coalesce((l.limits -> 'max_attempts')::smallint, 3::smallint), l.limits ? 'max_attempts',
            array['kind=' || k.kind]
              || case when k.engine and p_snapshot ? 'engine'
                   then array['engine=' || (p_snapshot ->> 'engine') || coalesce('@' || (p_snapshot ->> 'engine_version'), '')] else '{}' end
