@@ -151,6 +151,10 @@ begin
   elsif v_type not in ('pg', 'own') and p_snapshot ? 'state_key' then
     return query select 'state_key', 'is derived from the backend of type ' || v_type || '; remove it';
   end if;
+  -- The key is indexed; a job whose key no index can hold would fail every claim of its cluster.
+  if octet_length(tendril_core.state_key_of(p_snapshot)) > 2000 then
+    return query select 'backend'::text, 'names its state in more than 2000 bytes'::text;
+  end if;
   if v_type = 'own' and c <> '{}' then return query select 'backend.config', 'has no meaning for a backend block of your own'; end if;
 end $$;
 comment on function tendril_core.backend_errors is 'What is wrong with a snapshot''s backend.';
