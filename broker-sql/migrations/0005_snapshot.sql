@@ -106,10 +106,10 @@ begin
   return case b ->> 'type'
     when 'local' then 'local://' || (b ->> 'place') || '/' || (b ->> 'path') || v_tail
     when 's3'    then 's3://' || (c ->> 'bucket') || '/' || (c ->> 'key')
-                      || coalesce('@' || coalesce(c ->> 'endpoint', c #>> '{endpoints,s3}'), '') || v_tail
+                      || coalesce('@' || rtrim(lower(coalesce(c ->> 'endpoint', c #>> '{endpoints,s3}')), '/'), '') || v_tail
     when 'gcs'   then 'gcs://' || (c ->> 'bucket') || '/' || coalesce(c ->> 'prefix', '') || v_tail
     when 'azurerm' then 'azurerm://' || (c ->> 'storage_account_name') || '/' || (c ->> 'container_name') || '/' || (c ->> 'key') || v_tail
-    when 'http'  then rtrim(c ->> 'address', '/') || v_tail
+    when 'http'  then lower(substring(c ->> 'address' from '^[^/]*//[^/]*')) || rtrim(substring(c ->> 'address' from '^[^/]*//[^/]*(.*)'), '/') || v_tail
     else p_snapshot ->> 'state_key'
   end;
 end $$;
@@ -127,7 +127,7 @@ begin
     foreach k in array array['place', 'path'] loop
       if not b ? k then return query select 'backend.' || k, 'is required for a local backend'; end if;
     end loop;
-    if b ->> 'path' ~ '(^|/)[.]{1,2}(/|$)|//' then return query select 'backend.path', 'must not contain empty or dotted parts'; end if;
+    if b ->> 'path' ~ '(^|/)[.]{1,2}(/|$)|//|/$' then return query select 'backend.path', 'must not contain empty or dotted parts'; end if;
     if b ? 'config' then return query select 'backend.config', 'has no meaning for a local backend'; end if;
   else
     foreach k in array array['place', 'path'] loop
@@ -138,6 +138,10 @@ begin
       when 'azurerm' then array['storage_account_name', 'container_name', 'key'] when 'http' then array['address'] else '{}' end) loop
     if coalesce(jsonb_typeof(c -> k), '') <> 'string' then return query select 'backend.config.' || k, 'is required for a backend of type ' || v_type; end if;
   end loop;
+  -- Terraform cleans the prefix as it would a path: the same state by another name.
+  if v_type = 'gcs' and c ->> 'prefix' ~ '(^|/)[.]{1,2}(/|$)|//|^/|/$' then
+    return query select 'backend.config.prefix', 'must not contain empty or dotted parts';
+  end if;
   if v_type = 'http' and c ->> 'address' !~ '^https?://[^@?#[:space:]]+$' then
     return query select 'backend.config.address', 'must be an http or https address without user, query or fragment';
   end if;
