@@ -134,10 +134,10 @@ declare
   v_n bigint;
 begin
   -- Who frees a key passes over a parked job that a cancel has locked; if that cancel is rolled back, the job waits here.
+  -- And who was let into the queue may be cancelled there, or be a job that no runner can take: so one more at each run.
   with stuck as (
     select distinct on (p.cluster_id, p.state_key) p.job_id from tendril_core.parked p
      where not exists (select from tendril_core.held_keys h where h.cluster_id = p.cluster_id and h.state_key = p.state_key)
-       and not exists (select from tendril_core.queue q where q.cluster_id = p.cluster_id and q.state_key = p.state_key)
      order by p.cluster_id, p.state_key, p.priority, p.seq),
   locked as (
     select p.job_id from tendril_core.parked p where p.job_id in (select s.job_id from stuck s) order by p.job_id for update skip locked),
