@@ -114,10 +114,12 @@ begin
   end loop;
   with waiting as (
     select d.id, (select tendril_core.waiting_for(j) from tendril_core.jobs j
-                   where j.deployment_id = d.id and j.state in ('QUEUED', 'AWAITING_APPROVAL', 'UNKNOWN') order by j.created_at, j.id limit 1) as what
-      from tendril.deployments d
-     where d.status in ('QUEUED', 'PROCESSING', 'AWAITING_APPROVAL')
-       and not exists (select from tendril_core.jobs j where j.deployment_id = d.id and j.state in ('CLAIMED', 'STARTED'))
+                   where not r.running and j.deployment_id = d.id and j.state in ('QUEUED', 'AWAITING_APPROVAL', 'UNKNOWN')
+                   order by j.created_at, j.id limit 1) as what
+      from tendril.deployments d, lateral (select exists (select from tendril_core.jobs j
+        where j.deployment_id = d.id and j.state in ('CLAIMED', 'STARTED')) as running) r
+     -- A claim may have come between our look and our update: what runs and says that it waits is mended, too.
+     where d.status in ('QUEUED', 'PROCESSING', 'AWAITING_APPROVAL') and (not r.running or d.waiting_for is not null)
      order by d.created_at limit 500),
   locked as (
     select d.id, w.what from waiting w join tendril.deployments d on d.id = w.id
