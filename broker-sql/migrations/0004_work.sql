@@ -210,10 +210,10 @@ comment on table  tendril_core.cluster_credentials is 'One login role per cluste
 comment on column tendril_core.cluster_credentials.cluster_id is 'The cluster.';
 comment on column tendril_core.cluster_credentials.generation is '1, 2, 3: rotation makes a new one.';
 comment on column tendril_core.cluster_credentials.role_name is 'r_<32 hex digits of the cluster>_<generation>.';
-comment on column tendril_core.cluster_credentials.status is 'active; draining: finishes what it holds, claims nothing; ended: the role is gone.';
+comment on column tendril_core.cluster_credentials.status is 'active; draining: finishes what it holds, claims nothing; ended: the role is gone, or has no login and no rights any more.';
 comment on column tendril_core.cluster_credentials.created_at is 'When it was made.';
 comment on column tendril_core.cluster_credentials.drain_until is 'When a draining one ends.';
-comment on column tendril_core.cluster_credentials.ended_at is 'When its role was dropped.';
+comment on column tendril_core.cluster_credentials.ended_at is 'When that was.';
 
 create table tendril_core.runners (
   id             uuid        primary key,

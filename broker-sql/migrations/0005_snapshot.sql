@@ -106,10 +106,10 @@ begin
   return case b ->> 'type'
     when 'local' then 'local://' || (b ->> 'place') || '/' || (b ->> 'path') || v_tail
     when 's3'    then 's3://' || (c ->> 'bucket') || '/' || (c ->> 'key')
-                      || coalesce('@' || coalesce(c ->> 'endpoint', c #>> '{endpoints,s3}'), '') || v_tail
+                      || coalesce('@' || rtrim(lower(coalesce(c ->> 'endpoint', c #>> '{endpoints,s3}')), '/'), '') || v_tail
     when 'gcs'   then 'gcs://' || (c ->> 'bucket') || '/' || coalesce(c ->> 'prefix', '') || v_tail
     when 'azurerm' then 'azurerm://' || (c ->> 'storage_account_name') || '/' || (c ->> 'container_name') || '/' || (c ->> 'key') || v_tail
-    when 'http'  then rtrim(c ->> 'address', '/') || v_tail
+    when 'http'  then lower(substring(c ->> 'address' from '^[^/]*//[^/]*')) || rtrim(substring(c ->> 'address' from '^[^/]*//[^/]*(.*)'), '/') || v_tail
     else p_snapshot ->> 'state_key'
   end;
 end $$;
@@ -127,7 +127,7 @@ begin
     foreach k in array array['place', 'path'] loop
       if not b ? k then return query select 'backend.' || k, 'is required for a local backend'; end if;
     end loop;
-    if b ->> 'path' ~ '(^|/)[.]{1,2}(/|$)|//' then return query select 'backend.path', 'must not contain empty or dotted parts'; end if;
+    if b ->> 'path' ~ '(^|/)[.]{1,2}(/|$)|//|/$' then return query select 'backend.path', 'must not contain empty or dotted parts'; end if;
     if b ? 'config' then return query select 'backend.config', 'has no meaning for a local backend'; end if;
   else
     foreach k in array array['place', 'path'] loop
@@ -138,6 +138,10 @@ begin
       when 'azurerm' then array['storage_account_name', 'container_name', 'key'] when 'http' then array['address'] else '{}' end) loop
     if coalesce(jsonb_typeof(c -> k), '') <> 'string' then return query select 'backend.config.' || k, 'is required for a backend of type ' || v_type; end if;
   end loop;
+  -- Terraform cleans the prefix as it would a path: the same state by another name.
+  if v_type = 'gcs' and c ->> 'prefix' ~ '(^|/)[.]{1,2}(/|$)|//|^/|/$' then
+    return query select 'backend.config.prefix', 'must not contain empty or dotted parts';
+  end if;
   if v_type = 'http' and c ->> 'address' !~ '^https?://[^@?#[:space:]]+$' then
     return query select 'backend.config.address', 'must be an http or https address without user, query or fragment';
   end if;
@@ -150,6 +154,10 @@ begin
     return query select 'state_key', 'is required for a backend of type ' || v_type || ': its location cannot be derived';
   elsif v_type not in ('pg', 'own') and p_snapshot ? 'state_key' then
     return query select 'state_key', 'is derived from the backend of type ' || v_type || '; remove it';
+  end if;
+  -- The key is indexed; a job whose key no index can hold would fail every claim of its cluster.
+  if octet_length(tendril_core.state_key_of(p_snapshot)) > 2000 then
+    return query select 'backend'::text, 'names its state in more than 2000 bytes'::text;
   end if;
   if v_type = 'own' and c <> '{}' then return query select 'backend.config', 'has no meaning for a backend block of your own'; end if;
 end $$;
@@ -353,8 +361,8 @@ begin
     select j.job ->> 'name', k.kind, array(select jsonb_array_elements_text(coalesce(j.job -> 'needs', '[]'))),
            k.mutating and not coalesce((j.job ->> 'reading')::boolean, false), coalesce((j.job ->> 'optional')::boolean, false),
            coalesce(j.job ->> 'approval' = 'required', false), k.priority,
-           1000 * coalesce((l.limits ->> 'timeout_s')::bigint, 3600), 1000 * coalesce((l.limits ->> 'kill_grace_s')::bigint, 60),
-           coalesce((l.limits ->> 'max_attempts')::smallint, 3::smallint), l.limits ? 'max_attempts',
+           1000 * coalesce((l.limits -> 'timeout_s')::bigint, 3600), 1000 * coalesce((l.limits -> 'kill_grace_s')::bigint, 60),
+           coalesce((l.limits -> 'max_attempts')::smallint, 3::smallint), l.limits ? 'max_attempts',
            array['kind=' || k.kind]
              || case when k.engine and p_snapshot ? 'engine'
                   then array['engine=' || (p_snapshot ->> 'engine') || coalesce('@' || (p_snapshot ->> 'engine_version'), '')] else '{}' end

@@ -236,9 +236,9 @@ declare
 begin
   select * into a from tendril_core.attempts where id = p_attempt;
   -- Heartbeats and serve wait for nobody: a portal may have cancelled in a transaction that is still open, and the
-  -- tenant's own COPY may be under way. They come again.
+  -- tenant may keep one open itself. They come again.
   perform from tendril.deployments where id = a.deployment_id for update skip locked;
-  if not found or not tendril_core.try_writer(a.log_writer) then
+  if not found then
     return false;
   end if;
   select * into v_job from tendril_core.jobs where id = a.job_id for update;
@@ -250,6 +250,9 @@ begin
     perform tendril_core.settle(v_job.deployment_id);
     return true;
   end if;
+  if not tendril_core.try_attempt(a) then
+    return false;
+  end if;
   perform tendril_core.supersede(a.id, 'lost');
   perform tendril_core.free_key(a.id, a.fence);
   perform tendril_core.requeue(v_job, p_why);
@@ -257,13 +260,23 @@ begin
 end $$;
 comment on function tendril_core.lose is 'What becomes of an attempt whose holder is gone; false when somebody has it locked: try again later.';
 
-create function tendril_core.try_writer(p_writer uuid) returns boolean
+create function tendril_core.try_attempt(a tendril_core.attempts) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  perform from tendril_core.log_writers where id = p_writer for update skip locked;
-  return found or not exists (select from tendril_core.log_writers where id = p_writer);
+  -- Progress locks the attempt, a claim that parks behind its key locks that, a COPY locks the writer; and a tenant who
+  -- kept serve waiting for one of them would keep every other tenant waiting for serve.
+  perform from tendril_core.attempts t where t.id = a.id for no key update skip locked;
+  if not found then
+    return false;
+  end if;
+  perform from tendril_core.held_keys h where h.attempt_id = a.id for update skip locked;
+  if not found and exists (select from tendril_core.held_keys h where h.attempt_id = a.id) then
+    return false;
+  end if;
+  perform from tendril_core.log_writers w where w.id = a.log_writer for update skip locked;
+  return found or not exists (select from tendril_core.log_writers w where w.id = a.log_writer);
 end $$;
-comment on function tendril_core.try_writer is 'Takes a log writer''s row without waiting; true also when the writer has never written.';
+comment on function tendril_core.try_attempt is 'Takes an attempt, its key and its log writer without waiting; false when somebody has one of them.';
 
 create function tendril_core.supersede(p_attempt uuid, p_outcome text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$

@@ -184,11 +184,13 @@ begin
   v_free := array(select g from unnest(p_given) g join tendril_core.queue q on q.job_id = g.job_id
                    where q.state_key is null or g.job_id = any (v_taken) order by g.fence);
   -- The key's row is locked in share mode before a job is parked behind it: whoever frees the key comes after, and sees it.
+  -- A key that is being freed right now is not waited for, since who frees several could wait for us in turn: its job stays
+  -- in the queue for the next claim.
   with held as materialized (
     select q.job_id from unnest(p_given) g
       join tendril_core.queue q on q.job_id = g.job_id
       join tendril_core.held_keys h on h.cluster_id = p_cluster and h.state_key = q.state_key
-     where q.job_id <> all (array(select f.job_id from unnest(v_free) f)) order by h.state_key for key share of h),
+     where q.job_id <> all (array(select f.job_id from unnest(v_free) f)) for key share of h skip locked),
   gone as (delete from tendril_core.queue q using held where q.job_id = held.job_id returning q.*)
   insert into tendril_core.parked (job_id, cluster_id, state_key, priority, seq)
     select p.job_id, p.cluster_id, p.state_key, p.priority, p.seq from gone p;
@@ -267,6 +269,10 @@ begin
   end if;
   if l.runner_id is null or l.lease_expires_at <= clock_timestamp() or l.judged_lost or v_me.status <> 'active' then
     perform tendril_core.fail('TD006', 'the lease has run out or the credential is being drained', 'do not start; send a heartbeat');
+  end if;
+  if j.state_key is not null and not exists (
+      select from tendril_core.held_keys h where h.attempt_id = a.id and h.fence = a.fence for share) then
+    perform tendril_core.fail('TD005', format('the attempt holds key %s no more: an operator released it', j.state_key), 'do not start; drop the work');
   end if;
   if j.cancel_requested_at is not null then
     perform tendril_core.fail('TD013', 'the job is to be cancelled', 'do not start; finish it as cancelled');
@@ -352,7 +358,7 @@ begin
     perform tendril_core.requeue(p_job, v_why);
   elsif not p_job.mutating and p_job.retry_failures and not coalesce((p_report ->> 'permanent')::boolean, false)
         and p_job.cancel_requested_at is null and p_job.attempts < p_job.max_attempts then
-    perform tendril_core.requeue(p_job, v_why, least(interval '1 s' * power(2, p_job.attempts - 1), interval '5 min'));
+    perform tendril_core.requeue(p_job, v_why, least(interval '1 s' * power(2, least(p_job.attempts - 1, 9)), interval '5 min'));
   else
     perform tendril_core.end_job(p_job.id, 'FAILED', v_why, p_report -> 'result');
   end if;

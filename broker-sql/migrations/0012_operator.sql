@@ -147,13 +147,19 @@ begin
   if exists (select from pg_roles where rolname = v_role) then
     execute format('alter role %I nologin', v_role);
     perform pg_terminate_backend(s.pid, 2000) from pg_stat_activity s where s.usename = v_role;
-    execute format('drop owned by %I', v_role);
-    execute format('drop role %I', v_role);
+    begin
+      execute format('drop owned by %I', v_role);
+      execute format('drop role %I', v_role);
+    exception when others then
+      -- What the tenant has made for itself in another database keeps the role; it must not keep the access.
+      execute format('revoke %I from %I', tendril_core.group_role('runner'), v_role);
+      raise warning 'role % stays, without login and rights: %', v_role, sqlerrm using hint = 'drop what it owns in other databases, then the role';
+    end;
   end if;
   update tendril_core.cluster_credentials set status = 'ended', ended_at = clock_timestamp()
    where cluster_id = p_cluster and generation = p_generation;
 end $$;
-comment on function tendril_core.end_credential is 'Ends the sessions of a credential and drops its role.';
+comment on function tendril_core.end_credential is 'Ends the sessions of a credential and drops its role; one that cannot be dropped stays without login and rights.';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Portals and templates
@@ -232,6 +238,8 @@ begin
   select * into j from tendril_core.jobs x where x.deployment_id = p_deployment and x.name = p_job for update;
   if j.id is null then
     perform tendril_core.fail('TD002', format('deployment %s has no job %s', p_deployment, p_job));
+  elsif j.attempt_id is distinct from a.id then
+    perform tendril_core.fail('TD003', format('job %s has gone on with another attempt meanwhile', p_job), 'look again with tendril.status');
   elsif j.state not in ('STARTED', 'UNKNOWN') then
     perform tendril_core.fail('TD003', format('job %s is %s: only one that started can be declared lost', p_job, j.state));
   elsif tendril_core.lease_is_live(a.runner_id) then

@@ -30,7 +30,10 @@ begin
   end if;
   v_now := clock_timestamp();
   if v_at < v_now - interval '2 s' or v_at > v_now then
-    update tendril_core.runner_leases set lease_expires_at = v_now + (select lease_ttl from tendril_core.settings) where not judged_lost;
+    -- A lease that its own runner has locked is passed over, or it would hold up all others; nobody is judged until the TTL
+    -- has passed, so that runner too has the time for a heartbeat.
+    update tendril_core.runner_leases set lease_expires_at = v_now + (select lease_ttl from tendril_core.settings)
+     where runner_id in (select l.runner_id from tendril_core.runner_leases l where not l.judged_lost for update skip locked);
     update tendril_core.pulse set rebased_at = v_now;
   end if;
   update tendril_core.pulse set at = v_now,
@@ -47,13 +50,15 @@ declare
   v_all boolean;
   v_n   bigint := 0;
 begin
-  perform from tendril_core.pulse where at > clock_timestamp() - interval '2 s' and at <= clock_timestamp() for share;
+  perform from tendril_core.pulse where at > clock_timestamp() - interval '2 s' and at <= clock_timestamp()
+     and coalesce(rebased_at + (select lease_ttl from tendril_core.settings) <= clock_timestamp(), true) for share;
   if not found then
     return 0;
   end if;
-  -- Under the row lock that a heartbeat takes too; what it has renewed meanwhile is seen and left alone.
+  -- Under the row lock that a heartbeat takes too; what it has renewed meanwhile is seen and left alone. In no order, so
+  -- that fifty whose tenant keeps them locked do not stand before all others at each run.
   for l in select * from tendril_core.runner_leases where lease_expires_at <= clock_timestamp() and not judged_lost
-            order by runner_id limit 50 for update skip locked loop
+            order by random() limit 50 for update skip locked loop
     v_all := true;
     for v in select a.id from tendril_core.attempts a
               where a.runner_id = l.runner_id and a.ended_at is null and a.superseded_at is null order by a.deployment_id, a.job_id loop
@@ -74,15 +79,17 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v   record;
   j   tendril_core.jobs;
+  a   tendril_core.attempts;
   v_n bigint := 0;
 begin
   for v in select x.id, x.deployment_id from tendril_core.jobs x where x.state = 'UNKNOWN' and x.deadline_at < clock_timestamp()
-            order by x.deployment_id, x.id limit 100 loop
+            order by random() limit 100 loop
     perform from tendril.deployments d where d.id = v.deployment_id for update skip locked;
     continue when not found;
     select * into j from tendril_core.jobs x where x.id = v.id and x.state = 'UNKNOWN' and x.deadline_at < clock_timestamp() for update;
     continue when not found;
-    continue when not tendril_core.try_writer((select a.log_writer from tendril_core.attempts a where a.id = j.attempt_id));
+    select * into a from tendril_core.attempts t where t.id = j.attempt_id;
+    continue when not tendril_core.try_attempt(a);
     perform tendril_core.supersede(j.attempt_id, 'outcome unknown');
     perform tendril_core.end_job(j.id, 'FAILED', 'outcome unknown: the runner stayed silent until the job''s deadline');
     v_n := v_n + 1;
@@ -107,10 +114,12 @@ begin
   end loop;
   with waiting as (
     select d.id, (select tendril_core.waiting_for(j) from tendril_core.jobs j
-                   where j.deployment_id = d.id and j.state in ('QUEUED', 'AWAITING_APPROVAL', 'UNKNOWN') order by j.created_at, j.id limit 1) as what
-      from tendril.deployments d
-     where d.status in ('QUEUED', 'PROCESSING', 'AWAITING_APPROVAL')
-       and not exists (select from tendril_core.jobs j where j.deployment_id = d.id and j.state in ('CLAIMED', 'STARTED'))
+                   where not r.running and j.deployment_id = d.id and j.state in ('QUEUED', 'AWAITING_APPROVAL', 'UNKNOWN')
+                   order by j.created_at, j.id limit 1) as what
+      from tendril.deployments d, lateral (select exists (select from tendril_core.jobs j
+        where j.deployment_id = d.id and j.state in ('CLAIMED', 'STARTED')) as running) r
+     -- A claim may have come between our look and our update: what runs and says that it waits is mended, too.
+     where d.status in ('QUEUED', 'PROCESSING', 'AWAITING_APPROVAL') and (not r.running or d.waiting_for is not null)
      order by d.created_at limit 500),
   locked as (
     select d.id, w.what from waiting w join tendril.deployments d on d.id = w.id
@@ -127,10 +136,10 @@ declare
   v_n bigint;
 begin
   -- Who frees a key passes over a parked job that a cancel has locked; if that cancel is rolled back, the job waits here.
+  -- And who was let into the queue may be cancelled there, or be a job that no runner can take: so one more at each run.
   with stuck as (
     select distinct on (p.cluster_id, p.state_key) p.job_id from tendril_core.parked p
      where not exists (select from tendril_core.held_keys h where h.cluster_id = p.cluster_id and h.state_key = p.state_key)
-       and not exists (select from tendril_core.queue q where q.cluster_id = p.cluster_id and q.state_key = p.state_key)
      order by p.cluster_id, p.state_key, p.priority, p.seq),
   locked as (
     select p.job_id from tendril_core.parked p where p.job_id in (select s.job_id from stuck s) order by p.job_id for update skip locked),
@@ -215,9 +224,9 @@ begin
             where t.log_state = 'open' and coalesce(t.ended_at, t.superseded_at) is not null
               and (tendril_core.stored_position(t) >= t.log_end
                    or least(t.ended_at, t.superseded_at) < clock_timestamp() - (select log_window from tendril_core.settings))
-            order by t.log_writer, t.id limit 200 loop
+            order by random() limit 200 loop
     -- Under the writer's row, so that no batch is being checked meanwhile; whose batch is under way comes later.
-    continue when not tendril_core.try_writer(a.log_writer);
+    continue when not tendril_core.try_attempt(a);
     update tendril_core.attempts
        set log_state = case when tendril_core.stored_position(a) >= a.log_end then 'complete' else 'incomplete' end
      where id = a.id;
