@@ -25,6 +25,8 @@ use uuid::Uuid;
 const READ_BYTES: usize = 64 * 1024;
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 const START_RETRY: Duration = Duration::from_millis(500);
+/// The broker's code for what is not there.
+const NOT_FOUND: &str = "TD002";
 const ROOM_EVERY: Duration = Duration::from_millis(250);
 /// How long an artifact of a job that has changed the world is offered to a broker that is away.
 pub const KEEP_AFTER_START: Duration = Duration::from_secs(120);
@@ -166,14 +168,25 @@ impl Run {
     /// Fetches and opens an artifact of an earlier attempt.
     ///
     /// # Errors
-    /// A failed job; says so when it was sealed with another key.
+    /// A failed job; says so when it was sealed with another key, or is not there.
     pub async fn fetch(&self, attempt: Uuid, name: &str) -> Result<Vec<u8>, Stop> {
+        let missing = || Stop::refused(format!("attempt {attempt} has kept no artifact {name}"));
+        self.fetch_if_kept(attempt, name).await?.ok_or_else(missing)
+    }
+
+    /// Fetches and opens an artifact of an earlier attempt, if there is one of that name.
+    ///
+    /// # Errors
+    /// As [`Run::fetch`].
+    pub async fn fetch_if_kept(&self, attempt: Uuid, name: &str) -> Result<Option<Vec<u8>>, Stop> {
         loop {
             self.check()?;
             match self.means.desk.get(attempt, name).await {
                 Ok(stored) => {
-                    return self.means.key.open(attempt, name, &stored.data).map_err(|e| Stop::refused(e.to_string()));
+                    let opened = self.means.key.open(attempt, name, &stored.data);
+                    return opened.map(Some).map_err(|e| Stop::refused(e.to_string()));
                 }
+                Err(BrokerError::Refused { code, .. }) if code == NOT_FOUND => return Ok(None),
                 Err(error) if error.is_passing() => tokio::time::sleep(START_RETRY).await,
                 Err(error) => return Err(Stop::refused(format!("artifact {name} could not be fetched: {error}"))),
             }

@@ -2,6 +2,8 @@
 
 use crate::supervise::{Exit, StopReason};
 use serde_json::Value;
+use std::io;
+use std::path::Path;
 use tendril_broker::runner::Outcome;
 
 /// What ends a job before its kind is done.
@@ -35,6 +37,11 @@ impl Stop {
     /// A failure that stays.
     pub fn refused(reason: impl Into<String>) -> Self {
         Self::Failed { reason: reason.into(), permanent: true, result: Value::Null }
+    }
+
+    /// The runner's own disk refused something.
+    pub fn disk(what: &str, path: &Path, error: &io::Error) -> Self {
+        Self::failed(format!("cannot {what} {}: {error}; see state_dir", path.display()))
     }
 
     /// What a request to stop means for a job that has stopped because of it. `mutated` says that a command that

@@ -16,6 +16,8 @@ pub struct Toolbox {
     pub git: Option<PathBuf>,
     /// Infracost.
     pub infracost: Option<PathBuf>,
+    /// Whether Infracost has somewhere to ask for prices.
+    pub has_prices: bool,
     /// Variables that every job sees: what `tools.pass_env` and `tools.env` allow, and PATH.
     pub env: BTreeMap<String, String>,
 }
@@ -32,6 +34,7 @@ impl Toolbox {
             engines: Engines::detect(&config.tools, search_path).await,
             git: lookup("git", search_path),
             infracost,
+            has_prices: config.infracost.api_key_file.is_some() || config.infracost.pricing_endpoint.is_some(),
             env: environment::allowed(&config.tools, own),
         }
     }

@@ -1,8 +1,9 @@
 //! The work folder of one attempt.
 
-use std::fs::{DirBuilder, Permissions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use crate::stop::Stop;
+use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -49,6 +50,16 @@ impl Work {
         self.root.join(name)
     }
 
+    /// Writes a new file beside the tree, readable by this user only; returns its path.
+    ///
+    /// # Errors
+    /// A failed job, when the disk refuses.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, Stop> {
+        let path = self.file(name);
+        write_new(&path, bytes)?;
+        Ok(path)
+    }
+
     /// Folder of a command's exit record; `number` counts the attempt's commands.
     pub fn record(&self, number: usize, name: &str) -> PathBuf {
         self.root.join("records").join(format!("{number:02}-{name}"))
@@ -68,6 +79,15 @@ impl Work {
             other => other,
         }
     }
+}
+
+/// Writes a file of the runner's own that must not be there yet, readable by this user only.
+///
+/// # Errors
+/// A failed job, when the disk refuses.
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Stop> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(bytes)).map_err(|e| Stop::disk("write", path, &e))
 }
 
 fn private() -> DirBuilder {

@@ -1,6 +1,7 @@
 //! The kinds of jobs. A kind is one file with one type that implements [`Kind`], and one line in [`all`].
 
 pub mod exec;
+pub mod infracost;
 pub mod terraform;
 
 use crate::config::Config;
@@ -36,6 +37,7 @@ pub trait Kind: Send + Sync {
 pub fn all(toolbox: &Arc<Toolbox>) -> Vec<Arc<dyn Kind>> {
     vec![
         Arc::new(exec::Exec::new(toolbox)),
+        Arc::new(infracost::Infracost::new(toolbox)),
         Arc::new(terraform::Plan::new(toolbox)),
         Arc::new(terraform::Apply::new(toolbox)),
         Arc::new(terraform::Apply::destroying(toolbox)),

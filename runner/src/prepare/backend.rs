@@ -3,11 +3,10 @@
 use crate::config::Config;
 use crate::prepare::snapshot::{Snapshot, State};
 use crate::stop::Stop;
-use crate::work::Work;
+use crate::work::{Work, write_new};
 use serde_json::{Map, Value, json};
-use std::fs::{DirBuilder, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::fs::DirBuilder;
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use tendril_templates::{BackendBlock, Tree, backend_blocks};
 
@@ -60,7 +59,7 @@ pub fn write(snapshot: &Snapshot, config: &Config, work: &Work) -> Result<(), St
     let Some(body) = body(snapshot, config, work)? else { return Ok(()) };
     let file = json!({"terraform": {"backend": body}});
     let path = work.tree().join(BACKEND_FILE);
-    write_new(&path, file.to_string().as_bytes()).map_err(|e| cannot("write", &path, &e))
+    write_new(&path, file.to_string().as_bytes())
 }
 
 fn body(snapshot: &Snapshot, config: &Config, work: &Work) -> Result<Option<Value>, Stop> {
@@ -82,7 +81,7 @@ fn body(snapshot: &Snapshot, config: &Config, work: &Work) -> Result<Option<Valu
             let folder = local_states(&config.state_dir).join(path.as_str());
             make_folder(&folder)?;
             let link = work.file(STATE_LINK);
-            symlink(&folder, &link).map_err(|e| cannot("make", &link, &e))?;
+            symlink(&folder, &link).map_err(|e| Stop::disk("make", &link, &e))?;
             ("local", local(&folder)?)
         }
     };
@@ -106,19 +105,7 @@ fn local(folder: &Path) -> Result<Map<String, Value>, Stop> {
 }
 
 fn make_folder(path: &Path) -> Result<(), Stop> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| cannot("make", path, &e))
-}
-
-/// Writes a file of the runner's own, readable by this user only, that must not be there yet.
-///
-/// # Errors
-/// The system's error.
-pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(bytes)
-}
-
-fn cannot(what: &str, path: &Path, error: &io::Error) -> Stop {
-    Stop::failed(format!("cannot {what} {}: {error}; see state_dir", path.display()))
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| Stop::disk("make", path, &e))
 }
 
 #[cfg(test)]

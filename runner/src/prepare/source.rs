@@ -11,6 +11,10 @@ use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use tendril_templates::{Engines as Accepted, RenderError, Scope, Template, Tree};
 
+/// The inputs as Terraform variables. Beside the tree and named on the command line, so that no file of the tree, however
+/// it is called, overrules what was submitted.
+const VARIABLES_FILE: &str = "inputs.tfvars.json";
+
 /// The files of a job.
 #[derive(Debug)]
 pub struct Files {
@@ -100,6 +104,18 @@ pub async fn off_loop<T: Send + 'static>(work: impl FnOnce() -> Result<T, Stop> 
 pub async fn write(tree: Tree, dir: &Path) -> Result<(), Stop> {
     let dir = dir.to_owned();
     off_loop(move || tree.write_to(&dir).map_err(|e| Stop::failed(format!("{e}; see state_dir")))).await
+}
+
+/// Writes the inputs as a file of Terraform variables, unless the template has taken them already.
+///
+/// # Errors
+/// A failed job, when the disk refuses.
+pub fn variables(run: &Run, snapshot: &Snapshot, origin: &Origin) -> Result<Option<PathBuf>, Stop> {
+    if origin.is_rendered() || snapshot.inputs.is_empty() {
+        return Ok(None);
+    }
+    let text = Value::Object(snapshot.inputs.clone()).to_string();
+    run.work.write(VARIABLES_FILE, text.as_bytes()).map(Some)
 }
 
 fn template_dir(templates: Option<&Path>, name: &str) -> Result<PathBuf, Stop> {

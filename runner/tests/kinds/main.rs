@@ -7,6 +7,8 @@ mod exec;
 #[cfg(test)]
 mod git;
 #[cfg(test)]
+mod infracost;
+#[cfg(test)]
 mod interrupts;
 #[cfg(test)]
 mod output;

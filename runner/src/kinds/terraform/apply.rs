@@ -6,8 +6,7 @@ use crate::kinds::Kind;
 use crate::kinds::terraform::bundle::{Bundle, Manifest};
 use crate::kinds::terraform::site::Site;
 use crate::kinds::terraform::summary::Summary;
-use crate::kinds::terraform::{ERRORED_STATE_ARTIFACT, PLAN_ARTIFACT, available, ending, labels, rescue};
-use crate::prepare::backend;
+use crate::kinds::terraform::{ERRORED_STATE_ARTIFACT, PLAN_ARTIFACT, PLAN_FILE, available, ending, labels, rescue};
 use crate::prepare::snapshot::Snapshot;
 use crate::prepare::source::off_loop;
 use crate::run::Run;
@@ -47,9 +46,7 @@ impl Apply {
         run.say(format!("{} {}, plan of attempt {plan_attempt}", engine.engine, engine.version));
 
         let mut site = Site::set_up(run, &self.toolbox, &snapshot, engine, tree).await?;
-        let plan_file = run.work.file("plan");
-        backend::write_new(&plan_file, &plan)
-            .map_err(|e| Stop::failed(format!("cannot write {}: {e}; see state_dir", plan_file.display())))?;
+        run.work.write(PLAN_FILE, &plan)?;
         site.enter_workspace();
         if manifest.needs_init {
             site.init_again(run).await?;
@@ -60,7 +57,7 @@ impl Apply {
 
     /// From here on the world changes: whatever happens is told, and state is not lost.
     async fn carry_out(&self, run: &mut Run, site: &Site) -> Result<Value, Stop> {
-        let plan_file = run.work.file("plan").display().to_string();
+        let plan_file = run.work.file(PLAN_FILE).display().to_string();
         let args = ["-json", "-input=false", &site.lock_timeout(), &plan_file];
         let command = site.command("apply").args(args).class(Class::Mutating).stdout(Stdout::Events);
         let finished = run.command(command).await;

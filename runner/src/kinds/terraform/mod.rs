@@ -15,6 +15,7 @@ mod apply;
 mod bundle;
 mod ending;
 mod failure;
+mod kept;
 mod plan;
 mod rescue;
 mod site;
@@ -29,6 +30,8 @@ use crate::toolbox::Toolbox;
 const PLAN_ARTIFACT: &str = "plan";
 /// Artifact of a plan, in the engine's JSON: for cost and policies.
 pub const PLAN_JSON_ARTIFACT: &str = "plan-json";
+/// The plan file beside the tree.
+const PLAN_FILE: &str = "plan";
 /// Artifact of an apply: state that the engine could not save.
 const ERRORED_STATE_ARTIFACT: &str = "errored-state";
 

@@ -17,7 +17,7 @@ use tendril_templates::Tree;
 const DATA_DIR: &str = "data";
 const SETTINGS_FILE: &str = "engine.tfrc";
 /// The engines' lock of provider versions.
-const LOCK_FILE: &str = ".terraform.lock.hcl";
+pub const LOCK_FILE: &str = ".terraform.lock.hcl";
 
 /// A place to run an engine in.
 pub struct Site {
@@ -46,9 +46,8 @@ impl Site {
         let cwd = run.work.tree();
         source::write(tree, &cwd).await?;
         backend::write(snapshot, run.config(), &run.work)?;
-        let settings = run.work.file(SETTINGS_FILE);
-        backend::write_new(&settings, settings_text(run.config().tools.provider_mirror.as_deref()).as_bytes())
-            .map_err(|e| Stop::failed(format!("cannot write {}: {e}; see state_dir", settings.display())))?;
+        let settings = settings_text(run.config().tools.provider_mirror.as_deref());
+        let settings = run.work.write(SETTINGS_FILE, settings.as_bytes())?;
         let data = run.work.file(DATA_DIR);
         let mut env = environment::of_attempt(&toolbox.env, &run.work);
         for (name, value) in [

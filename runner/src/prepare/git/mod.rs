@@ -57,7 +57,7 @@ pub async fn fetch(run: &mut Run, toolbox: &Toolbox, source: &GitSource) -> Resu
 
 impl Repository {
     async fn check_out(&self, run: &mut Run, reference: &str, source: &GitSource) -> Result<(), Stop> {
-        self.make().map_err(|e| Stop::failed(format!("cannot make {}: {e}; see state_dir", self.dir.display())))?;
+        self.make().map_err(|e| Stop::disk("make", &self.dir, &e))?;
         let transport = self.address.transport;
         // An empty template: else git would copy the system's hooks.
         self.git(run, "init", transport, &["--quiet", "--template="]).await?;
@@ -65,7 +65,7 @@ impl Repository {
         self.git(run, "remote", transport, &["add", "--", "origin", &url]).await?;
         let mut fetch = vec!["--depth=1", "--no-tags", "--no-recurse-submodules", "--no-progress"];
         if let Some(folder) = &source.folder {
-            self.narrow(folder).map_err(|e| Stop::failed(format!("cannot choose {folder}: {e}; see state_dir")))?;
+            self.narrow(folder).map_err(|e| Stop::disk("write to", &self.dir, &e))?;
             // Only what is checked out is fetched then, where the server can do that.
             fetch.push("--filter=blob:none");
         }
@@ -136,7 +136,7 @@ fn read(dir: &Path, folder: Option<&TreePath>) -> Result<(Tree, String), Stop> {
     if tree.is_empty() {
         return Err(Stop::refused(format!("commit {commit} has no files there; correct template.path")));
     }
-    std::fs::remove_dir_all(dir).map_err(|e| Stop::failed(format!("cannot remove {}: {e}", dir.display())))?;
+    std::fs::remove_dir_all(dir).map_err(|e| Stop::disk("remove", dir, &e))?;
     Ok((tree, commit.to_owned()))
 }
 

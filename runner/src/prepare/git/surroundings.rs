@@ -2,7 +2,6 @@
 
 use super::address::{Address, Transport};
 use crate::config::{Git, read};
-use crate::prepare::backend::write_new;
 use crate::prepare::environment;
 use crate::run::Run;
 use crate::stop::Stop;
@@ -68,9 +67,7 @@ pub fn environment(
     sparse: bool,
 ) -> Result<BTreeMap<String, String>, Stop> {
     let (work, git) = (&run.work, &run.config().git);
-    let settings = work.file("gitconfig");
-    write_new(&settings, settings_text(git, sparse).as_bytes())
-        .map_err(|e| Stop::failed(format!("cannot write {}: {e}; see state_dir", settings.display())))?;
+    let settings = work.write("gitconfig", settings_text(git, sparse).as_bytes())?;
     let mut env: BTreeMap<String, String> = environment::proxies(&toolbox.env).collect();
     let mut set = |name: &str, value: &str| drop(env.insert(name.to_owned(), value.to_owned()));
     set("PATH", toolbox.env.get("PATH").map_or("", String::as_str));

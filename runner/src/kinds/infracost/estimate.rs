@@ -1,0 +1,297 @@
+//! Reads what Infracost writes. It leaves with 0 and a total of 0 also when it could not read the files or had no
+//! prices: what is not known has to be found in the content, and is never 0 here.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Unknown parts that are listed; more are only counted.
+const MAX_UNKNOWN: usize = 100;
+/// The type of a project that was read from a plan: only then is there a cost before.
+const FROM_PLAN: &str = "terraform_plan_json";
+
+/// What a deployment will cost, as far as it is known. Figures are decimals as Infracost wrote them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Estimate {
+    /// ISO 4217.
+    pub currency: String,
+    /// Per month; none when any part of it is unknown.
+    pub total_monthly_cost: Option<String>,
+    /// Per month, of the parts that are known: the total is at least this. None when nothing is.
+    pub known_monthly_cost: Option<String>,
+    /// How much more than now, per month; none when either is unknown.
+    pub diff: Option<String>,
+    /// What is unknown, and why; at most [`MAX_UNKNOWN`].
+    pub unknown: Vec<Unknown>,
+    /// How many parts are unknown.
+    pub unknown_count: usize,
+}
+
+/// A part of the cost that is not known.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Unknown {
+    /// Which resource, or which kind of resources.
+    pub what: String,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// Infracost's output tells of a failure, or is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EstimateError {
+    /// It is not what Infracost writes.
+    #[error("infracost wrote something that is no breakdown: {0}; is its version supported?")]
+    Form(String),
+    /// It could not do its work, whatever its exit code.
+    #[error("infracost could not estimate: {0}")]
+    Failed(String),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Breakdown {
+    currency: String,
+    projects: Vec<Project>,
+    total_monthly_cost: Option<String>,
+    diff_total_monthly_cost: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Project {
+    name: String,
+    #[serde(default)]
+    metadata: Metadata,
+    past_breakdown: Option<Resources>,
+    breakdown: Option<Resources>,
+    #[serde(default)]
+    summary: Summary,
+}
+
+#[derive(Default, Deserialize)]
+struct Metadata {
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    errors: Vec<Diagnostic>,
+    #[serde(default)]
+    warnings: Vec<Diagnostic>,
+}
+
+#[derive(Deserialize)]
+struct Diagnostic {
+    message: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Summary {
+    #[serde(default)]
+    unsupported_resource_counts: BTreeMap<String, u64>,
+}
+
+#[derive(Deserialize)]
+struct Resources {
+    #[serde(default)]
+    resources: Vec<Resource>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Resource {
+    name: String,
+    #[serde(default)]
+    cost_components: Vec<Component>,
+    #[serde(default)]
+    subresources: Vec<Resource>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Component {
+    name: String,
+    monthly_cost: Option<String>,
+    /// One that does not say so has a price.
+    #[serde(default)]
+    price_not_found: bool,
+}
+
+/// What was found out about resources.
+#[derive(Default)]
+struct Findings {
+    unknown: Vec<Unknown>,
+    /// Parts that have a cost.
+    priced: usize,
+}
+
+impl Estimate {
+    /// Reads the output of `infracost breakdown --format json`.
+    ///
+    /// # Errors
+    /// [`EstimateError`] when it is no such output, or when Infracost says in it that it failed.
+    pub fn read(json: &[u8]) -> Result<Self, EstimateError> {
+        let breakdown: Breakdown = serde_json::from_slice(json).map_err(|e| EstimateError::Form(e.to_string()))?;
+        if breakdown.projects.is_empty() {
+            return Err(EstimateError::Form("it has no projects".to_owned()));
+        }
+        let errors = breakdown.projects.iter().flat_map(|project| &project.metadata.errors);
+        let errors: Vec<&str> = errors.map(|error| error.message.as_str()).collect();
+        if let Some(first) = errors.first() {
+            let more = if errors.len() > 1 { format!(" (and {} more)", errors.len() - 1) } else { String::new() };
+            return Err(EstimateError::Failed(format!("{first}{more}")));
+        }
+        let (mut now, mut past) = (Findings::default(), Findings::default());
+        for project in &breakdown.projects {
+            now.project(project);
+            past.resources(project.past_breakdown.as_ref());
+        }
+        let is_known = now.unknown.is_empty() && breakdown.total_monthly_cost.is_some();
+        let anything = is_known || now.priced > 0;
+        let from_plans = breakdown.projects.iter().all(|project| project.metadata.kind == FROM_PLAN);
+        let has_diff = is_known && past.unknown.is_empty() && from_plans;
+        let unknown_count = now.unknown.len();
+        now.unknown.truncate(MAX_UNKNOWN);
+        Ok(Self {
+            currency: breakdown.currency,
+            known_monthly_cost: breakdown.total_monthly_cost.clone().filter(|_| anything),
+            total_monthly_cost: breakdown.total_monthly_cost.filter(|_| is_known),
+            diff: breakdown.diff_total_monthly_cost.filter(|_| has_diff),
+            unknown: now.unknown,
+            unknown_count,
+        })
+    }
+}
+
+impl Findings {
+    fn project(&mut self, project: &Project) {
+        if project.breakdown.is_none() {
+            self.add(&project.name, "infracost says nothing about it");
+        }
+        self.resources(project.breakdown.as_ref());
+        for (kind, count) in &project.summary.unsupported_resource_counts {
+            self.add(kind, &format!("infracost does not know this kind of resource ({count} of them)"));
+        }
+        for warning in &project.metadata.warnings {
+            self.add(&project.name, &warning.message);
+        }
+    }
+
+    fn resources(&mut self, resources: Option<&Resources>) {
+        let mut left: Vec<(String, &Resource)> = Vec::new();
+        let all = resources.map(|resources| resources.resources.as_slice()).unwrap_or_default();
+        left.extend(all.iter().rev().map(|resource| (resource.name.clone(), resource)));
+        while let Some((name, resource)) = left.pop() {
+            for component in &resource.cost_components {
+                let what = format!("{name}: {}", component.name);
+                match component.monthly_cost {
+                    _ if component.price_not_found => self.add(&what, "no price was found"),
+                    None => self.add(&what, "it depends on usage, which is not known"),
+                    Some(_) => self.priced += 1,
+                }
+            }
+            let below = resource.subresources.iter().rev();
+            left.extend(below.map(|sub| (format!("{name}.{}", sub.name), sub)));
+        }
+    }
+
+    fn add(&mut self, what: &str, reason: &str) {
+        self.unknown.push(Unknown { what: what.to_owned(), reason: reason.to_owned() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn sample(name: &str) -> Vec<u8> {
+        let path = format!("{}/tests/samples/infracost/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read(path).unwrap()
+    }
+
+    /// The good sample, changed.
+    fn changed(change: impl FnOnce(&mut Value)) -> Result<Estimate, EstimateError> {
+        let mut json: Value = serde_json::from_slice(&sample("ok")).unwrap();
+        change(&mut json);
+        Estimate::read(json.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_priced_breakdown_has_its_total() {
+        let estimate = Estimate::read(&sample("ok")).unwrap();
+        assert_eq!(estimate.total_monthly_cost.as_deref(), Some("74.88"));
+        assert_eq!((estimate.currency.as_str(), estimate.unknown_count), ("USD", 0));
+        assert_eq!(estimate.diff, None, "a folder has no past to compare with");
+    }
+
+    #[test]
+    fn a_missing_price_is_unknown_and_never_0() {
+        let estimate = Estimate::read(&sample("prices-missing")).unwrap();
+        assert_eq!((estimate.total_monthly_cost, estimate.known_monthly_cost, estimate.diff), (None, None, None));
+        assert_eq!(estimate.unknown_count, 2);
+        assert_eq!(estimate.unknown[0].what, "aws_instance.web: Instance usage (Linux/UNIX, on-demand, m5.large)");
+        assert_eq!(estimate.unknown[1].what, "aws_instance.web.root_block_device: Storage (general purpose SSD, gp2)");
+        assert!(estimate.unknown.iter().all(|one| one.reason == "no price was found"));
+    }
+
+    #[test]
+    fn a_folder_that_does_not_parse_and_a_server_that_is_down_are_failures() {
+        let parse = Estimate::read(&sample("parse-error")).unwrap_err().to_string();
+        assert!(parse.contains("No valid terraform files found"), "{parse}");
+        let down = Estimate::read(&sample("pricing-down")).unwrap_err().to_string();
+        assert!(down.contains("connection refused"), "{down}");
+    }
+
+    #[test]
+    fn one_missing_price_among_others_leaves_the_known_part() {
+        let estimate = changed(|json| {
+            json["projects"][0]["breakdown"]["resources"][0]["subresources"][0]["costComponents"][0]["priceNotFound"] =
+                json!(true);
+            json["totalMonthlyCost"] = json!("70.08");
+        });
+        let estimate = estimate.unwrap();
+        assert_eq!((estimate.total_monthly_cost, estimate.known_monthly_cost.as_deref()), (None, Some("70.08")));
+    }
+
+    #[test]
+    fn usage_and_strange_kinds_make_a_total_unknown() {
+        let usage = changed(|json| {
+            let component = &mut json["projects"][0]["breakdown"]["resources"][0]["costComponents"][0];
+            component["monthlyCost"] = Value::Null;
+            component["monthlyQuantity"] = Value::Null;
+        });
+        let usage = usage.unwrap();
+        assert_eq!(usage.total_monthly_cost, None);
+        assert!(usage.unknown[0].reason.contains("usage"), "{:?}", usage.unknown);
+        let strange = changed(|json| {
+            json["projects"][0]["summary"]["unsupportedResourceCounts"] = json!({"aws_strange": 2});
+        });
+        let strange = strange.unwrap();
+        assert_eq!((strange.total_monthly_cost, strange.known_monthly_cost.as_deref()), (None, Some("74.88")));
+        assert_eq!(strange.unknown[0].what, "aws_strange");
+    }
+
+    #[test]
+    fn a_plan_tells_what_it_adds_to_the_cost_and_0_can_be_true() {
+        let plan = changed(|json| {
+            json["projects"][0]["metadata"]["type"] = json!(FROM_PLAN);
+            json["diffTotalMonthlyCost"] = json!("-4.8");
+        });
+        assert_eq!(plan.unwrap().diff.as_deref(), Some("-4.8"));
+        let free = changed(|json| {
+            json["projects"][0]["breakdown"]["resources"] = json!([]);
+            json["totalMonthlyCost"] = json!("0");
+        });
+        assert_eq!(free.unwrap().total_monthly_cost.as_deref(), Some("0"), "nothing that costs, and nothing unknown");
+    }
+
+    #[test]
+    fn what_is_no_breakdown_is_refused() {
+        for text in ["", "null", "{}", "[]", r#"{"currency":"USD","projects":[]}"#] {
+            assert!(matches!(Estimate::read(text.as_bytes()), Err(EstimateError::Form(_))), "{text}");
+        }
+        let silent = changed(|json| json["projects"][0]["breakdown"] = Value::Null).unwrap();
+        assert_eq!((silent.total_monthly_cost, silent.unknown_count), (None, 1));
+        let nothing = changed(|json| json["totalMonthlyCost"] = Value::Null).unwrap();
+        assert_eq!(nothing.total_monthly_cost, None);
+    }
+}
