@@ -179,7 +179,7 @@ $$;
 comment on function tendril_core.seen_user is 'The portal''s user, if the caller was granted what is that user''s own.';
 
 create function tendril_core.is_owner() returns boolean
-language sql stable set search_path = pg_catalog, pg_temp as $$
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select pg_has_role(tendril_core.caller(), (select nspowner from pg_namespace where nspname = 'tendril_core'), 'USAGE')
 $$;
 comment on function tendril_core.is_owner is 'Whether the caller is the operator: owner of the schema, or somebody with the owner''s rights.';
