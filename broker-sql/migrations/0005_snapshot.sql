@@ -33,7 +33,7 @@ select $json${
         "version": {"type": "string", "pattern": "^[0-9]+[.][0-9]+[.][0-9]+(-[0-9A-Za-z.-]+)?$"},
         "git": {"type": "string", "description": "https://, ssh:// or user@host:path", "minLength": 8, "maxLength": 2048},
         "ref": {"type": "string", "description": "branch, tag or commit", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_./+-]{0,254}$"},
-        "path": {"type": "string", "description": "folder within the repository", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_./ -]{0,1023}$"},
+        "path": {"type": "string", "description": "folder within the repository", "maxLength": 1024, "pattern": "^[A-Za-z0-9_][A-Za-z0-9_./ -]*$"},
         "submodules": {"type": "boolean"},
         "inline": {"type": "object", "description": "relative path -> text"}
       }
