@@ -6,6 +6,8 @@
 //! - [`serve`]: the duties that nobody's session may be trusted with.
 //! - [`cli`]: the command line `tendril-broker`.
 
+#[cfg(feature = "testing")]
+pub mod baseline;
 pub mod cli;
 mod clock;
 pub mod connect;

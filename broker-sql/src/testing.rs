@@ -4,6 +4,8 @@
 //! Any number of test processes may use one server at once.
 #![expect(clippy::expect_used, reason = "a test that cannot have its database has nothing to go on with")]
 
+pub mod history;
+
 use std::sync::Mutex;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};

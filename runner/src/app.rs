@@ -4,6 +4,7 @@
 //! handed back, what runs may finish within `shutdown.finish_within_s`. *Hard* (that time is over, or a second signal):
 //! every command gets its one SIGINT, later SIGKILL; results and logs have `shutdown.report_within_s` to arrive.
 
+use crate::clock::BootTime;
 use crate::config::Config;
 use crate::holdings::Holdings;
 use crate::kinds::{self, Kind};
@@ -49,8 +50,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (runner_id, writer) = (chance::id(), chance::id());
     let broker = Broker::new(connector.clone(), runner_id, CALL_SESSIONS)?;
     let registration = registration(&config, &kinds, writer);
+    let holdings = Arc::new(Holdings::default());
     let registered = tokio::select! {
-        registered = register(&broker, &registration) => registered?,
+        registered = register(&broker, &registration, &holdings) => registered?,
         () = stop.next() => return Ok(()),
     };
     tracing::info!(runner.id = %runner_id, cluster = registered.cluster_name, labels = ?registration.labels, "registered");
@@ -58,7 +60,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let runner = Arc::new(Runner {
         shipper: Arc::new(Shipper::new(config.logs.clone(), writer, metrics.clone())),
         kinds: kinds.into_iter().map(|kind| (kind.name(), kind)).collect::<BTreeMap<_, _>>(),
-        holdings: Arc::new(Holdings::default()),
+        holdings,
         signals: Signals::default(),
         config,
         broker,
@@ -122,11 +124,15 @@ async fn wind_down(runner: &Runner, jobs: &TaskTracker, stop: &mut Stops) {
 }
 
 /// Registers, with patience for an outage and none for a refusal.
-async fn register(broker: &Broker, registration: &Registration) -> anyhow::Result<Registered> {
+async fn register(broker: &Broker, registration: &Registration, lease: &Holdings) -> anyhow::Result<Registered> {
     let mut wait = Duration::from_millis(500);
     loop {
+        let sent = BootTime::now();
         let error = match broker.register(registration).await {
-            Ok(registered) => return Ok(registered),
+            Ok(registered) => {
+                lease.renew(sent, Duration::from_millis(registered.lease_ttl_ms));
+                return Ok(registered);
+            }
             Err(error) => error,
         };
         if !error.is_passing() {

@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::config::Logs;
 use crate::logs::{Capture, Chunk, ChunkKind, Dialect, Problem, Progress, Stream};
+use serde_json::{Map, Value};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -166,6 +167,11 @@ impl AttemptLog {
     /// Errors that the engine's events have told.
     pub fn problems(&self) -> Vec<Problem> {
         self.inner().capture.events().problems().to_vec()
+    }
+
+    /// The output values that the engine's events have told, sensitive ones masked.
+    pub fn outputs(&self) -> Option<Map<String, Value>> {
+        self.inner().capture.events().outputs().cloned()
     }
 
     // ---- for the shipper ----

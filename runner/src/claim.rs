@@ -42,7 +42,8 @@ impl Claims {
         while self.runner.free_slots() == 0 {
             self.runner.holdings.released().await;
         }
-        if self.runner.signals.draining() || self.runner.signals.revoked() {
+        let may_claim = !self.runner.signals.draining() && !self.runner.signals.revoked();
+        if !may_claim || self.runner.holdings.lease_left().is_zero() {
             self.runner.signals.renewed.notified().await;
             return;
         }

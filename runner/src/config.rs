@@ -2,6 +2,7 @@
 //!
 //! Every key is listed in `docs/tendril-runner.toml`. A key that is not known here is refused by name.
 
+use crate::prepare::environment;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -65,27 +66,23 @@ pub struct Config {
 }
 
 /// Programs that jobs run.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Tools {
     /// Terraform binaries; default is `terraform` on PATH.
-    #[serde(default)]
     pub terraform: Option<Vec<PathBuf>>,
     /// OpenTofu binaries; default is `tofu` on PATH.
-    #[serde(default)]
     pub tofu: Option<Vec<PathBuf>>,
     /// Folder of providers (Terraform's `filesystem_mirror`), for networks without a registry.
-    #[serde(default)]
     pub provider_mirror: Option<PathBuf>,
     /// Names of environment variables of the runner that jobs see; a trailing `*` matches a prefix.
-    #[serde(default)]
     pub pass_env: Vec<String>,
     /// Variables that jobs see beside those.
-    #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// PATH of jobs.
-    #[serde(default = "default_path")]
-    pub path: Option<String>,
+    pub path: String,
+    /// How long terraform and tofu wait for a state lock that somebody else holds.
+    pub lock_timeout_s: u32,
 }
 
 /// How git sources are fetched.
@@ -95,6 +92,9 @@ pub struct Git {
     /// File with a read-only token for https sources.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
+    /// Hosts that may see the token, with their port unless it is 443.
+    #[serde(default)]
+    pub token_hosts: Vec<String>,
     /// File with a private key for ssh sources.
     #[serde(default)]
     pub ssh_key_file: Option<PathBuf>,
@@ -158,8 +158,18 @@ fn default_slots() -> u32 {
     4
 }
 
-fn default_path() -> Option<String> {
-    Some("/usr/local/bin:/usr/bin:/bin".to_owned())
+impl Default for Tools {
+    fn default() -> Self {
+        Self {
+            terraform: None,
+            tofu: None,
+            provider_mirror: None,
+            pass_env: Vec::new(),
+            env: BTreeMap::new(),
+            path: "/usr/local/bin:/usr/bin:/bin".to_owned(),
+            lock_timeout_s: 60,
+        }
+    }
 }
 
 impl Default for Logs {
@@ -287,6 +297,15 @@ impl Config {
         if self.labels.iter().any(|label| ["kind=", "engine=", "place="].iter().any(|own| label.starts_with(own))) {
             return refuse("labels", "kind=, engine= and place= are set by the runner itself");
         }
+        if let Some(reason) = self.tools.pass_env.iter().find_map(|pattern| environment::pattern_error(pattern)) {
+            return refuse("tools.pass_env", &reason);
+        }
+        if let Some(reason) = self.tools.env.keys().find_map(|name| environment::name_error(name)) {
+            return refuse("tools.env", &reason);
+        }
+        if self.git.token_file.is_some() && self.git.token_hosts.is_empty() {
+            return refuse("git.token_hosts", "must name the hosts that may see the token, such as [\"github.com\"]");
+        }
         if !(10..=60_000).contains(&self.logs.flush_interval_ms) {
             return refuse("logs.flush_interval_ms", "must be between 10 and 60000");
         }
@@ -383,6 +402,8 @@ mod tests {
         assert_eq!(config.logs.flush_interval_ms, Logs::default().flush_interval_ms);
         assert_eq!(config.shutdown.finish_within_s, Shutdown::default().finish_within_s);
         assert_eq!(config.http.listen, Http::default().listen);
+        let (tools, default) = (config.tools, Tools::default());
+        assert_eq!((tools.path, tools.lock_timeout_s), (default.path, default.lock_timeout_s));
     }
 
     #[test]
@@ -413,6 +434,10 @@ mod tests {
             ("place = \"Here There\"", "place"),
             ("labels = [\"kind=exec\"]", "labels"),
             ("labels = [\"a b\"]", "labels"),
+            ("[tools]\npass_env = [\"TENDRIL_AGENT_TOKEN\"]", "tools.pass_env"),
+            ("[tools]\npass_env = [\"*\"]", "tools.pass_env"),
+            ("[git]\ntoken_file = \"/t\"", "git.token_hosts"),
+            ("[tools]\nenv = {HOME = \"/root\"}", "tools.env"),
             ("[logs]\nflush_interval_ms = 1", "flush_interval_ms"),
             ("[logs]\nflushed = 1", "flushed"),
             ("[tools]\nterrafrom = []", "terrafrom"),

@@ -3,9 +3,10 @@
 use crate::clock::BootTime;
 use crate::complete;
 use crate::holdings::Held;
-use crate::run::Run;
+use crate::run::{Means, Run};
 use crate::runner::Runner;
 use crate::stop::Stop;
+use crate::supervise::OWN_BINARY;
 use crate::work::Work;
 use serde_json::Value;
 use std::sync::Arc;
@@ -20,15 +21,14 @@ pub async fn run(runner: Arc<Runner>, job: Claimed, held: Held) {
 
     let (verdict, report_of) = match Work::create(&runner.config.state_dir, lease.attempt_id) {
         Ok(work) => {
-            let mut run = Run::new(
-                job,
-                runner.config.clone(),
-                work,
-                log.clone(),
-                Arc::new(runner.broker.clone()),
-                runner.key.clone(),
-                held,
-            );
+            let means = Means {
+                config: runner.config.clone(),
+                cluster: runner.registered.cluster_id,
+                desk: Arc::new(runner.broker.clone()),
+                key: runner.key.clone(),
+                supervisor: OWN_BINARY.into(),
+            };
+            let mut run = Run::new(means, job, work, log.clone(), held);
             let verdict = execute(&runner, &mut run, &kind).await;
             (verdict, Some(run))
         }

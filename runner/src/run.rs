@@ -2,19 +2,18 @@
 
 use crate::attempt_log::AttemptLog;
 use crate::clock::BootTime;
+use crate::command::{Bounds, Command, Finished, Room, STDERR_HEAD_BYTES, Stdout};
 use crate::config::Config;
 use crate::desk::Desk;
 use crate::holdings::Held;
 use crate::logs::{Dialect, Progress, Stream};
 use crate::seal::ArtifactKey;
-use crate::stop::{Stop, describe};
+use crate::stop::Stop;
 use crate::supervise::{
-    self, Class, Control, DEFAULT_ORPHAN_LIMIT_BYTES, DEFAULT_UMASK, Ended, Exit, ExitRecord, Step, StopReason,
-    SuperviseError,
+    self, Class, Control, DEFAULT_ORPHAN_LIMIT_BYTES, DEFAULT_UMASK, ExitRecord, Step, StopReason, SuperviseError,
 };
 use crate::work::Work;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tendril_broker::runner::{BrokerError, Claimed};
@@ -26,99 +25,55 @@ use uuid::Uuid;
 const READ_BYTES: usize = 64 * 1024;
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 const START_RETRY: Duration = Duration::from_millis(500);
+const ROOM_EVERY: Duration = Duration::from_millis(250);
+/// How long an artifact of a job that has changed the world is offered to a broker that is away.
+pub const KEEP_AFTER_START: Duration = Duration::from_secs(120);
 
-/// One command of a job: a program and its arguments, never a shell string.
-#[derive(Clone, Debug)]
-pub struct Command {
-    /// Short name, for process lists, records and messages: `init`, `plan`.
-    pub name: &'static str,
-    /// Absolute path of the program.
-    pub program: PathBuf,
-    /// Its arguments.
-    pub args: Vec<String>,
-    /// Its whole environment.
-    pub env: BTreeMap<String, String>,
-    /// Its working folder.
-    pub cwd: PathBuf,
-    /// Whether it changes the world.
-    pub class: Class,
-    /// What becomes of its standard output; standard error always goes to the log.
-    pub stdout: Stdout,
-}
-
-/// Where a command's standard output goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stdout {
-    /// To the log, as it is.
-    Log,
-    /// To the log, as the text of the engine's `-json` events.
-    Events,
-    /// To the job, at most this many bytes; never to the log.
-    Capture(usize),
-}
-
-/// A command that ran.
-#[derive(Clone, Debug)]
-pub struct Finished {
-    /// What the supervisor recorded.
-    pub record: ExitRecord,
-    /// Captured standard output.
-    pub stdout: Vec<u8>,
-    /// Captured standard output was longer than the bound.
-    pub cut: bool,
-}
-
-impl Finished {
-    /// Nothing if the command succeeded; else why the job stops. `what` names the command for people.
-    ///
-    /// # Errors
-    /// The [`Stop`] that this end means.
-    pub fn require_success(&self, what: &str, class: Class) -> Result<(), Stop> {
-        match &self.record.exit {
-            Exit::Success => Ok(()),
-            Exit::TimedOut => Err(Stop::TimedOut(format!("{what} ran for longer than its timeout"))),
-            Exit::Interrupted { reason } => Err(Stop::requested(*reason, class == Class::Mutating)),
-            Exit::NotStarted { .. } => Err(Stop::refused(format!("{what} {}", describe(&self.record.exit)))),
-            other => Err(Stop::failed(format!("{what} {}", describe(other)))),
-        }
-    }
-
-    /// Whether the main process left with code 0, whatever was asked of it meanwhile.
-    pub fn left_with_zero(&self) -> bool {
-        self.record.ended == Some(Ended::Code { code: 0 })
-    }
+/// What all runs of a process share.
+#[derive(Clone)]
+pub struct Means {
+    /// The runner's settings.
+    pub config: Arc<Config>,
+    /// The cluster that the runner belongs to.
+    pub cluster: Uuid,
+    /// The broker's calls for running attempts.
+    pub desk: Arc<dyn Desk>,
+    /// What artifacts are sealed with.
+    pub key: ArtifactKey,
+    /// The binary that supervisors are started from: [`supervise::OWN_BINARY`], except in tests.
+    pub supervisor: PathBuf,
 }
 
 /// A running attempt.
 pub struct Run {
     /// The job.
     pub job: Claimed,
-    /// The runner's settings.
-    pub config: Arc<Config>,
     /// The attempt's folder.
     pub work: Work,
+    means: Means,
     log: Arc<AttemptLog>,
-    desk: Arc<dyn Desk>,
-    key: ArtifactKey,
     held: Held,
     deadline: BootTime,
+    started: bool,
     records: Vec<ExitRecord>,
     children_dead: bool,
 }
 
 impl Run {
     /// A run at its beginning: the job's timeout counts from now.
-    pub fn new(
-        job: Claimed,
-        config: Arc<Config>,
-        work: Work,
-        log: Arc<AttemptLog>,
-        desk: Arc<dyn Desk>,
-        key: ArtifactKey,
-        held: Held,
-    ) -> Self {
+    pub fn new(means: Means, job: Claimed, work: Work, log: Arc<AttemptLog>, held: Held) -> Self {
         let deadline = BootTime::now().after(job.timeout);
-        Self { job, config, work, log, desk, key, held, deadline, records: Vec::new(), children_dead: true }
+        Self { job, work, means, log, held, deadline, started: false, records: Vec::new(), children_dead: true }
+    }
+
+    /// The runner's settings.
+    pub fn config(&self) -> &Config {
+        &self.means.config
+    }
+
+    /// The cluster's id.
+    pub fn cluster(&self) -> Uuid {
+        self.means.cluster
     }
 
     /// Adds a line of Tendril's own to the job's log.
@@ -141,15 +96,17 @@ impl Run {
         self.children_dead
     }
 
-    /// Stops the job here if somebody asked for it.
+    /// Stops the job here if somebody asked for it, before the next thing is begun.
     ///
     /// # Errors
     /// The [`Stop`] that was asked for.
     pub fn check(&self) -> Result<(), Stop> {
-        match self.held.stop_reason() {
-            Some(reason) => Err(Stop::requested(reason, false)),
-            None if self.deadline.left().is_zero() => Err(Stop::requested(StopReason::Timeout, false)),
-            None => Ok(()),
+        let timeout = self.deadline.left().is_zero().then_some(StopReason::Timeout);
+        let Some(reason) = self.held.stop_reason().or(timeout) else { return Ok(()) };
+        match Stop::requested(reason, false) {
+            // What has started cannot be handed back, even if nothing was done yet.
+            Stop::Released(why) if self.started => Err(Stop::failed(format!("stopped after its start: {why}"))),
+            stop => Err(stop),
         }
     }
 
@@ -163,8 +120,9 @@ impl Run {
             if !self.held.lease_is_live() {
                 return Err(Stop::Released("the lease ran out before the start".into()));
             }
-            match self.desk.start(&self.job.lease).await {
+            match self.means.desk.start(&self.job.lease).await {
                 Ok(()) => {
+                    self.started = true;
                     self.held.mark_started();
                     return Ok(());
                 }
@@ -177,21 +135,31 @@ impl Run {
         }
     }
 
-    /// Seals and stores an artifact.
+    /// Seals and stores an artifact. While the broker is away it is tried until the job's deadline; after the start, for
+    /// [`KEEP_AFTER_START`] at least.
     ///
     /// # Errors
     /// A failed job; the broker's refusal names the limit.
     pub async fn keep(&self, name: &str, media_type: &str, content: &[u8]) -> Result<(), Stop> {
         let sealed =
-            self.key.seal(self.job.lease.attempt_id, name, content).map_err(|e| Stop::failed(e.to_string()))?;
+            self.means.key.seal(self.job.lease.attempt_id, name, content).map_err(|e| Stop::failed(e.to_string()))?;
+        let begun = BootTime::now();
         loop {
-            match self.desk.put(&self.job.lease, name, media_type, &sealed).await {
+            let error = match self.means.desk.put(&self.job.lease, name, media_type, &sealed).await {
                 Ok(()) => return Ok(()),
-                Err(error) if error.is_passing() && !self.deadline.left().is_zero() => {
-                    tokio::time::sleep(START_RETRY).await
+                Err(error) => error,
+            };
+            let patient = match self.started {
+                true => begun.elapsed() < KEEP_AFTER_START,
+                false => {
+                    self.check()?;
+                    true
                 }
-                Err(error) => return Err(Stop::failed(format!("artifact {name} could not be stored: {error}"))),
+            };
+            if !error.is_passing() || !patient {
+                return Err(Stop::failed(format!("artifact {name} could not be stored: {error}")));
             }
+            tokio::time::sleep(START_RETRY).await;
         }
     }
 
@@ -202,9 +170,9 @@ impl Run {
     pub async fn fetch(&self, attempt: Uuid, name: &str) -> Result<Vec<u8>, Stop> {
         loop {
             self.check()?;
-            match self.desk.get(attempt, name).await {
+            match self.means.desk.get(attempt, name).await {
                 Ok(stored) => {
-                    return self.key.open(attempt, name, &stored.data).map_err(|e| Stop::refused(e.to_string()));
+                    return self.means.key.open(attempt, name, &stored.data).map_err(|e| Stop::refused(e.to_string()));
                 }
                 Err(error) if error.is_passing() => tokio::time::sleep(START_RETRY).await,
                 Err(error) => return Err(Stop::refused(format!("artifact {name} could not be fetched: {error}"))),
@@ -219,30 +187,36 @@ impl Run {
     /// # Errors
     /// The job was asked to stop before the command began, or its supervisor could not be started or was lost.
     pub async fn command(&mut self, command: Command) -> Result<Finished, Stop> {
-        self.check()?;
+        if command.bounds == Bounds::Job {
+            self.check()?;
+        }
         let class = command.class;
         let step = self.step(&command);
         tracing::debug!(attempt.id = %self.job.lease.attempt_id, command = command.name, "running");
         self.log.begin_child(if command.stdout == Stdout::Events { Dialect::Events } else { Dialect::Text });
-        let running = supervise::spawn(step).await.map_err(|e| Stop::failed(e.to_string()))?;
-        let capture = match command.stdout {
-            Stdout::Capture(limit) => Some(limit),
-            Stdout::Log | Stdout::Events => None,
-        };
+        let running =
+            supervise::spawn_by(&self.means.supervisor, step).await.map_err(|e| Stop::failed(e.to_string()))?;
         let over = CancellationToken::new();
-        let (out, (), (), record) = tokio::join!(
-            read_out(running.stdout, capture, &self.log),
-            read_log(running.stderr, Stream::Stderr, &self.log),
+        let ((stdout, cut), (stderr, _), (), ended) = tokio::join!(
+            read_out(running.stdout, command.stdout, &self.log),
+            read_log(running.stderr, Stream::Stderr, &self.log, STDERR_HEAD_BYTES),
             self.show_progress(command.stdout, &over),
-            attend(running.control, &self.held, &over),
+            attend(running.control, self.listening(command.bounds), command.room.as_ref(), &over),
         );
-        let record = record.map_err(|e| {
+        let (record, overfull) = ended.map_err(|e| {
             self.children_dead = false;
             lost(class, &e)
         })?;
         self.records.push(record.clone());
-        let (stdout, cut) = out;
-        Ok(Finished { record, stdout, cut })
+        Ok(Finished { record, stdout, cut, stderr, overfull })
+    }
+
+    /// Whose requests to stop a command hears.
+    fn listening(&self, bounds: Bounds) -> Option<&Held> {
+        match bounds {
+            Bounds::Job => Some(&self.held),
+            Bounds::Within(_) => None,
+        }
     }
 
     /// Shows the engine's progress about once a second while it changes. A courtesy: failures are only noted.
@@ -260,7 +234,7 @@ impl Run {
             if progress != shown
                 && let Ok(value) = serde_json::to_value(&progress)
             {
-                if let Err(error) = self.desk.progress(&self.job.lease, &value).await {
+                if let Err(error) = self.means.desk.progress(&self.job.lease, &value).await {
                     tracing::debug!(%error, "progress was not shown");
                 }
                 shown = progress;
@@ -274,13 +248,17 @@ impl Run {
     fn step(&self, command: &Command) -> Step {
         let mut argv = vec![command.program.display().to_string()];
         argv.extend(command.args.iter().cloned());
+        let timeout = match command.bounds {
+            Bounds::Job => self.deadline.left(),
+            Bounds::Within(time) => time,
+        };
         Step {
             name: command.name.to_owned(),
             argv,
             env: command.env.clone(),
             cwd: command.cwd.clone(),
             class: command.class,
-            timeout_ms: u64::try_from(self.deadline.left().as_millis()).unwrap_or(u64::MAX),
+            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
             kill_grace_ms: u64::try_from(self.job.kill_grace.as_millis()).unwrap_or(u64::MAX),
             record_dir: self.work.record(self.records.len(), command.name),
             umask: DEFAULT_UMASK,
@@ -289,35 +267,81 @@ impl Run {
     }
 }
 
-/// Waits for the command's end, and passes a request to stop on, once.
-async fn attend(mut control: Control, held: &Held, over: &CancellationToken) -> Result<ExitRecord, SuperviseError> {
+/// Waits for the command's end, and passes a request to stop on, once. True when it was killed for its [`Room`].
+async fn attend(
+    mut control: Control,
+    held: Option<&Held>,
+    room: Option<&Room>,
+    over: &CancellationToken,
+) -> Result<(ExitRecord, bool), SuperviseError> {
     // Whatever way this ends: nobody is to wait for a command that is gone.
     let _over = over.clone().drop_guard();
-    tokio::select! {
-        record = control.wait() => return record,
-        reason = held.stopped() => control.interrupt(reason).await?,
-    }
-    control.wait().await
+    let overfull = tokio::select! {
+        record = control.wait() => return Ok((record?, room.is_some_and(|room| size(&room.dir) > room.bytes))),
+        reason = asked_to_stop(held) => {
+            control.interrupt(reason).await?;
+            false
+        }
+        () = overfilled(room) => {
+            control.kill(StopReason::Cancelled).await?;
+            true
+        }
+    };
+    Ok((control.wait().await?, overfull))
 }
 
-async fn read_out(pipe: pipe::Receiver, capture: Option<usize>, log: &AttemptLog) -> (Vec<u8>, bool) {
-    match capture {
-        Some(limit) => read_captured(pipe, limit).await,
-        None => {
-            read_log(pipe, Stream::Stdout, log).await;
-            (Vec::new(), false)
+async fn asked_to_stop(held: Option<&Held>) -> StopReason {
+    match held {
+        Some(held) => held.stopped().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn overfilled(room: Option<&Room>) {
+    let Some(room) = room else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(ROOM_EVERY).await;
+        let dir = room.dir.clone();
+        if tokio::task::spawn_blocking(move || size(&dir)).await.unwrap_or(u64::MAX) > room.bytes {
+            return;
         }
     }
 }
 
-/// Reads a pipe into the log. When the log has no room the pipe is not read, and the command waits.
-async fn read_log(mut pipe: pipe::Receiver, stream: Stream, log: &AttemptLog) {
+/// Bytes of all files below a folder, as far as it can be read: it changes meanwhile.
+fn size(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => size(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
+
+async fn read_out(pipe: pipe::Receiver, stdout: Stdout, log: &AttemptLog) -> (Vec<u8>, bool) {
+    match stdout {
+        Stdout::Capture(limit) => read_captured(pipe, limit).await,
+        Stdout::Both(limit) => read_log(pipe, Stream::Stdout, log, limit).await,
+        Stdout::Log | Stdout::Events => read_log(pipe, Stream::Stdout, log, 0).await,
+    }
+}
+
+/// Reads a pipe into the log, and returns its first bytes; true when there was more. When the log has no room the pipe
+/// is not read, and the command waits.
+async fn read_log(mut pipe: pipe::Receiver, stream: Stream, log: &AttemptLog, limit: usize) -> (Vec<u8>, bool) {
+    let (mut kept, mut cut) = (Vec::new(), false);
     let mut buffer = vec![0; READ_BYTES];
     loop {
         log.room().await;
         match pipe.read(&mut buffer).await {
             Ok(0) => break,
-            Ok(count) => log.push(stream, &buffer[..count]),
+            Ok(count) => {
+                let take = count.min(limit - kept.len());
+                kept.extend_from_slice(&buffer[..take]);
+                cut |= take < count;
+                log.push(stream, &buffer[..count]);
+            }
             Err(error) => {
                 tracing::warn!(%error, stream = stream.as_str(), "a command's output cannot be read any more");
                 break;
@@ -325,6 +349,7 @@ async fn read_log(mut pipe: pipe::Receiver, stream: Stream, log: &AttemptLog) {
         }
     }
     log.end(stream);
+    (kept, cut)
 }
 
 /// Reads a pipe to its end and keeps at most `limit` bytes; true when there was more.

@@ -5,6 +5,7 @@ use crate::tree::{File, Tree};
 
 const ARCHITECTURE: &str = "docs/ARCHITECTURE.md";
 const ARCHITECTURE_LINES: usize = 150;
+const SPECIFICATION: &str = "docs/SPECIFICATION.md";
 
 /// Folders whose files are samples for users; each must parse as what its name says.
 const SAMPLE_FOLDERS: [&str; 1] = ["docs/"];
@@ -27,6 +28,9 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
         if file.path == ARCHITECTURE {
             findings.extend(too_long(file));
             findings.extend(page.code.iter().filter_map(|path| stale_path(tree, file, path)));
+        }
+        if file.path == SPECIFICATION {
+            findings.extend(page.code.iter().filter_map(|name| absent_check(tree, file, name)));
         }
     }
     findings
@@ -52,6 +56,16 @@ fn too_long(file: &File) -> Option<Finding> {
     let lines = file.text.lines().count();
     let over = || Finding::over("page-lines", &file.path, "the page's lines", lines, ARCHITECTURE_LINES);
     (lines > ARCHITECTURE_LINES).then(over)
+}
+
+/// A check is what stands in backticks and reads like a sentence: four words or more, joined by underscores. It must be a
+/// function of some test.
+fn absent_check(tree: &Tree, file: &File, name: &str) -> Option<Finding> {
+    let sentence = name.split('_').count() >= 4 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let head = format!("fn {name}(");
+    let there = || tree.with_extension("rs").any(|source| source.text.contains(&head));
+    let absent = sentence && !there();
+    absent.then(|| Finding::new("checks", &file.path, format!("no test is called {name}")))
 }
 
 /// A path is what stands in backticks and looks like one: it ends with `/`, ends like a file of this project, or begins
@@ -188,6 +202,13 @@ mod tests {
                 "docs/ARCHITECTURE.md: runner/gone.rs does not exist [paths]"
             ]
         );
+    }
+
+    #[test]
+    fn a_check_that_the_specification_names_must_be_a_test() {
+        let page = "`a_promise_that_is_kept`, `a_promise_of_thin_air`, `lease_ttl`";
+        let found = findings(&[(SPECIFICATION, page), ("a/tests/a.rs", "async fn a_promise_that_is_kept() {}")]);
+        assert_eq!(found, ["docs/SPECIFICATION.md: no test is called a_promise_of_thin_air [checks]"]);
     }
 
     #[test]

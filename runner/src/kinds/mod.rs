@@ -1,8 +1,12 @@
 //! The kinds of jobs. A kind is one file with one type that implements [`Kind`], and one line in [`all`].
 
+pub mod exec;
+pub mod terraform;
+
 use crate::config::Config;
 use crate::run::Run;
 use crate::stop::Stop;
+use crate::toolbox::Toolbox;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use std::sync::Arc;
@@ -21,24 +25,32 @@ pub trait Kind: Send + Sync {
     ///
     /// # Errors
     /// One sentence for the runner's own log.
-    fn available(&self, config: &Config) -> Result<(), String>;
+    fn available(&self) -> Result<(), String>;
 
     /// Does the job: prepares its files, starts (if it changes the world), runs commands, keeps artifacts. Returns the
     /// result: figures, outputs, names of artifacts.
     fn run<'a>(&'a self, run: &'a mut Run) -> BoxFuture<'a, Result<Value, Stop>>;
 }
 
-/// All kinds that this runner knows.
-pub fn all() -> Vec<Arc<dyn Kind>> {
-    vec![]
+/// All kinds that this runner knows, with the tools of this machine.
+pub fn all(toolbox: &Arc<Toolbox>) -> Vec<Arc<dyn Kind>> {
+    vec![
+        Arc::new(exec::Exec::new(toolbox)),
+        Arc::new(terraform::Plan::new(toolbox)),
+        Arc::new(terraform::Apply::new(toolbox)),
+        Arc::new(terraform::Apply::destroying(toolbox)),
+    ]
 }
 
 /// The kinds that the settings ask for and this machine can do. What it cannot do is said once.
 pub async fn available(config: &Config) -> Vec<Arc<dyn Kind>> {
+    let own =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let toolbox = Arc::new(Toolbox::find(config, &own.collect()).await);
     let wanted = |name: &str| config.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| kind == name));
     let mut kinds = Vec::new();
-    for kind in all().into_iter().filter(|kind| wanted(kind.name())) {
-        match kind.available(config) {
+    for kind in all(&toolbox).into_iter().filter(|kind| wanted(kind.name())) {
+        match kind.available() {
             Ok(()) => kinds.push(kind),
             Err(reason) => tracing::warn!(kind = kind.name(), reason, "jobs of this kind are not taken"),
         }

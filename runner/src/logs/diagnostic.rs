@@ -4,10 +4,13 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use super::lock::{LOCK_CONFLICT, LockHolder};
 use super::progress::bounded;
 
 /// Lines of source and values shown in one diagnostic; more are counted.
 const MAX_SNIPPET_LINES: usize = 50;
+/// How an error begins in the engines' text for people.
+const TEXT_ERROR: &str = "Error: ";
 
 /// Why a run failed, in short: one error of the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +23,34 @@ pub struct Problem {
     pub place: Option<String>,
     /// The first line of the explanation.
     pub detail: Option<String>,
+    /// Who holds the state lock, when that is the problem.
+    pub lock: Option<LockHolder>,
+}
+
+impl Problem {
+    /// The first error in what an engine prints for people, without colours, on its standard error.
+    pub fn in_text(text: &str) -> Option<Self> {
+        let mut lines = text.lines().skip_while(|line| !line.starts_with(TEXT_ERROR));
+        let summary = bounded(lines.next()?.strip_prefix(TEXT_ERROR)?.trim());
+        let mut problem = Self { summary, address: None, place: None, detail: None, lock: None };
+        for line in lines.by_ref().take_while(|line| !line.starts_with(TEXT_ERROR)) {
+            // What is indented tells where: `  with a.b,`, `  on main.tf line 3, in ...:`, then the source.
+            if let Some(place) = line.strip_prefix("  on ") {
+                problem.place = place.split([',', ':']).next().map(bounded);
+            } else if let Some(address) = line.strip_prefix("  with ") {
+                problem.address = address.split(',').next().map(bounded);
+            } else if !line.trim().is_empty() && !line.starts_with(' ') {
+                problem.detail = Some(bounded(line));
+                break;
+            }
+        }
+        problem.lock = problem.holder(text);
+        Some(problem)
+    }
+
+    fn holder(&self, explanation: &str) -> Option<LockHolder> {
+        self.summary.contains(LOCK_CONFLICT).then(|| LockHolder::find(explanation)).flatten()
+    }
 }
 
 impl fmt::Display for Problem {
@@ -30,9 +61,10 @@ impl fmt::Display for Problem {
             (Some(place), None) | (None, Some(place)) => write!(f, " ({place})")?,
             (None, None) => {}
         }
-        match &self.detail {
-            Some(detail) => write!(f, ": {detail}"),
-            None => Ok(()),
+        match (&self.lock, &self.detail) {
+            (Some(holder), _) => write!(f, ": held by {holder}"),
+            (None, Some(detail)) => write!(f, ": {detail}"),
+            (None, None) => Ok(()),
         }
     }
 }
@@ -106,12 +138,18 @@ struct Parameter {
 impl Diagnostic {
     /// The error in short; `None` for a warning.
     pub(super) fn problem(&self) -> Option<Problem> {
-        (self.severity == "error").then(|| Problem {
+        if self.severity != "error" {
+            return None;
+        }
+        let mut problem = Problem {
             summary: bounded(self.summary.lines().next().unwrap_or("unknown error")),
             address: self.address.as_deref().map(bounded),
             place: self.range.as_ref().map(|range| format!("{} line {}", bounded(&range.filename), range.start.line)),
             detail: self.detail.lines().find(|line| !line.trim().is_empty()).map(bounded),
-        })
+            lock: None,
+        };
+        problem.lock = problem.holder(&self.detail);
+        Some(problem)
     }
 
     /// The block that the engine itself would print, without its colours and line wrapping.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::diagnostic::{Diagnostic, Problem};
 use super::outputs::{self, Output};
@@ -29,6 +30,7 @@ pub struct Rendered {
 pub struct Events {
     progress: Progress,
     problems: Vec<Problem>,
+    outputs: Option<Map<String, Value>>,
 }
 
 #[derive(Deserialize)]
@@ -142,6 +144,11 @@ impl Events {
         &self.problems
     }
 
+    /// The output values that an apply has told last, sensitive ones masked.
+    pub fn outputs(&self) -> Option<&Map<String, Value>> {
+        self.outputs.as_ref()
+    }
+
     fn render(&mut self, event: &Envelope<'_>, line: &str) -> Rendered {
         let known = match event.kind.as_ref() {
             "planned_change" | "resource_drift" => change(event, line),
@@ -150,11 +157,16 @@ impl Events {
             "refresh_complete" => Some(text_only(String::new())),
             "provision_progress" => provision(line),
             "change_summary" => summary(event, line),
-            "outputs" => body::<OutputsBody>(line).map(|body| text_only(outputs::render(&body.outputs))),
+            "outputs" => body::<OutputsBody>(line).map(|body| self.outputs_of(&body.outputs)),
             "diagnostic" => body::<DiagnosticBody>(line).map(|body| self.diagnostic(&body.diagnostic)),
             _ => None,
         };
         known.unwrap_or_else(|| text_only(format!("{}\n", event.message)))
+    }
+
+    fn outputs_of(&mut self, told: &BTreeMap<String, Output>) -> Rendered {
+        self.outputs = outputs::values(told).or(self.outputs.take());
+        text_only(outputs::render(told))
     }
 
     fn diagnostic(&mut self, diagnostic: &Diagnostic) -> Rendered {

@@ -14,6 +14,7 @@ mod chunk;
 mod diagnostic;
 mod events;
 mod frame;
+mod lock;
 mod outputs;
 mod progress;
 mod sanitise;
@@ -26,6 +27,8 @@ pub use chunk::{Chunk, ChunkKind, Chunker, Counters, Gap, GapKind, MAX_CHUNK_BYT
 pub use diagnostic::Problem;
 pub use events::{Events, MAX_EVENT_BYTES, MAX_PROBLEMS, Rendered};
 pub use frame::{Framer, MAX_RECORD_BYTES, Record};
+pub use lock::{LOCK_CONFLICT, LockHolder};
+pub use outputs::MASKED;
 pub use progress::{
     Action, MAX_ADDRESS_BYTES, MAX_RESOURCES, Progress, ProgressUpdate, ResourceProgress, State, Totals,
 };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 /// A longer value is shown on one line, in bytes of its JSON.
 const MAX_SPREAD_BYTES: usize = 16 * 1024;
@@ -12,6 +13,9 @@ const MAX_SPREAD_BLOCK_BYTES: usize = 128 * 1024;
 /// Values nested deeper go on in one line.
 const MAX_SPREAD_DEPTH: usize = 16;
 const NO_VALUE: &str = "null";
+/// Stands for the value of a sensitive output.
+pub const MASKED: &str = "(sensitive)";
+const NUL: &str = "\u{2400}";
 
 /// One output in an `outputs` event.
 #[derive(Debug, Deserialize)]
@@ -29,6 +33,31 @@ pub(super) struct Output {
 
 fn yes() -> bool {
     true
+}
+
+/// The values after an apply, sensitive ones masked, as JSON; `None` for the announcement of a plan.
+pub(super) fn values(outputs: &BTreeMap<String, Output>) -> Option<Map<String, Value>> {
+    if outputs.values().any(|output| output.action.is_some()) {
+        return None;
+    }
+    let value = |output: &Output| match (output.sensitive, &output.value) {
+        (true, _) => Value::from(MASKED),
+        (false, Some(value)) => serde_json::from_str(value.get()).map_or(Value::Null, without_nul),
+        (false, None) => Value::Null,
+    };
+    Some(outputs.iter().map(|(name, output)| (name.replace('\0', NUL), value(output))).collect())
+}
+
+/// Postgres refuses U+0000 in JSON; it is shown as in a log.
+fn without_nul(value: Value) -> Value {
+    match value {
+        Value::String(text) if text.contains('\0') => Value::String(text.replace('\0', NUL)),
+        Value::Array(items) => items.into_iter().map(without_nul).collect(),
+        Value::Object(members) => {
+            members.into_iter().map(|(name, value)| (name.replace('\0', NUL), without_nul(value))).collect()
+        }
+        other => other,
+    }
 }
 
 /// The block of text for the outputs of a plan or an apply; empty when there is nothing to tell.

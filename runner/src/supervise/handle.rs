@@ -92,18 +92,13 @@ pub struct Control {
     last: Option<Final>,
 }
 
-/// Starts a supervisor from this process's own binary, and under it the step's command.
+/// This process's own binary, also after the file it was started from has been replaced.
+pub const OWN_BINARY: &str = "/proc/self/exe";
+
+/// Starts a supervisor from `binary`, a `tendril-runner`: [`OWN_BINARY`] except in tests; and under it the step's command.
 ///
 /// # Errors
 /// See [`SuperviseError`]; a command that could not be started is no error but a record that says so.
-pub async fn spawn(step: Step) -> Result<Running, SuperviseError> {
-    spawn_by(Path::new("/proc/self/exe"), step).await
-}
-
-/// Like [`spawn`], by a `tendril-runner` binary that is not this process's own, as in tests.
-///
-/// # Errors
-/// Like [`spawn`].
 pub async fn spawn_by(binary: &Path, step: Step) -> Result<Running, SuperviseError> {
     let start = line(&Request::Start(Box::new(step.clone())))
         .map_err(|e| SuperviseError::Unsendable { name: step.name.clone(), detail: e.to_string() })?;

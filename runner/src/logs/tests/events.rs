@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::super::{
-    Action, Events, MAX_ADDRESS_BYTES, MAX_EVENT_BYTES, MAX_PROBLEMS, MAX_RESOURCES, Progress, State, Totals,
+    Action, Events, MAX_ADDRESS_BYTES, MAX_EVENT_BYTES, MAX_PROBLEMS, MAX_RESOURCES, Problem, Progress, State, Totals,
     stored_event_text,
 };
 
@@ -330,4 +330,43 @@ proptest! {
         }
         prop_assert!(serde_json::to_string(events.progress()).is_ok());
     }
+}
+
+#[test]
+fn a_state_lock_is_told_with_its_holder_in_events_and_in_text() {
+    let events = events_of(&sample("terraform-locked.jsonl"));
+    let text = sample("terraform-locked.txt");
+    for problem in [events.problems()[0].clone(), Problem::in_text(&text).expect("an error")] {
+        let holder = problem.lock.as_ref().expect("a holder");
+        assert_eq!((holder.who.as_str(), &holder.id[..8]), ("runner@pod", "88c04eff"));
+        let said = problem.to_string();
+        let expected = "Error acquiring the state lock: held by runner@pod since 2026-11-21 06:34:36";
+        assert!(said.starts_with(expected) && said.contains("OperationTypeApply"), "{said}");
+    }
+}
+
+#[test]
+fn the_first_error_of_a_text_is_found_with_its_place() {
+    let text = "\nError: Invalid reference\n\n  with terraform_data.x,\n  on main.tf line 3, in resource \"terraform_data\" \"x\":\n   3:   \
+                input = nope\n\nA reference must name an attribute.\nMore.\n\nError: Another\n\nLater.\n";
+    let problem = Problem::in_text(text).expect("an error");
+    let expected = "Invalid reference (terraform_data.x, main.tf line 3): A reference must name an attribute.";
+    assert_eq!(problem.to_string(), expected);
+    assert_eq!(Problem::in_text("Warning: Error in the middle\n"), None);
+    assert_eq!(Problem::in_text("Error: Only this").map(|problem| problem.to_string()), Some("Only this".to_owned()));
+}
+
+#[test]
+fn outputs_of_an_apply_are_kept_with_sensitive_values_masked() {
+    let outputs = events_of(&sample("terraform-apply.jsonl")).outputs().cloned().expect("outputs");
+    assert_eq!((&outputs["greeting"], &outputs["password"]), (&json!("hello"), &json!("(sensitive)")));
+    assert_eq!(outputs["shape"]["keys"], json!(["a-hello", "b-hello"]));
+    // A plan only announces them.
+    assert_eq!(events_of(&sample("terraform-plan.jsonl")).outputs(), None);
+    let mut events = Events::default();
+    let line = json!({"@message": "m", "@module": "tofu.ui", "type": "outputs", "outputs": {
+        "unsaid": {"value": "secret"}, "nul\u{0}": {"sensitive": false, "value": ["a\u{0}b", {"k\u{0}": 1}]}}});
+    events.push(&line.to_string());
+    let expected = json!({"unsaid": "(sensitive)", "nul␀": ["a␀b", {"k␀": 1}]});
+    assert_eq!(json!(events.outputs()), expected, "what does not say so is sensitive, and Postgres takes no U+0000");
 }

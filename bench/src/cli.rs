@@ -1,0 +1,113 @@
+//! The command line: a subcommand per row, all rows without one.
+
+use crate::clock::Moment;
+use crate::machine::Machine;
+use crate::report::Report;
+use crate::{start_latency, terraform_runs};
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand};
+use start_latency::StartLatency;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use terraform_runs::TerraformRuns;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The role that makes databases on the server that is measured.
+const SERVER: &str = "TENDRIL_TEST_DATABASE_URL";
+
+/// Measures Tendril beside the bare thing, on one machine and one Postgres.
+#[derive(Parser)]
+#[command(name = "tendril-bench", version, max_term_width = 110)]
+struct Cli {
+    /// Print JSON instead of tables
+    #[arg(long, global = true)]
+    json: bool,
+    /// Measure a debug build all the same: to try the program, not to learn figures
+    #[arg(long, global = true)]
+    allow_debug: bool,
+    /// Exit with 1 when a goal is missed
+    #[arg(long, global = true)]
+    require_goals: bool,
+    #[command(subcommand)]
+    row: Option<RowCommand>,
+}
+
+#[derive(Subcommand)]
+enum RowCommand {
+    /// Submit to claimed and to process started on an idle fleet, beside a bare LISTEN/NOTIFY round trip
+    StartLatency(StartLatency),
+    /// One-resource Terraform runs (init, plan, apply) through submit, beside a bare shell loop of the same commands
+    TerraformRuns(TerraformRuns),
+    /// What start-latency has runners run
+    #[command(hide = true)]
+    Stamp { pipe: PathBuf },
+}
+
+/// Parses the command line and does it. `begun` is when this process began.
+pub fn main(begun: Moment) -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.row {
+        Some(RowCommand::Stamp { pipe }) => start_latency::stamp(begun, pipe).map(|()| ExitCode::SUCCESS),
+        row => measure(&cli, row.as_ref()),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("tendril-bench: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn measure(cli: &Cli, row: Option<&RowCommand>) -> anyhow::Result<ExitCode> {
+    if cfg!(debug_assertions) && !cli.allow_debug {
+        bail!("this is a debug build, whose figures mean nothing: ./dev bench makes a release build; or --allow-debug");
+    }
+    let server = std::env::var(SERVER).with_context(|| format!("{SERVER} is not set: ./dev bench starts a server"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let report = runtime.block_on(async {
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::select! {
+            report = tables(row, &server) => report,
+            _ = term.recv() => bail!("ended by SIGTERM"),
+            _ = int.recv() => bail!("interrupted"),
+        }
+    })?;
+    match cli.json {
+        true => println!("{}", serde_json::to_string_pretty(&report)?),
+        false => print!("{}", report.markdown()),
+    }
+    Ok(if cli.require_goals && !report.meets_goals() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn tables(row: Option<&RowCommand>, server: &str) -> anyhow::Result<Report> {
+    let machine = Machine::look(server).await?;
+    let mut tables = Vec::new();
+    if let Some(RowCommand::StartLatency(options)) = row {
+        tables = start_latency::measure(options).await?;
+    } else if let Some(RowCommand::TerraformRuns(options)) = row {
+        tables = terraform_runs::measure(options).await?;
+    } else {
+        tables.extend(start_latency::measure(&StartLatency::default()).await?);
+        tables.extend(terraform_runs::measure(&TerraformRuns::default()).await?);
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let command = format!("./dev bench {}", arguments.join(" ")).trim_end().to_owned();
+    Ok(Report { command, measured_at: Moment::now().date(), machine, tables })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_free_of_contradictions() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in ["start-latency --submits 0", "start-latency --fleets 0", "terraform-runs --at-once 0", "latency"] {
+            let arguments = ["tendril-bench"].into_iter().chain(line.split(' '));
+            assert!(Cli::try_parse_from(arguments).is_err(), "{line}");
+        }
+    }
+}

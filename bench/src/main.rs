@@ -1,0 +1,20 @@
+#![doc = include_str!("../README.md")]
+
+mod cli;
+mod clock;
+mod comparison;
+mod machine;
+mod program;
+mod report;
+mod rounds;
+mod stage;
+mod start_latency;
+mod statistics;
+mod terraform_runs;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // First of all: as the process of a job this program says when it began.
+    cli::main(clock::Moment::now())
+}

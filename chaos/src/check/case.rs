@@ -1,0 +1,186 @@
+//! A history, arranged by job.
+
+use std::collections::BTreeMap;
+
+use tendril_broker::testing::history::{AttemptRow, DeploymentRow, JobRow, LogChunk, Transition};
+use uuid::Uuid;
+
+use crate::facts::{Fact, How, What};
+use crate::history::{Act, History, RunnerEnd};
+use crate::workload::{Deployment, Job};
+
+/// States that nothing follows.
+pub const TERMINAL: [&str; 4] = ["SUCCESS", "FAILED", "CANCELLED", "SKIPPED"];
+
+/// A history, arranged.
+pub struct Case<'a> {
+    /// All of it.
+    pub history: &'a History,
+    /// Jobs that are in the workload and in the database.
+    pub jobs: Vec<JobCase<'a>>,
+}
+
+/// A job with all that is known of it.
+pub struct JobCase<'a> {
+    /// `<deployment>/<name>`.
+    pub label: String,
+    /// What was asked for.
+    pub spec: &'a Job,
+    /// What the database says.
+    pub row: &'a JobRow,
+    /// Its deployment, as the database says.
+    pub deployment: &'a DeploymentRow,
+    /// Its attempts, by fence.
+    pub attempts: Vec<AttemptCase<'a>>,
+    /// What its children said.
+    pub facts: Vec<&'a Fact>,
+    /// What the witness saw.
+    pub transitions: Vec<&'a Transition>,
+}
+
+/// An attempt with all that is known of it.
+pub struct AttemptCase<'a> {
+    /// What the database says.
+    pub row: &'a AttemptRow,
+    /// The runner process that claimed it.
+    pub runner: &'a str,
+    /// Its child's start.
+    pub start: Option<&'a Fact>,
+    /// Its child's end, which a child that is killed does not tell.
+    pub end: Option<&'a Fact>,
+    /// Its log, by number.
+    pub logs: Vec<&'a LogChunk>,
+}
+
+impl<'a> Case<'a> {
+    /// Arranges a history.
+    pub fn of(history: &'a History) -> Self {
+        let deployments: BTreeMap<Uuid, &DeploymentRow> =
+            history.dump.deployments.iter().map(|row| (row.id, row)).collect();
+        let mut logs: BTreeMap<Uuid, Vec<&LogChunk>> = BTreeMap::new();
+        for chunk in &history.dump.logs {
+            logs.entry(chunk.attempt_id).or_default().push(chunk);
+        }
+        let find = |deployment: &Deployment, name: &str| {
+            history.dump.jobs.iter().find(|row| row.deployment_id == deployment.id && row.name == name)
+        };
+        let mut jobs = Vec::new();
+        for deployment in &history.workload.deployments {
+            for spec in &deployment.jobs {
+                let (Some(row), Some(of)) = (find(deployment, &spec.name), deployments.get(&deployment.id)) else {
+                    continue;
+                };
+                let label = deployment.label(&spec.name);
+                let facts: Vec<&Fact> = history.facts.iter().filter(|fact| fact.job == label).collect();
+                let transitions = history.dump.transitions.iter().filter(|seen| seen.job_id == row.id).collect();
+                let attempts = history.dump.attempts.iter().filter(|attempt| attempt.job_id == row.id);
+                let attempts = attempts.map(|row| attempt(history, row, &facts, &logs)).collect();
+                jobs.push(JobCase { label, spec, row, deployment: of, attempts, facts, transitions });
+            }
+        }
+        Self { history, jobs }
+    }
+
+    /// The job of that name beside this one.
+    pub fn beside(&self, job: &JobCase<'_>, name: &str) -> Option<&JobCase<'a>> {
+        self.jobs.iter().find(|other| other.row.deployment_id == job.row.deployment_id && other.row.name == name)
+    }
+
+    /// When a runner process was killed or ended by itself, by the wall clock.
+    pub fn death_of(&self, runner: &str) -> Option<i64> {
+        let life = self.history.runners.iter().find(|life| life.name == runner)?;
+        (life.end != RunnerEnd::Drained).then_some(life.at.wall_us)
+    }
+
+    /// What hit this runner, or everybody, and was not over `slack_us` before the span.
+    pub fn acts_within(&self, runner: &str, (from_us, to_us): (i64, i64), slack_us: i64) -> Vec<&'a Act> {
+        let hits = |act: &&Act| act.hit == runner || concerns_all(act);
+        let dead = |act: &Act| act.hit == runner && self.death_of(runner).is_some();
+        let within = |act: &&Act| act.began.wall_us <= to_us && (dead(act) || act.ended.wall_us + slack_us >= from_us);
+        self.history.acts.iter().filter(hits).filter(within).collect()
+    }
+}
+
+/// The server, its sessions and the duties concern every runner.
+fn concerns_all(act: &Act) -> bool {
+    ["postgres", "serve", "tendril-"].iter().any(|begin| act.hit.starts_with(begin))
+}
+
+fn attempt<'a>(
+    history: &'a History,
+    row: &'a AttemptRow,
+    facts: &[&'a Fact],
+    logs: &BTreeMap<Uuid, Vec<&'a LogChunk>>,
+) -> AttemptCase<'a> {
+    let runner = history.dump.runners.iter().find(|runner| runner.id == row.runner_id);
+    let own = || facts.iter().copied().filter(|fact| fact.attempt == Some(row.id));
+    AttemptCase {
+        row,
+        runner: runner.map_or("", |runner| runner.name.as_str()),
+        start: own().find(|fact| fact.what == What::Start),
+        end: own().find(|fact| matches!(fact.what, What::End(..))),
+        logs: logs.get(&row.id).cloned().unwrap_or_default(),
+    }
+}
+
+impl JobCase<'_> {
+    /// Whether the database calls it ended.
+    pub fn is_terminal(&self) -> bool {
+        TERMINAL.contains(&self.row.state.as_str())
+    }
+
+    /// The row in words.
+    pub fn evidence(&self) -> Vec<String> {
+        let row = self.row;
+        let mut lines = vec![format!(
+            "job {} is {} ({}), {} of {} attempts",
+            row.id,
+            row.state,
+            row.reason.as_deref().unwrap_or("no reason"),
+            row.attempts,
+            row.max_attempts
+        )];
+        lines.extend(self.attempts.iter().map(AttemptCase::evidence));
+        lines.extend(self.facts.iter().map(|fact| format!("fact: {fact}")));
+        lines
+    }
+}
+
+impl AttemptCase<'_> {
+    /// How the child said that it left.
+    pub fn how(&self) -> Option<How> {
+        match self.end?.what {
+            What::End(how, _) => Some(how),
+            What::Start | What::Clash(_) => None,
+        }
+    }
+
+    /// Lines that the child said it had printed.
+    pub fn printed(&self) -> Option<u32> {
+        match self.end?.what {
+            What::End(_, lines) => Some(lines),
+            What::Start | What::Clash(_) => None,
+        }
+    }
+
+    /// The row in words.
+    pub fn evidence(&self) -> String {
+        let row = self.row;
+        let report = row.report.as_ref().and_then(|report| report.get("error")).and_then(|error| error.as_str());
+        format!(
+            "attempt {} {} fence {} by {}: claimed {}, started {:?}, ended {:?}, superseded {:?}, outcome {} ({}), log_end {:?} {}",
+            row.ordinal,
+            row.id,
+            row.fence,
+            self.runner,
+            row.claimed_us,
+            row.started_us,
+            row.ended_us,
+            row.superseded_us,
+            row.outcome.as_deref().unwrap_or("none"),
+            report.unwrap_or("no error"),
+            row.log_end,
+            row.log_state
+        )
+    }
+}

@@ -1,0 +1,74 @@
+//! I1, I9 and I10 by the children's own file: what changes the world runs once, alone, and after its start was committed.
+
+use super::case::{Case, JobCase};
+use super::{Promise, Verdict};
+use crate::facts::{Fact, What};
+
+pub fn check(case: &Case<'_>, verdict: &mut Verdict) {
+    for job in &case.jobs {
+        starts(job, verdict);
+        for fact in &job.facts {
+            if fact.attempt.is_none_or(|id| !job.attempts.iter().any(|attempt| attempt.row.id == id)) {
+                let mut evidence = job.evidence();
+                evidence.insert(0, format!("fact: {fact}"));
+                verdict.violate(
+                    Promise::I3,
+                    &job.label,
+                    "a child ran for an attempt that the database does not know",
+                    evidence,
+                );
+            }
+            if let What::Clash(lock) = &fact.what {
+                let promise = if lock.starts_with("state-key") { Promise::I10 } else { Promise::I1 };
+                let what = format!("two children that change the world ran at the same time: {lock} was held");
+                verdict.violate(promise, &job.label, what, job.evidence());
+            }
+        }
+    }
+    keys(case, verdict);
+    for survivor in &case.history.survivors {
+        verdict.violate(Promise::I9, survivor, "is alive although everything has ended", vec![]);
+    }
+}
+
+fn starts(job: &JobCase<'_>, verdict: &mut Verdict) {
+    let starts: Vec<&&Fact> = job.facts.iter().filter(|fact| fact.what == What::Start).collect();
+    if job.spec.is_mutating() && starts.len() > 1 {
+        let what = format!("changes the world and was started {} times", starts.len());
+        verdict.violate(Promise::I1, &job.label, what, job.evidence());
+    }
+    for attempt in &job.attempts {
+        let own: Vec<_> = starts.iter().filter(|fact| fact.attempt == Some(attempt.row.id)).collect();
+        if own.len() > 1 {
+            let what = format!("attempt {} started {} children", attempt.row.ordinal, own.len());
+            verdict.violate(Promise::I1, &job.label, what, job.evidence());
+        }
+        let Some(start) = attempt.start.filter(|_| job.spec.is_mutating()) else { continue };
+        if attempt.row.started_us.is_none_or(|started| started > start.at.wall_us) {
+            let what = "its child started before the start was committed";
+            verdict.violate(Promise::I1, &job.label, what, job.evidence());
+        }
+    }
+}
+
+/// Children of one state, one after the other. One that was killed told no end; the locks speak for those.
+fn keys(case: &Case<'_>, verdict: &mut Verdict) {
+    let mut runs = Vec::new();
+    for job in &case.jobs {
+        let Some(key) = job.row.state_key.as_deref() else { continue };
+        for attempt in &job.attempts {
+            if let (Some(start), Some(end)) = (attempt.start, attempt.end) {
+                runs.push((key, start.at.boot_us, end.at.boot_us, job));
+            }
+        }
+    }
+    runs.sort_by_key(|(key, start, ..)| (*key, *start));
+    for pair in runs.windows(2) {
+        let ((key, _, end, job), (next_key, start, _, next)) = (&pair[0], &pair[1]);
+        if key == next_key && start < end {
+            let mut evidence = job.evidence();
+            evidence.extend(next.evidence());
+            verdict.violate(Promise::I10, &next.label, format!("ran beside {} on {key}", job.label), evidence);
+        }
+    }
+}

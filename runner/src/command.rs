@@ -1,0 +1,141 @@
+//! One command of a job: what is run, and what came of it.
+
+use crate::stop::{Stop, describe};
+use crate::supervise::{Class, Ended, Exit, ExitRecord};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// One command of a job: a program and its arguments, never a shell string.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// Short name, for process lists, records and messages: `init`, `plan`.
+    pub name: &'static str,
+    /// Absolute path of the program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its whole environment.
+    pub env: BTreeMap<String, String>,
+    /// Its working folder.
+    pub cwd: PathBuf,
+    /// Whether it changes the world.
+    pub class: Class,
+    /// What becomes of its standard output; standard error always goes to the log.
+    pub stdout: Stdout,
+    /// What may end it early.
+    pub bounds: Bounds,
+    /// A folder that it may fill up to a bound.
+    pub room: Option<Room>,
+}
+
+/// Where a command's standard output goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stdout {
+    /// To the log, as it is.
+    Log,
+    /// To the log, as it is, and its first bytes to the job too.
+    Both(usize),
+    /// To the log, as the text of the engine's `-json` events.
+    Events,
+    /// To the job, at most this many bytes; never to the log.
+    Capture(usize),
+}
+
+/// What may end a command before its own end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bounds {
+    /// The job's timeout, and requests to stop.
+    Job,
+    /// This time and nothing else: for what is still to be done once the world has been changed.
+    Within(Duration),
+}
+
+/// A folder that a command fills from elsewhere, and how far it may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// The folder.
+    pub dir: PathBuf,
+    /// Bytes of all files in it; when there are more the command is killed.
+    pub bytes: u64,
+}
+
+impl Command {
+    /// A command that only reads and whose output goes to the log; without environment and arguments.
+    pub fn new(name: &'static str, program: &Path, cwd: PathBuf) -> Self {
+        Self {
+            name,
+            program: program.to_owned(),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            cwd,
+            class: Class::Reading,
+            stdout: Stdout::Log,
+            bounds: Bounds::Job,
+            room: None,
+        }
+    }
+
+    /// With these arguments.
+    pub fn args<A: Into<String>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// With this environment.
+    pub fn env(mut self, env: BTreeMap<String, String>) -> Self {
+        self.env = env;
+        self
+    }
+
+    /// With its standard output there.
+    pub fn stdout(mut self, stdout: Stdout) -> Self {
+        self.stdout = stdout;
+        self
+    }
+
+    /// Of this class.
+    pub fn class(mut self, class: Class) -> Self {
+        self.class = class;
+        self
+    }
+}
+
+/// A command that ran.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// What the supervisor recorded.
+    pub record: ExitRecord,
+    /// Standard output, as far as the command's [`Stdout`] gives it to the job.
+    pub stdout: Vec<u8>,
+    /// Standard output was longer than that bound.
+    pub cut: bool,
+    /// The beginning of standard error, at most [`STDERR_HEAD_BYTES`]; all of it is in the log.
+    pub stderr: Vec<u8>,
+    /// It was killed because it filled its [`Room`].
+    pub overfull: bool,
+}
+
+/// How much of a command's standard error is at hand when it has failed.
+pub const STDERR_HEAD_BYTES: usize = 16 * 1024;
+
+impl Finished {
+    /// Nothing if the command succeeded; else why the job stops. `what` names the command for people.
+    ///
+    /// # Errors
+    /// The [`Stop`] that this end means.
+    pub fn require_success(&self, what: &str, class: Class) -> Result<(), Stop> {
+        match &self.record.exit {
+            Exit::Success => Ok(()),
+            Exit::TimedOut => Err(Stop::TimedOut(format!("{what} ran for longer than its timeout"))),
+            Exit::Interrupted { reason } => Err(Stop::requested(*reason, class == Class::Mutating)),
+            Exit::NotStarted { .. } => Err(Stop::refused(format!("{what} {}", describe(&self.record.exit)))),
+            other => Err(Stop::failed(format!("{what} {}", describe(other)))),
+        }
+    }
+
+    /// Whether the main process left with code 0, whatever was asked of it meanwhile.
+    pub fn left_with_zero(&self) -> bool {
+        self.record.ended == Some(Ended::Code { code: 0 })
+    }
+}

@@ -1,0 +1,101 @@
+//! `exec`: one program with its arguments, in the files of the template or in an empty folder.
+
+use crate::command::Command;
+use crate::kinds::Kind;
+use crate::prepare::environment;
+use crate::prepare::snapshot::Snapshot;
+use crate::prepare::source::{self, Files};
+use crate::run::Run;
+use crate::stop::Stop;
+use crate::supervise::Class;
+use crate::toolbox::{Toolbox, lookup};
+use futures_util::future::BoxFuture;
+use nix::unistd::{AccessFlags, access};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tendril_templates::{Tree, TreePath};
+
+/// The kind.
+pub struct Exec {
+    toolbox: Arc<Toolbox>,
+}
+
+#[derive(Deserialize)]
+struct Spec {
+    argv: Vec<String>,
+}
+
+impl Exec {
+    /// With the environment of this machine.
+    pub fn new(toolbox: &Arc<Toolbox>) -> Self {
+        Self { toolbox: toolbox.clone() }
+    }
+
+    async fn exec(&self, run: &mut Run) -> Result<Value, Stop> {
+        let Spec { argv } =
+            Spec::deserialize(&run.job.spec).map_err(|e| Stop::refused(format!("argv: cannot be read: {e}")))?;
+        let [name, args @ ..] = argv.as_slice() else { return Err(Stop::refused("argv: has no program")) };
+        let snapshot = Snapshot::read(&run.job.snapshot)?;
+        let files = source::files(run, &self.toolbox, &snapshot).await?;
+        let (tree, origin) = match files {
+            Some(Files { tree, origin, .. }) => (tree, json!(origin)),
+            None => (Tree::new(), Value::Null),
+        };
+        let cwd = run.work.tree();
+        source::write(tree, &cwd).await?;
+        let search_path = self.toolbox.env.get("PATH").map_or("", String::as_str);
+        let program = resolve(name, &cwd, search_path)?;
+        let class = if run.job.mutating { Class::Mutating } else { Class::Reading };
+        if run.job.mutating {
+            run.start().await?;
+        }
+        let env = environment::of_attempt(&self.toolbox.env, &run.work);
+        let command = Command::new("exec", &program, cwd).args(args).env(env).class(class);
+        run.command(command).await?.require_success(name, class)?;
+        Ok(json!({ "source": origin }))
+    }
+}
+
+impl Kind for Exec {
+    fn name(&self) -> &'static str {
+        "exec"
+    }
+
+    fn available(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn run<'a>(&'a self, run: &'a mut Run) -> BoxFuture<'a, Result<Value, Stop>> {
+        Box::pin(self.exec(run))
+    }
+}
+
+/// The program that `argv[0]` names: an absolute path, a path within the tree, or a name on the PATH of jobs.
+fn resolve(name: &str, tree: &Path, search_path: &str) -> Result<PathBuf, Stop> {
+    if !name.contains('/') {
+        return lookup(name, search_path).ok_or_else(|| {
+            Stop::refused(format!("program {name} is not on this runner's PATH for jobs, {search_path}"))
+        });
+    }
+    let path = match name.starts_with('/') {
+        true => PathBuf::from(name),
+        false => {
+            let inside = TreePath::new(name.strip_prefix("./").unwrap_or(name));
+            tree.join(inside.map_err(|e| Stop::refused(format!("argv[0]: {e}")))?.as_str())
+        }
+    };
+    if !path.is_file() {
+        return Err(Stop::refused(format!(
+            "program {name} does not exist; give a path in the template, or an absolute one"
+        )));
+    }
+    match access(&path, AccessFlags::X_OK) {
+        Ok(()) => Ok(path),
+        // Inline files cannot be executable, so this names the way out.
+        Err(_) => Err(Stop::refused(format!(
+            "program {name} may not be executed; run it by its interpreter, as [\"sh\", \"{name}\"]"
+        ))),
+    }
+}

@@ -1,0 +1,207 @@
+//! `terraform.plan`: what an apply would do, kept so that exactly this is applied.
+
+use crate::command::{Finished, Stdout};
+use crate::kinds::Kind;
+use crate::kinds::terraform::bundle::{self, Bundle, Manifest};
+use crate::kinds::terraform::failure;
+use crate::kinds::terraform::site::Site;
+use crate::kinds::terraform::summary::{self, Drift, Summary};
+use crate::kinds::terraform::{PLAN_ARTIFACT, PLAN_JSON_ARTIFACT, available, labels};
+use crate::prepare::backend::{self, BACKEND_FILE};
+use crate::prepare::snapshot::Snapshot;
+use crate::prepare::source::{self, Files, Origin, off_loop};
+use crate::run::Run;
+use crate::stop::Stop;
+use crate::toolbox::Toolbox;
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tendril_templates::{File, Tree};
+
+const NAME: &str = "terraform.plan";
+/// The plan's text beyond this is only in the log, in bytes.
+const MAX_TEXT_BYTES: usize = 8 * 1024 * 1024;
+/// Largest plan in JSON, in bytes.
+const MAX_JSON_BYTES: usize = 64 * 1024 * 1024;
+/// The inputs as Terraform variables. Beside the tree and named on the command line, so that no file of the tree, however
+/// it is called, overrules what was submitted.
+const VARIABLES_FILE: &str = "inputs.tfvars.json";
+
+/// The kind.
+pub struct Plan {
+    toolbox: Arc<Toolbox>,
+}
+
+#[derive(Deserialize)]
+struct Spec {
+    #[serde(default)]
+    destroy: bool,
+    /// Whether somebody wants the plan in JSON: it takes another run of the engine.
+    #[serde(default = "yes")]
+    plan_json: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What was planned, in figures; what is not known is none.
+struct Figures {
+    summary: Option<Summary>,
+    drift: Option<Drift>,
+    kept_json: bool,
+}
+
+impl Plan {
+    /// With the tools of this machine.
+    pub fn new(toolbox: &Arc<Toolbox>) -> Self {
+        Self { toolbox: toolbox.clone() }
+    }
+
+    async fn plan(&self, run: &mut Run) -> Result<Value, Stop> {
+        let spec = Spec::deserialize(&run.job.spec).map_err(|e| Stop::refused(format!("spec: cannot be read: {e}")))?;
+        let snapshot = Snapshot::read(&run.job.snapshot)?;
+        let Some(files) = source::files(run, &self.toolbox, &snapshot).await? else {
+            return Err(Stop::refused("template: is missing"));
+        };
+        let Files { tree, origin, accepted } = files;
+        let engine = self.toolbox.engines.pick(&snapshot.engine, accepted.as_ref()).map_err(Stop::refused)?.clone();
+        run.say(format!("{} {}", engine.engine, engine.version));
+        let rendered = tree.digest();
+        let mut site = Site::set_up(run, &self.toolbox, &snapshot, engine, tree.clone()).await?;
+        site.init(run).await?;
+
+        let plan_file = run.work.file("plan");
+        let mut args = vec!["-no-color".to_owned(), "-input=false".to_owned(), site.lock_timeout()];
+        args.push(format!("-out={}", plan_file.display()));
+        args.extend(spec.destroy.then(|| "-destroy".to_owned()));
+        args.extend(variables(run, &snapshot, &origin)?.map(|path| format!("-var-file={}", path.display())));
+        let planned = run.command(site.command("plan").args(args).stdout(Stdout::Both(MAX_TEXT_BYTES))).await?;
+        failure::of_text(&planned, &format!("{} plan", site.engine.engine))?;
+
+        let figures = figures(run, &site, &planned, spec.plan_json).await?;
+        let tree = after_plan(run, &site, tree).await?;
+        let manifest = Manifest {
+            format: Manifest::FORMAT,
+            engine: site.engine.engine.to_string(),
+            engine_version: site.engine.version.clone(),
+            deployment_id: run.job.deployment_id,
+            destroy: spec.destroy,
+            state: snapshot.state_identity(),
+            tree_digest: tree.digest().to_string(),
+            needs_init: site.has_installed(),
+        };
+        let packed = off_loop(move || pack(manifest, plan_file, tree)).await?;
+        run.keep(PLAN_ARTIFACT, bundle::MEDIA_TYPE, &packed).await?;
+        let kept: &[&str] = if figures.kept_json { &[PLAN_ARTIFACT, PLAN_JSON_ARTIFACT] } else { &[PLAN_ARTIFACT] };
+        Ok(json!({
+            "engine": site.engine.engine.name(),
+            "engine_version": site.engine.version,
+            "destroy": spec.destroy,
+            "summary": figures.summary,
+            "drift": figures.drift,
+            "source": origin,
+            "tree_digest": rendered,
+            "artifacts": kept,
+        }))
+    }
+}
+
+impl Kind for Plan {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn labels(&self) -> Vec<String> {
+        labels(NAME, &self.toolbox)
+    }
+
+    fn available(&self) -> Result<(), String> {
+        available(&self.toolbox)
+    }
+
+    fn run<'a>(&'a self, run: &'a mut Run) -> BoxFuture<'a, Result<Value, Stop>> {
+        Box::pin(self.plan(run))
+    }
+}
+
+/// Writes the inputs for `-var-file`, unless the template has taken them already.
+fn variables(run: &Run, snapshot: &Snapshot, origin: &Origin) -> Result<Option<PathBuf>, Stop> {
+    if origin.is_rendered() || snapshot.inputs.is_empty() {
+        return Ok(None);
+    }
+    let path = run.work.file(VARIABLES_FILE);
+    let text = Value::Object(snapshot.inputs.clone()).to_string();
+    backend::write_new(&path, text.as_bytes())
+        .map_err(|e| Stop::failed(format!("cannot write {}: {e}; see state_dir", path.display())))?;
+    Ok(Some(path))
+}
+
+async fn figures(run: &mut Run, site: &Site, planned: &Finished, wants_json: bool) -> Result<Figures, Stop> {
+    let text = (!planned.cut).then(|| String::from_utf8_lossy(&planned.stdout));
+    let mut figures = Figures { summary: text.and_then(|text| Summary::in_text(&text)), drift: None, kept_json: false };
+    if !wants_json {
+        return Ok(figures);
+    }
+    let plan_file = run.work.file("plan").display().to_string();
+    let show = site.command("show").args(["-no-color", "-json", &plan_file]);
+    let shown = run.command(show.stdout(Stdout::Capture(MAX_JSON_BYTES))).await?;
+    failure::of_text(&shown, &format!("{} show", site.engine.engine))?;
+    if shown.cut {
+        run.say(format!("the plan in JSON has more than {MAX_JSON_BYTES} bytes and is not kept"));
+        return Ok(figures);
+    }
+    if let Some((summary, drift)) = summary::of_json(&shown.stdout) {
+        figures.summary = Some(summary);
+        figures.drift = drift;
+    }
+    run.keep(PLAN_JSON_ARTIFACT, "application/json", &shown.stdout).await?;
+    figures.kept_json = true;
+    Ok(figures)
+}
+
+/// The tree as the plan has left it: with the lock file, and what data sources have written for the apply to read.
+async fn after_plan(run: &Run, site: &Site, before: Tree) -> Result<Tree, Stop> {
+    let dir = site.tree().to_owned();
+    let (after, trouble) = off_loop(move || match Tree::read_dir(&dir) {
+        Ok(after) => Ok((without_backend(&after)?, None)),
+        Err(error) => Ok((with_lock_file(before, &dir)?, Some(error.to_string()))),
+    })
+    .await?;
+    if let Some(trouble) = trouble {
+        run.say(format!("files that were written during the plan are not there for the apply: {trouble}"));
+    }
+    Ok(after)
+}
+
+fn without_backend(tree: &Tree) -> Result<Tree, Stop> {
+    let mut rest = Tree::new();
+    for (path, file) in tree.iter().filter(|(path, _)| path.as_str() != BACKEND_FILE) {
+        rest.insert(path.clone(), file.clone()).map_err(|e| Stop::refused(e.to_string()))?;
+    }
+    Ok(rest)
+}
+
+fn with_lock_file(tree: Tree, dir: &std::path::Path) -> Result<Tree, Stop> {
+    const LOCK_FILE: &str = ".terraform.lock.hcl";
+    let Ok(bytes) = std::fs::read(dir.join(LOCK_FILE)) else { return Ok(tree) };
+    let mut whole = Tree::new();
+    let refuse = |e: &dyn std::fmt::Display| Stop::refused(e.to_string());
+    for (path, file) in tree.iter().filter(|(path, _)| path.as_str() != LOCK_FILE) {
+        whole.insert(path.clone(), file.clone()).map_err(|e| refuse(&e))?;
+    }
+    let path = tendril_templates::TreePath::new(LOCK_FILE).map_err(|e| refuse(&e))?;
+    whole.insert(path, File { bytes, executable: false }).map_err(|e| refuse(&e))?;
+    Ok(whole)
+}
+
+fn pack(manifest: Manifest, plan_file: PathBuf, tree: Tree) -> Result<Vec<u8>, Stop> {
+    let size = std::fs::metadata(&plan_file).map_or(0, |metadata| metadata.len());
+    if size > bundle::MAX_PLAN_BYTES as u64 {
+        return Err(Stop::refused(format!("the plan file has {size} bytes, more than {}", bundle::MAX_PLAN_BYTES)));
+    }
+    let plan = std::fs::read(&plan_file).map_err(|e| Stop::failed(format!("the engine left no plan file: {e}")))?;
+    Bundle { manifest, plan, tree }.pack().map_err(|e| Stop::refused(e.to_string()))
+}

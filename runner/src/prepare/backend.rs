@@ -1,0 +1,163 @@
+//! The backend file: Tendril says where state lies, and the tree must not disagree.
+
+use crate::config::Config;
+use crate::prepare::snapshot::{Snapshot, State};
+use crate::stop::Stop;
+use crate::work::Work;
+use serde_json::{Map, Value, json};
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+use tendril_templates::{BackendBlock, Tree, backend_blocks};
+
+/// An override file replaces a backend block that the search for one has overlooked.
+pub const BACKEND_FILE: &str = "tendril_backend_override.tf.json";
+/// Everything that engines may take for that file.
+const BACKEND_NAME: &str = "tendril_backend_override";
+/// The folder of the state, as the tree sees it. A plan carries this path to its apply, which runs in another folder:
+/// so it is relative, and leads to the same place from everywhere.
+const STATE_LINK: &str = "state";
+/// The file of one workspace's state in its folder.
+const STATE_FILE: &str = "terraform.tfstate";
+
+/// A tree that agrees with its snapshot about the state.
+///
+/// # Errors
+/// Names the file and line to mend.
+pub fn check_tree(tree: &Tree, state: &State) -> Result<(), Stop> {
+    let own = |path: &str| path.rsplit('/').next().is_some_and(|name| name.starts_with(BACKEND_NAME));
+    if let Some((path, _)) = tree.iter().find(|(path, _)| own(path.as_str())) {
+        return Err(Stop::refused(format!("{path}: files of this name are written by Tendril; rename it")));
+    }
+    // A backend block of a module has no effect; only those beside the root's files have.
+    let blocks: Vec<BackendBlock> =
+        backend_blocks(tree).into_iter().filter(|found| !found.file.contains('/')).collect();
+    let refuse = |found: &BackendBlock, why: &str| {
+        let line = if found.line > 0 { format!(":{}", found.line) } else { String::new() };
+        Err(Stop::refused(format!("{}{line}: {why}", found.file)))
+    };
+    if let Some(cloud) = blocks.iter().find(|found| found.block == "cloud") {
+        return refuse(cloud, "remove the cloud block; Tendril runs the plan here, and keeps the state in a backend");
+    }
+    match (state, blocks.first()) {
+        (State::Own, Some(_)) | (State::Thrown | State::Local { .. } | State::Remote { .. }, None) => Ok(()),
+        (State::Own, None) => {
+            Err(Stop::refused("backend.type own: the files have no backend block; add one, or name the backend"))
+        }
+        (_, Some(found)) => refuse(
+            found,
+            "remove the backend block, since Tendril writes it; or keep it with backend {\"type\": \"own\"} and a state_key",
+        ),
+    }
+}
+
+/// Writes the backend file beside the tree's files, and makes the folder of a local state.
+///
+/// # Errors
+/// Another place than this runner's, or what the system refuses.
+pub fn write(snapshot: &Snapshot, config: &Config, work: &Work) -> Result<(), Stop> {
+    let Some(body) = body(snapshot, config, work)? else { return Ok(()) };
+    let file = json!({"terraform": {"backend": body}});
+    let path = work.tree().join(BACKEND_FILE);
+    write_new(&path, file.to_string().as_bytes()).map_err(|e| cannot("write", &path, &e))
+}
+
+fn body(snapshot: &Snapshot, config: &Config, work: &Work) -> Result<Option<Value>, Stop> {
+    let (kind, settings) = match &snapshot.state {
+        State::Own => return Ok(None),
+        State::Remote { kind, config } => (kind.as_str(), config.clone()),
+        State::Thrown => {
+            let folder = work.file(STATE_LINK);
+            make_folder(&folder)?;
+            ("local", local(&folder)?)
+        }
+        State::Local { place, path } => {
+            if config.place.as_ref() != Some(place) {
+                let here = config.place.as_deref().unwrap_or("none");
+                return Err(Stop::refused(format!(
+                    "backend.place: the state lies in place {place}, and this runner's place is {here}"
+                )));
+            }
+            let folder = local_states(&config.state_dir).join(path.as_str());
+            make_folder(&folder)?;
+            let link = work.file(STATE_LINK);
+            symlink(&folder, &link).map_err(|e| cannot("make", &link, &e))?;
+            ("local", local(&folder)?)
+        }
+    };
+    let mut body = Map::new();
+    body.insert(kind.to_owned(), Value::Object(settings));
+    Ok(Some(Value::Object(body)))
+}
+
+/// The folder of all states of this place.
+pub fn local_states(state_dir: &Path) -> PathBuf {
+    state_dir.join("states")
+}
+
+/// Settings that put the state of workspace `w` into `<folder>/w/terraform.tfstate`, the default one's too.
+fn local(folder: &Path) -> Result<Map<String, Value>, Stop> {
+    make_folder(&folder.join("default"))?;
+    let mut settings = Map::new();
+    settings.insert("path".to_owned(), json!(format!("../{STATE_LINK}/default/{STATE_FILE}")));
+    settings.insert("workspace_dir".to_owned(), json!(format!("../{STATE_LINK}")));
+    Ok(settings)
+}
+
+fn make_folder(path: &Path) -> Result<(), Stop> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| cannot("make", path, &e))
+}
+
+/// Writes a file of the runner's own, readable by this user only, that must not be there yet.
+///
+/// # Errors
+/// The system's error.
+pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(bytes)
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> Stop {
+    Stop::failed(format!("cannot {what} {}: {error}; see state_dir", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tendril_templates::TreePath;
+
+    fn tree(files: &[(&str, &str)]) -> Tree {
+        let files: Map<String, Value> = files.iter().map(|(path, text)| ((*path).to_owned(), json!(text))).collect();
+        Tree::from_inline(&Value::Object(files), "inline").unwrap()
+    }
+
+    fn refusal(files: &[(&str, &str)], state: &State) -> String {
+        check_tree(&tree(files), state).unwrap_err().reason().to_owned()
+    }
+
+    const BACKEND: &str = "terraform {\n  backend \"s3\" {}\n}\n";
+    const PLAIN: &str = "terraform {\n}\n";
+
+    #[test]
+    fn a_tree_that_disagrees_about_its_state_is_refused_with_file_and_line() {
+        let local = State::Local { place: "a".into(), path: TreePath::new("x").unwrap() };
+        assert!(refusal(&[("main.tf", PLAIN), ("state.tf", BACKEND)], &local).starts_with("state.tf:2: remove"));
+        assert!(refusal(&[("main.tf", BACKEND)], &State::Thrown).starts_with("main.tf:2"));
+        assert!(refusal(&[("main.tf", PLAIN)], &State::Own).contains("no backend block"));
+        assert!(
+            refusal(&[("main.tf", "terraform {\n cloud {}\n}")], &State::Own)
+                .starts_with("main.tf:2: remove the cloud")
+        );
+        check_tree(&tree(&[("main.tf", BACKEND)]), &State::Own).unwrap();
+        // In a module it has no effect, and examples have one often.
+        check_tree(&tree(&[("main.tf", PLAIN), ("examples/all/main.tf", BACKEND)]), &local).unwrap();
+    }
+
+    #[test]
+    fn nobody_else_writes_the_backend_file() {
+        // With the second, OpenTofu would not read ours at all.
+        for name in [BACKEND_FILE, "tendril_backend_override.tofu.json", "tendril_backend_override.tf"] {
+            assert!(refusal(&[(name, "{}")], &State::Thrown).contains("written by Tendril"), "{name}");
+        }
+    }
+}

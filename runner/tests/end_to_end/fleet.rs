@@ -1,0 +1,287 @@
+//! A database, a cluster, and runner processes that end with the test.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
+use serde_json::Value;
+use tempfile::TempDir;
+use tendril_broker::operator::grants::Scope;
+use tendril_broker::testing::{TestDatabase, run};
+use tokio::sync::watch;
+use tokio_postgres::{Client, NoTls};
+use uuid::Uuid;
+
+/// Nothing here takes this long unless it is stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Arguments for `tools.terraform`, when there is one.
+pub fn terraform() -> Option<Vec<PathBuf>> {
+    let named = std::env::var_os("TENDRIL_TEST_TERRAFORM").map(PathBuf::from);
+    let on_path = || {
+        std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join("terraform")).find(|path| path.is_file())
+    };
+    let found = named.or_else(on_path);
+    if found.is_none() {
+        eprintln!("skipped: no terraform; TENDRIL_TEST_TERRAFORM names one");
+    }
+    found.map(|path| vec![path])
+}
+
+/// A database with one cluster.
+pub struct Fleet {
+    folder: TempDir,
+    token: String,
+    cluster: Uuid,
+    portal: Client,
+    // Last: dropped when nobody uses it any more.
+    database: TestDatabase,
+}
+
+/// A runner process.
+pub struct Runner {
+    child: Child,
+    said: watch::Receiver<String>,
+    state: PathBuf,
+    port: u16,
+}
+
+impl Fleet {
+    pub async fn new() -> Self {
+        let database = TestDatabase::create().await;
+        let mut operator = database.operator().await;
+        run(&mut operator, "update tendril_core.settings set lease_ttl = '3 s', heartbeat_interval = '200 ms'").await;
+        database.pulse().await;
+        let credential = database.cluster("fleet").await;
+        let portal = database.portal(Scope::All).await;
+        let (portal, driver) = tokio_postgres::connect(&portal.url, NoTls).await.expect("a portal's session");
+        tokio::spawn(driver);
+        let folder = tempfile::tempdir().expect("a folder");
+        let token = credential.token.reveal().to_owned();
+        Self { folder, token, cluster: credential.id, portal, database }
+    }
+
+    /// A runner that is ready for work.
+    pub async fn runner(&self, name: &str, terraform: &[PathBuf]) -> Runner {
+        let mut runner = self.start(name, terraform, &self.token);
+        runner.said("registered").await;
+        runner
+    }
+
+    /// A runner with a token whose secret is wrong.
+    pub async fn stranger(&self) -> Runner {
+        let (known, _) = self.token.rsplit_once('.').expect("a token");
+        self.start("stranger", &[], &format!("{known}.{}", "0".repeat(48)))
+    }
+
+    fn start(&self, name: &str, terraform: &[PathBuf], token: &str) -> Runner {
+        let binary = env!("CARGO_BIN_EXE_tendril-runner");
+        let key = self.folder.path().join("artifact-key");
+        if !key.exists() {
+            let made = Command::new(binary).arg("artifact-key").output().expect("a key");
+            std::fs::write(&key, made.stdout).expect("a key file");
+        }
+        let state = self.folder.path().join(name);
+        let port = free_port();
+        let config = self.folder.path().join(format!("{name}.toml"));
+        let text = format!(
+            "artifact_key_file = {key:?}\nstate_dir = {state:?}\nplace = \"test\"\n[tools]\nterraform = {terraform:?}\ntofu = []\n\
+             [http]\nlisten = \"127.0.0.1:{port}\"\n[logs]\nflush_interval_ms = 50\n"
+        );
+        std::fs::write(&config, text).expect("a settings file");
+        let url = self.database.runner_url(token);
+        let (scheme, rest) = url.split_once("://").expect("a URL");
+        let (_, host) = rest.rsplit_once('@').expect("a URL with a role");
+        let mut child = Command::new(binary)
+            .arg("--config")
+            .arg(&config)
+            .env("TENDRIL_DATABASE_URL", format!("{scheme}://{host}"))
+            .env("TENDRIL_AGENT_TOKEN", token)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("a runner");
+        let said = listen(child.stderr.take().expect("its stderr"));
+        Runner { child, said, state, port }
+    }
+
+    pub async fn submit(&self, snapshot: &Value) -> Uuid {
+        let sql = "insert into tendril.deployments (cluster_id, config_snapshot) values ($1, $2) returning id";
+        self.portal.query_one(sql, &[&self.cluster, snapshot]).await.expect("a submit").get(0)
+    }
+
+    pub async fn cancel(&self, deployment: Uuid) {
+        self.portal.query_one("select tendril.cancel($1, 'a test')", &[&deployment]).await.expect("a cancel");
+    }
+
+    pub async fn status(&self, deployment: Uuid) -> Value {
+        self.portal.query_one("select tendril.status($1)", &[&deployment]).await.expect("a status").get(0)
+    }
+
+    /// The status of a deployment that has ended.
+    pub async fn ended(&self, deployment: Uuid) -> Value {
+        until("the deployment's end", async || {
+            let status = self.status(deployment).await;
+            (!status["ended_at"].is_null()).then_some(status)
+        })
+        .await
+    }
+
+    /// What is stored of its log, Tendril's own lines left out.
+    pub async fn log(&self, deployment: Uuid) -> String {
+        let sql = "select coalesce(string_agg(log_chunk, '' order by attempt_id, seq), '') from tendril.deployment_logs \
+                   where deployment_id = $1 and stream <> 'system'";
+        self.portal.query_one(sql, &[&deployment]).await.expect("a log").get(0)
+    }
+
+    /// The same, once all attempts' logs are stored up to the ends that the runner reported.
+    pub async fn whole_log(&self, deployment: Uuid) -> String {
+        until("the log's end", async || {
+            let sql = "select attempt_id, max(seq_to) from tendril.deployment_logs where deployment_id = $1 group by 1";
+            let rows = self.portal.query(sql, &[&deployment]).await.expect("positions");
+            let stored = |attempt: &Value| {
+                let row = rows.iter().find(|row| row.get::<_, Uuid>(0).to_string() == *attempt);
+                row.map_or(-1, |row| row.get::<_, i64>(1))
+            };
+            let status = self.status(deployment).await;
+            let logs = status["logs"].as_array().expect("logs");
+            logs.iter().all(|log| log["log_end"] == stored(&log["attempt_id"])).then_some(())
+        })
+        .await;
+        self.log(deployment).await
+    }
+
+    /// The first line for which `pick` has an answer.
+    pub async fn line<T>(&self, deployment: Uuid, pick: impl Fn(&str) -> Option<T>) -> T {
+        until("a line of the log", async || self.log(deployment).await.lines().find_map(&pick)).await
+    }
+
+    /// Waits for that many lines.
+    pub async fn lines(&self, deployment: Uuid, count: usize) {
+        until("lines of the log", async || (self.log(deployment).await.lines().count() >= count).then_some(())).await;
+    }
+
+    /// A gate that a job reads from, and that blocks it until it is opened.
+    pub fn gate(&self) -> Gate {
+        let path = self.folder.path().join("gate");
+        mkfifo(&path, Mode::S_IRWXU).expect("a fifo");
+        Gate(path)
+    }
+}
+
+/// A fifo that somebody waits at.
+pub struct Gate(PathBuf);
+
+impl Gate {
+    pub fn path(&self) -> std::path::Display<'_> {
+        self.0.display()
+    }
+
+    pub fn open(&self) {
+        let mut file = File::options().write(true).open(&self.0).expect("the fifo");
+        file.write_all(b"go\n").expect("a line");
+    }
+}
+
+impl Runner {
+    pub fn terminate(&self) {
+        let pid = i32::try_from(self.child.id()).expect("a process id");
+        kill(Pid::from_raw(pid), Signal::SIGTERM).expect("a signal");
+    }
+
+    /// Waits until its own log has these words.
+    pub async fn said(&mut self, words: &str) {
+        let found = tokio::time::timeout(PATIENCE, self.said.wait_for(|said| said.contains(words))).await;
+        let found = found.is_ok_and(|found| found.is_ok());
+        assert!(found, "the runner never said {words:?}, but:\n{}", self.all_said());
+    }
+
+    pub fn all_said(&self) -> String {
+        self.said.borrow().clone()
+    }
+
+    pub async fn exited(&mut self) -> ExitStatus {
+        let all_said = self.said.clone();
+        let status = until("the runner's exit", async || self.child.try_wait().expect("a child")).await;
+        // The last lines are read after the exit.
+        let mut said = all_said;
+        while said.changed().await.is_ok() {}
+        status
+    }
+
+    /// SIGTERM, and its exit with success.
+    pub async fn end(mut self) {
+        self.terminate();
+        assert!(self.exited().await.success(), "{}", self.all_said());
+    }
+
+    /// The Terraform state at a path of its place.
+    pub fn state_file(&self, path: &str) -> String {
+        let found =
+            find(&self.state, &|file| file.to_string_lossy().contains(path) && file.ends_with("terraform.tfstate"));
+        std::fs::read_to_string(found.expect("a state file")).expect("its text")
+    }
+
+    pub async fn get(&self, path: &str) -> String {
+        let address = ("127.0.0.1", self.port);
+        let path = path.to_owned();
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut stream = TcpStream::connect(address).expect("a connection");
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").expect("a request");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("an answer");
+            answer
+        });
+        let answer = answer.await.expect("no panic");
+        answer.split_once("\r\n\r\n").expect("a body").1.to_owned()
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        // A test that failed: nothing of it may live on.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn listen(stderr: impl Into<OwnedFd>) -> watch::Receiver<String> {
+    let (sender, receiver) = watch::channel(String::new());
+    let lines = BufReader::new(File::from(stderr.into())).lines();
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            sender.send_modify(|said| said.push_str(&format!("{line}\n")));
+        }
+    });
+    receiver
+}
+
+fn find(dir: &Path, wanted: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path());
+    entries.into_iter().find_map(|path| if path.is_dir() { find(&path, wanted) } else { wanted(&path).then_some(path) })
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// Asks until there is an answer.
+async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let asked = async {
+        let mut turn = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            turn.tick().await;
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}

@@ -1,0 +1,168 @@
+//! The whole way on real parts: a row in a real Postgres, the real runner binary, real processes, real Terraform.
+//!
+//! `TENDRIL_TEST_DATABASE_URL` names the server; `./dev test` starts one. Every test has a database and a runner of its own.
+#![expect(clippy::expect_used, reason = "a test that cannot be set up has nothing to go on with")]
+
+mod fleet;
+
+use fleet::{Fleet, terraform};
+use serde_json::json;
+
+#[tokio::test]
+async fn an_insert_becomes_a_plan_an_apply_and_outputs() {
+    let Some(engine) = terraform() else { return };
+    let fleet = Fleet::new().await;
+    let runner = fleet.runner("a", &engine).await;
+    let tree = "variable \"name\" { type = string }\n\
+                resource \"terraform_data\" \"one\" {\n  input = var.name\n  provisioner \"local-exec\" { command = \"echo made by ${var.name}\" }\n}\n\
+                output \"greeting\" { value = \"Hello, ${terraform_data.one.output}\" }\n\
+                output \"secret\" {\n  value = \"hunter2-${var.name}\"\n  sensitive = true\n}\n";
+    let deployment = fleet
+        .submit(&json!({
+            "template": {"inline": {"main.tf": tree}}, "inputs": {"name": "Ada"},
+            "backend": {"type": "local", "place": "test", "path": "e2e/one"},
+        }))
+        .await;
+    let status = fleet.ended(deployment).await;
+    assert_eq!(status["status"], "SUCCESS", "{status:#}");
+    assert_eq!(status["outputs"]["greeting"], "Hello, Ada");
+    assert!(!status.to_string().contains("hunter2"), "{status:#}");
+    assert_eq!(status["state_location"], "local://test/e2e/one#default");
+    let log = fleet.whole_log(deployment).await;
+    assert!(log.contains("(local-exec): made by Ada\n") && log.contains("Plan: 1 to add"), "{log}");
+    assert!(!log.contains("hunter2"), "{log}");
+    // The truth is Terraform's own state, on the runner's place.
+    let state = runner.state_file("e2e/one");
+    assert!(state.contains("\"terraform_data\"") && state.contains("Ada"), "{state}");
+    runner.end().await;
+}
+
+#[tokio::test]
+async fn a_running_job_is_cancelled_and_nothing_of_it_lives_on() {
+    let fleet = Fleet::new().await;
+    let runner = fleet.runner("a", &[]).await;
+    let script = "trap 'exit 3' INT; echo $$; while :; do read -t 60 < <(:) || true; read -t 60 <> <(:); done";
+    let deployment =
+        fleet.submit(&json!({"jobs": [{"name": "loop", "kind": "exec", "argv": ["/bin/bash", "-c", script]}]})).await;
+    let pid = fleet.line(deployment, |line| line.parse::<i32>().ok()).await;
+    fleet.cancel(deployment).await;
+    let status = fleet.ended(deployment).await;
+    assert_eq!(status["status"], "CANCELLED", "{status:#}");
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    runner.end().await;
+}
+
+#[tokio::test]
+async fn a_job_that_runs_for_too_long_is_ended_and_says_so() {
+    let fleet = Fleet::new().await;
+    let runner = fleet.runner("a", &[]).await;
+    let deployment = fleet
+        .submit(&json!({"limits": {"timeout_s": 1, "kill_grace_s": 1},
+            "jobs": [{"name": "slow", "kind": "exec", "argv": ["/bin/bash", "-c", "trap '' INT; while :; do sleep 1; done"]}]}))
+        .await;
+    let status = fleet.ended(deployment).await;
+    assert_eq!(status["status"], "FAILED");
+    assert!(status["error_message"].as_str().expect("a reason").contains("timeout"), "{status:#}");
+    runner.end().await;
+}
+
+#[tokio::test]
+async fn a_first_sigterm_lets_a_job_finish_and_claims_nothing_more() {
+    let fleet = Fleet::new().await;
+    let mut runner = fleet.runner("a", &[]).await;
+    let gate = fleet.gate();
+    let deployment = fleet
+        .submit(&json!({"jobs": [
+            {"name": "first", "kind": "exec", "argv": ["/bin/bash", "-c", format!("echo ready; read < {}", gate.path())]},
+            {"name": "second", "kind": "exec", "argv": ["/bin/true"], "needs": ["first"]}]}))
+        .await;
+    fleet.line(deployment, |line| (line == "ready").then_some(())).await;
+    runner.terminate();
+    runner.said("shutting down").await;
+    gate.open();
+    assert!(runner.exited().await.success());
+    let status = fleet.status(deployment).await;
+    assert_eq!(
+        (&status["jobs"][0]["state"], &status["jobs"][1]["state"]),
+        (&json!("SUCCESS"), &json!("QUEUED")),
+        "{status:#}"
+    );
+    // Its log was stored to the end before it left.
+    assert_eq!(fleet.log(deployment).await, "ready\n");
+}
+
+#[tokio::test]
+async fn a_second_sigterm_interrupts_hands_reading_work_back_and_never_calls_mutating_work_done() {
+    let fleet = Fleet::new().await;
+    let mut runner = fleet.runner("a", &[]).await;
+    let wait = ["/bin/bash", "-c", "echo ready; exec sleep 1000"];
+    let deployment = fleet
+        .submit(&json!({"jobs": [
+            {"name": "reads", "kind": "exec", "reading": true, "argv": wait},
+            {"name": "writes", "kind": "exec", "argv": wait}]}))
+        .await;
+    fleet.lines(deployment, 2).await;
+    runner.terminate();
+    runner.said("shutting down").await;
+    runner.terminate();
+    assert!(runner.exited().await.success());
+    let status = fleet.status(deployment).await;
+    assert_eq!(status["jobs"][0]["state"], "QUEUED", "{status:#}");
+    assert_eq!(status["jobs"][1]["state"], "FAILED", "{status:#}");
+    assert!(status["error_message"].as_str().expect("a reason").contains("shut down"), "{status:#}");
+}
+
+#[tokio::test]
+async fn twenty_thousand_lines_arrive_once_in_order_and_whole() {
+    let fleet = Fleet::new().await;
+    let runner = fleet.runner("a", &[]).await;
+    let deployment = fleet
+        .submit(&json!({"jobs": [{"name": "loud", "kind": "exec", "argv": ["/usr/bin/seq", "-f", "line %08g of many, with some length to it", "20000"]}]}))
+        .await;
+    assert_eq!(fleet.ended(deployment).await["status"], "SUCCESS");
+    let expected: String = (1..=20_000).map(|n| format!("line {n:08} of many, with some length to it\n")).collect();
+    assert!(fleet.whole_log(deployment).await == expected, "the stored log differs from what was printed");
+    runner.end().await;
+}
+
+#[tokio::test]
+async fn what_cannot_run_says_why_in_the_deployment() {
+    let fleet = Fleet::new().await;
+    let runner = fleet.runner("a", &[]).await;
+    // A program that is not there; an undefined variable in a template; a place that is another's.
+    for (snapshot, words) in [
+        (json!({"jobs": [{"name": "x", "kind": "exec", "argv": ["/no/such/program"]}]}), "/no/such/program"),
+        (json!({"jobs": [{"name": "x", "kind": "exec", "argv": ["false"]}]}), "code 1"),
+    ] {
+        let status = fleet.ended(fleet.submit(&snapshot).await).await;
+        assert_eq!(status["status"], "FAILED");
+        assert!(status["error_message"].as_str().expect("a reason").contains(words), "{words}: {status:#}");
+    }
+    runner.end().await;
+}
+
+#[tokio::test]
+async fn a_wrong_token_ends_the_runner_at_once_with_words() {
+    let fleet = Fleet::new().await;
+    let mut runner = fleet.stranger().await;
+    assert!(!runner.exited().await.success());
+    let said = runner.all_said();
+    assert!(said.contains("refuses role r_") && !said.contains("0000000000"), "{said}");
+}
+
+#[tokio::test]
+async fn metrics_and_probes_answer() {
+    let fleet = Fleet::new().await;
+    let runner = fleet.runner("a", &[]).await;
+    let deployment = fleet.submit(&json!({"jobs": [{"name": "x", "kind": "exec", "argv": ["/bin/true"]}]})).await;
+    fleet.ended(deployment).await;
+    assert_eq!(runner.get("/healthz").await, "alive\n");
+    assert_eq!(runner.get("/readyz").await, "ready\n");
+    let metrics = runner.get("/metrics").await;
+    for line in
+        ["tendril_runner_attempts_claimed_total{kind=\"exec\"} 1", "tendril_runner_heartbeat_seconds_count", "# EOF"]
+    {
+        assert!(metrics.contains(line), "{line} is missing in\n{metrics}");
+    }
+    runner.end().await;
+}

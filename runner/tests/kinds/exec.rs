@@ -1,0 +1,128 @@
+use crate::bed::{Bed, job};
+use serde_json::json;
+use std::collections::BTreeMap;
+use tendril_broker::runner::{BrokerError, Claimed};
+use tendril_runner::stop::Stop;
+use tendril_runner::supervise::Exit;
+
+fn exec(argv: &[&str]) -> Claimed {
+    job("exec", json!({}), json!({ "argv": argv }))
+}
+
+#[tokio::test]
+async fn a_program_that_succeeds_is_a_success_and_starts_once() {
+    let bed = Bed::new();
+    let done = bed.run(exec(&["echo", "hello", "$HOME; rm -rf /"])).await;
+    done.result();
+    assert_eq!(done.stream("stdout"), "hello $HOME; rm -rf /\n", "no shell looks at it");
+    assert_eq!(*bed.desk.started.lock().unwrap(), [done.attempt]);
+}
+
+#[tokio::test]
+async fn a_program_that_fails_says_how() {
+    let bed = Bed::new();
+    let done = bed.run(exec(&["sh", "-c", "echo no >&2; exit 7"])).await;
+    assert_eq!(done.reason(), "sh exited with code 7");
+    assert_eq!(done.stream("stderr"), "no\n");
+    let killed = bed.run(exec(&["sh", "-c", "kill -9 $$"])).await;
+    assert!(killed.reason().contains("signal 9"), "{}", killed.reason());
+}
+
+#[tokio::test]
+async fn a_missing_program_is_named_with_the_path_that_was_searched() {
+    let mut bed = Bed::new();
+    bed.config.tools.path = "/nowhere:/usr/bin".into();
+    for (name, words) in [
+        ("no-such-program", vec!["no-such-program", "/nowhere:/usr/bin"]),
+        ("/no/such/program", vec!["/no/such/program", "does not exist"]),
+        ("./run.sh", vec!["./run.sh", "does not exist"]),
+        ("../../../bin/sh", vec!["argv[0]", ".."]),
+        ("/etc/passwd", vec!["/etc/passwd", "interpreter"]),
+    ] {
+        let done = bed.run(exec(&[name])).await;
+        let Stop::Failed { reason, permanent: true, .. } = done.stop() else { panic!("{name}: {:?}", done.verdict) };
+        assert!(words.iter().all(|word| reason.contains(word)), "{name}: {reason}");
+    }
+    assert!(bed.desk.started.lock().unwrap().is_empty(), "what cannot be run is not started");
+}
+
+#[tokio::test]
+async fn a_job_that_only_reads_needs_no_start() {
+    let bed = Bed::new();
+    let done = bed.run(Claimed { mutating: false, ..exec(&["true"]) }).await;
+    done.result();
+    assert!(bed.desk.started.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn it_runs_in_the_files_of_the_template_or_in_an_empty_folder() {
+    let bed = Bed::new();
+    let inline =
+        json!({"template": {"inline": {"a.txt": "A", "deep/b.sh": "#!/bin/sh\ncat a.txt\n"}}, "stateless": true});
+    let done = bed.run(job("exec", inline, json!({"argv": ["sh", "deep/b.sh"]}))).await;
+    done.result();
+    assert_eq!(done.stream("stdout"), "A");
+    let empty = bed.run(exec(&["ls", "-A"])).await;
+    assert_eq!(empty.stream("stdout"), "");
+}
+
+#[tokio::test]
+async fn its_environment_is_exactly_the_allow_list() {
+    let mut bed = Bed::new();
+    bed.own_env.extend(
+        [("AWS_REGION", "eu"), ("SECRET", "no"), ("TENDRIL_AGENT_TOKEN", "no"), ("HOME", "/root")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+    );
+    bed.config.tools.pass_env = vec!["AWS_*".into(), "T*".into()];
+    bed.config.tools.env = [("GREETING".to_owned(), "hi there".to_owned())].into();
+    let done = bed.run(exec(&["env", "-0"])).await;
+    done.result();
+    let printed = done.stream("stdout");
+    // The log shows NUL as a symbol.
+    let seen: BTreeMap<&str, &str> = printed.split(['\0', '␀']).filter_map(|pair| pair.split_once('=')).collect();
+    let work = done.work.to_str().unwrap().trim_end_matches('/');
+    let (home, tmp) = (format!("{work}/home"), format!("{work}/tmp"));
+    let expected = [
+        ("AWS_REGION", "eu"),
+        ("GREETING", "hi there"),
+        ("HOME", &home),
+        ("TMPDIR", &tmp),
+        ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+    ];
+    assert_eq!(seen, expected.into_iter().collect());
+}
+
+#[tokio::test]
+async fn without_a_committed_start_nothing_is_run() {
+    let refused = |code: &str| BrokerError::Refused { code: code.into(), message: "no".into(), detail: None };
+    for (answer, expected) in [
+        (BrokerError::LeaseLost("gone".into()), Stop::Superseded("gone".into())),
+        (BrokerError::CancelRequested, Stop::Cancelled("cancelled before it started".into())),
+        (BrokerError::LeaseExpired("late".into()), Stop::Released(String::new())),
+        (BrokerError::NotActive("drained".into()), Stop::Released(String::new())),
+        (BrokerError::Version("old".into()), Stop::Released(String::new())),
+        (refused("TD001"), Stop::Released(String::new())),
+    ] {
+        let bed = Bed::new();
+        let marker = bed.dir().join("marker");
+        let said = answer.to_string();
+        bed.desk.refusals.lock().unwrap().push_back(answer);
+        let done = bed.run(exec(&["touch", marker.to_str().unwrap()])).await;
+        match (&expected, done.stop()) {
+            (Stop::Released(_), Stop::Released(reason)) => assert!(reason.contains(&said), "{reason}"),
+            (expected, stop) => assert_eq!(expected, stop),
+        }
+        assert!(!marker.exists() && done.records.is_empty(), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn an_unclear_reply_to_the_start_is_asked_again_and_nothing_runs_before() {
+    let bed = Bed::new();
+    let unclear = || BrokerError::Unavailable("the connection was cut".into());
+    bed.desk.refusals.lock().unwrap().extend([unclear(), unclear()]);
+    let done = bed.run(exec(&["true"])).await;
+    done.result();
+    assert_eq!(done.records.len(), 1);
+    assert_eq!(done.records[0].exit, Exit::Success);
+}
