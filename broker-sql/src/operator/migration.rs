@@ -92,7 +92,7 @@ async fn migrate_once(connection: &mut PgConnection) -> Result<Vec<i64>, Error> 
     let mut transaction = connection.begin().await?;
     // Asked first: who has no right to create schemas should still learn that there is nothing to do.
     if !has_table(&mut transaction).await? {
-        transaction.execute(PREPARE).await?;
+        transaction.execute(PREPARE).await.map_err(|error| name_the_right(error.into()))?;
     }
     transaction.execute("-- lock migrations\nlock table tendril_core._sqlx_migrations in exclusive mode").await?;
     let state = compare(&mut transaction, &migrator).await?;
@@ -103,6 +103,17 @@ async fn migrate_once(connection: &mut PgConnection) -> Result<Vec<i64>, Error> 
     migrator.run_direct(None, &mut *transaction, false).await?;
     transaction.commit().await?;
     Ok(state.pending)
+}
+
+/// Only one right can be missing here.
+fn name_the_right(error: Error) -> Error {
+    match error {
+        Error::Refused(mut refusal) if refusal.sqlstate == "42501" => {
+            refusal.hint = Some("GRANT CREATE ON DATABASE ... TO the role that runs the migrations".into());
+            Error::Refused(refusal)
+        }
+        other => other,
+    }
 }
 
 async fn has_table(connection: &mut PgConnection) -> Result<bool, Error> {

@@ -3,8 +3,17 @@
 //! `TENDRIL_TEST_DATABASE_URL` names the server; `./dev test` starts one. Every test has a database of its own.
 
 mod claims;
+mod commands;
+mod credentials;
 mod database;
 mod fleet;
+mod grants;
 mod leases;
 mod logs;
+mod program;
+mod schema;
+mod serve;
+mod snapshots;
 mod states;
+mod submit;
+mod tenancy;

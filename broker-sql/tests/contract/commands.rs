@@ -1,0 +1,403 @@
+//! The commands: what they print, how they end, and what they say to bad input.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tendril_broker::operator::grants::Scope;
+use tendril_broker::testing::TestDatabase;
+
+use crate::fleet::{Fleet, exec, limited, needing, one, reading, run};
+use crate::program::{Running, broker, broker_fed};
+
+const NOWHERE: &str = "01900000-0000-7000-8000-000000000000";
+
+#[tokio::test]
+async fn every_command_names_what_is_wrong_with_its_input() {
+    let mut fleet = Fleet::new().await;
+    let url = fleet.database.url();
+    let finished = fleet.deploy_jobs(&[exec("a")]).await.to_string();
+    run(&mut fleet.portal, &format!("select tendril.cancel('{finished}')")).await;
+    let queued = fleet.deploy_jobs(&[exec("a")]).await.to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (broken, cyclic) = (
+        file("broken.json", "{\"jobs\": ["),
+        file("cyclic.json", &json!({"jobs": [needing(exec("a"), &["b"]), needing(exec("b"), &["a"])]}).to_string()),
+    );
+    let unknown_kind = file("kind.json", &json!({"jobs": [{"name": "a", "kind": "bash"}]}).to_string());
+    let (f, q) = (finished.as_str(), queued.as_str());
+    let table: &[(&[&str], i32, &str)] = &[
+        // Wrong usage.
+        (&["frobnicate"], 2, "unrecognized subcommand 'frobnicate'"),
+        (&[], 2, "Usage:"),
+        (&["migrate", "--print", "--check"], 2, "cannot be used with"),
+        (&["cluster", "create"], 2, "<NAME>"),
+        (&["cluster", "create", "x", "--owner", "y"], 2, "unexpected argument '--owner'"),
+        (&["portal", "grant", "x"], 2, "--scope"),
+        (&["portal", "grant", "x", "--scope", "some"], 2, "invalid value 'some'"),
+        (&["portal", "grant", "x", "--scope", "cluster"], 2, "--cluster"),
+        (&["portal", "grant", "x", "--scope", "all", "--cluster", "one"], 2, "--cluster belongs to --scope cluster"),
+        (&["submit", "--cluster", "one"], 2, "--file"),
+        (&["submit", "--cluster", "one", "--file", "/nowhere/x.json"], 2, "cannot read /nowhere/x.json"),
+        (&["submit", "--cluster", "one", "--file", &broken], 2, "broken.json is not JSON: EOF while parsing"),
+        (&["submit", "--cluster", "one", "--file", &cyclic, "--template", "t"], 2, "cannot be used with"),
+        (&["submit", "--cluster", "one", "--file", &cyclic, "--input", "a=b"], 2, "cannot be used with"),
+        (&["submit", "--cluster", "one", "--template", "t", "--input", "a"], 2, "NAME=TEXT"),
+        (&["submit", "--cluster", "one", "--template", "t", "--input", "a:={"], 2, "the value of a is not JSON"),
+        (&["submit", "--cluster", "one", "--template", "t", "--backend", "s3"], 2, "it is not JSON"),
+        (&["submit", "--cluster", "one", "--template", "t", "--backend", "[]"], 2, "it is not a JSON object"),
+        (&["submit", "--cluster", "one", "--template", "t", "--action", "explode"], 2, "invalid value 'explode'"),
+        (&["submit", "--cluster", "one", "--template", "t", "--id", "7"], 2, "invalid value '7'"),
+        (
+            &["submit", "--cluster", "one", "--template", "t", "--inputs-file", &cyclic, "--timeout-s", "soon"],
+            2,
+            "invalid value 'soon'",
+        ),
+        (&["watch", "x"], 2, "invalid value 'x'"),
+        (&["logs"], 2, "<ID>"),
+        (&["status", "x"], 2, "invalid value 'x'"),
+        (&["list", "--status", "DONE"], 2, "invalid value 'DONE'"),
+        (&["list", "--limit", "0"], 2, "invalid value '0'"),
+        (&["declare-lost", q], 2, "--job"),
+        (&["key", "release", "k"], 2, "--cluster"),
+        (&["completions", "cmd"], 2, "invalid value 'cmd'"),
+        // Refused by the database.
+        (&["cluster", "create", "one"], 1, "there is a cluster one already"),
+        (&["cluster", "create", "a/b"], 1, "'a/b' is not a cluster's name"),
+        (&["cluster", "rotate", "nobody"], 1, "there is no cluster nobody"),
+        (&["cluster", "rotate", "one", "--drain", "soon"], 1, "invalid input syntax for type interval: \"soon\""),
+        (&["cluster", "revoke", NOWHERE], 1, "there is no cluster 01900000"),
+        (&["portal", "grant", "nobody_here", "--scope", "all"], 1, "there is no role nobody_here"),
+        (
+            &["portal", "grant", "tendril_ops", "--scope", "cluster", "--cluster", "nobody"],
+            1,
+            "there is no cluster nobody",
+        ),
+        (&["portal", "revoke", "nobody_here"], 1, "role nobody_here has no grant"),
+        (&["submit", "--cluster", "nobody", "--template", "t"], 1, "there is no cluster nobody"),
+        (&["submit", "--cluster", NOWHERE, "--template", "t", "--stateless"], 1, "there is no cluster 01900000"),
+        (&["submit", "--cluster", "one", "--template", "t"], 1, "config_snapshot.backend: is required"),
+        (&["submit", "--cluster", "one", "--file", &cyclic], 1, "config_snapshot.jobs: needs form a cycle: a, b"),
+        (
+            &["submit", "--cluster", "one", "--file", &unknown_kind],
+            1,
+            "config_snapshot.jobs[0].kind: unknown kind bash; known are exec, infracost.breakdown",
+        ),
+        (&["watch", NOWHERE], 1, "there is no deployment 01900000"),
+        (&["logs", NOWHERE], 1, "there is no deployment 01900000"),
+        (&["status", NOWHERE], 1, "there is no deployment 01900000"),
+        (&["list", "--cluster", "nobody"], 1, "there is no cluster nobody"),
+        (&["cancel", NOWHERE], 1, "there is no deployment 01900000"),
+        (&["cancel", f], 1, "the deployment has ended already: CANCELLED"),
+        (&["approve", NOWHERE], 1, "there is no deployment 01900000"),
+        (&["approve", q], 1, "no job of the deployment waits for approval"),
+        (&["approve", q, "--job", "b"], 1, "no job b of the deployment waits for approval"),
+        (&["retry", NOWHERE], 1, "there is no deployment 01900000"),
+        (&["retry", q], 1, "only FAILED and CANCELLED ones are done again"),
+        (&["retry", f, "--new-id", q], 1, "is something else"),
+        (&["declare-lost", q, "--job", "b", "--reason", "r"], 1, "has no job b"),
+        (&["declare-lost", q, "--job", "a", "--reason", "r"], 1, "only one that started can be declared lost"),
+        (&["key", "release", "--cluster", "one", "k", "--reason", "r"], 1, "key k is not held"),
+        (&["key", "list", "--cluster", "nobody"], 1, "there is no cluster nobody"),
+        (&["template", "lint", "/nowhere"], 1, "/nowhere"),
+        (&["template", "register", "/nowhere"], 1, "/nowhere"),
+    ];
+    for (arguments, code, words) in table {
+        let ran = broker(&url, arguments).await;
+        let said = format!("{}{}", ran.out, ran.err);
+        assert_eq!(ran.code, *code, "{arguments:?}: {said}");
+        assert!(said.contains(words), "{arguments:?}: wanted {words:?} in {said}");
+    }
+    // The whole error, for programs.
+    let ran = broker(&url, &["submit", "--cluster", "one", "--file", &unknown_kind, "--json"]).await;
+    let error: Value = serde_json::from_str(&ran.err).unwrap();
+    assert_eq!(error["error"]["sqlstate"], "TD001");
+    assert_eq!(error["error"]["problems"][0]["path"], "config_snapshot.jobs[0].kind");
+}
+
+#[tokio::test]
+async fn an_unreachable_database_is_named_with_the_reason() {
+    let database = TestDatabase::create().await;
+    let url = database.url();
+    let (login, rest) = url.split_once("://").unwrap().1.split_once('@').unwrap();
+    let user = login.split(':').next().unwrap();
+    let server = rest.split('/').next().unwrap();
+    for (url, code, words) in [
+        (String::new(), 2, "no database is named: give --database-url, or set TENDRIL_DATABASE_URL or DATABASE_URL"),
+        ("mysql://h/d".into(), 2, "does not begin with postgres://"),
+        ("postgres://u:secret-word@h:port/d".into(), 2, "the database URL cannot be read"),
+        (format!("postgres://{login}@127.0.0.1:1/d"), 4, "Connection refused"),
+        (format!("postgres://{login}@host.invalid/d"), 4, "the host's name is not known"),
+        (format!("postgres://{user}:secret-word@{rest}"), 4, "password authentication failed"),
+        (format!("postgres://{login}@{server}/no_such_database"), 4, "database \"no_such_database\" does not exist"),
+        (format!("postgres://{login}@{rest}?sslmode=require"), 4, "no TLS with"),
+        (format!("postgres:///d?host=/nowhere&user={user}"), 4, "no socket there"),
+    ] {
+        let ran = broker(&url, &["list"]).await;
+        assert_eq!(ran.code, code, "{url}: {}", ran.err);
+        assert!(ran.err.contains(words), "{url}: wanted {words:?} in {}", ran.err);
+        assert!(!ran.err.contains("secret-word"), "a password is never shown: {}", ran.err);
+    }
+    // The other ways to name it, in their order.
+    let by_option = broker("postgres://x@127.0.0.1:1/x", &["list", "--database-url", &url]).await;
+    assert_eq!(by_option.code, 0, "{}", by_option.err);
+    let mut by_fallback = crate::program::command("", &["list"]);
+    assert!(by_fallback.env("DATABASE_URL", &url).output().await.unwrap().status.success());
+    let without_password = format!("postgres://{user}@{rest}");
+    let mut by_password = crate::program::command(&without_password, &["list"]);
+    let password = login.split_once(':').unwrap().1;
+    assert!(by_password.env("PGPASSWORD", password).output().await.unwrap().status.success());
+}
+
+#[tokio::test]
+async fn a_database_without_the_schema_or_the_rights_is_named() {
+    let empty = TestDatabase::empty().await;
+    let ran = broker(&empty.url(), &["list"]).await;
+    assert_eq!(ran.code, 5);
+    assert!(ran.err.contains("tendril-broker migrate"), "{}", ran.err);
+    let fleet = Fleet::new().await;
+    let portal = fleet.database.portal(Scope::All).await;
+    for arguments in [
+        &["cluster", "create", "x"][..],
+        &["cluster", "list"],
+        &["portal", "list"],
+        &["key", "list"],
+        &["migrate"],
+        &["uninstall"],
+    ] {
+        let ran = broker(&portal.url, arguments).await;
+        assert_eq!(ran.code, 1, "{arguments:?}: {}", ran.err);
+        assert!(
+            ran.err.contains("permission denied") && ran.err.contains("hint: operators connect as the role"),
+            "{arguments:?}: {}",
+            ran.err
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_portals_role_submits_watches_and_reads_by_the_commands() {
+    let mut fleet = Fleet::new().await;
+    let portal = fleet.database.portal(Scope::All).await;
+    let url = portal.url.as_str();
+    let snapshot =
+        json!({"jobs": [limited(reading("hello"), json!({"timeout_s": 60})), needing(exec("it-is"), &["hello"])]});
+    // From standard input, by name; what is printed with --print-sql is what is sent.
+    let shown =
+        broker_fed(url, &["submit", "--cluster", "one", "--file", "-", "--print-sql"], &snapshot.to_string()).await;
+    assert_eq!(shown.code, 0, "{}", shown.err);
+    run(&mut fleet.portal, &shown.out).await;
+    let printed: Value = one(&mut fleet.portal, "select config_snapshot from tendril.deployments").await;
+    assert_eq!(printed, snapshot);
+    let id = "0190aaaa-0000-7000-8000-000000000001";
+    let arguments = ["submit", "--cluster", "one", "--file", "-", "--id", id, "--json"];
+    for queued in [true, false] {
+        let ran = broker_fed(url, &arguments, &snapshot.to_string()).await;
+        let expected = json!({"id": id, "cluster_id": fleet.cluster.id, "status": "QUEUED", "queued": queued});
+        assert_eq!((ran.code, ran.json()), (0, expected), "{}", ran.err);
+    }
+    let listed = broker(url, &["list", "--cluster", "one", "--status", "queued", "--json"]).await.json();
+    assert_eq!(listed.as_array().unwrap().len(), 2);
+    assert_eq!(listed[0]["id"], id);
+    let status = broker(url, &["status", id]).await;
+    assert!(status.out.contains("it-is  exec  BLOCKED  0         waits for job hello"), "{}", status.out);
+    assert_eq!(
+        broker(url, &["cancel", id, "--reason", "enough", "--json"]).await.json(),
+        json!({"id": id, "status": "CANCELLED"})
+    );
+    let watched = broker(url, &["watch", id]).await;
+    assert_eq!((watched.code, watched.out.as_str()), (3, "CANCELLED\n"));
+    let retried = broker(url, &["retry", id, "--json"]).await.json();
+    assert_eq!(retried["retry_of"], id);
+}
+
+#[tokio::test]
+async fn watch_streams_logs_while_they_happen_and_ends_with_outputs_and_status() {
+    let mut fleet = Fleet::new().await;
+    let portal = fleet.database.portal(Scope::All).await;
+    for (outcome, code, last) in
+        [("success", 0, "SUCCESS"), ("failure", 1, "FAILED: a: failure"), ("cancelled", 3, "CANCELLED")]
+    {
+        let deployment = fleet.deploy_jobs(&[exec("a")]).await;
+        let mut runner = fleet.runner().await;
+        let mut watch = Running::start(&portal.url, &["watch", &deployment.to_string()]);
+        watch.says("== QUEUED").await;
+        let claimed = runner.claim_one().await;
+        watch.says("-- a: CLAIMED").await;
+        runner.start(&claimed).await;
+        runner.take_over().await;
+        // Each line is on the terminal before the next one is written.
+        runner.append(&claimed, 0, 0, "first line\n").await.unwrap();
+        assert_eq!(watch.prints("first").await, "a | first line");
+        runner
+            .append(&claimed, 1, 2, "second \u{1b}[31mred\u{1b}[0m \u{1b}]0;title\u{7}line\nthird line\n")
+            .await
+            .unwrap();
+        assert_eq!(watch.prints("second").await, "a | second red line");
+        let result = json!({"outputs": {"url": {"value": "http://x", "sensitive": false}, "n": {"value": 3}}});
+        runner.report(&claimed, json!({"outcome": outcome, "log_end": 3, "result": result})).await;
+        // The end waits for the last row.
+        watch.says(last.split(':').next().unwrap()).await;
+        runner.append(&claimed, 3, 3, "last line\n").await.unwrap();
+        assert_eq!(watch.prints("last").await, "a | last line");
+        if outcome == "success" {
+            assert_eq!(watch.prints("=").await, "n = 3");
+            assert_eq!(watch.prints("=").await, "url = http://x");
+        }
+        assert_eq!(watch.prints(last).await, last);
+        assert_eq!(watch.end().await.code(), Some(code));
+        let logs = broker(&portal.url, &["logs", &deployment.to_string()]).await;
+        assert_eq!(logs.out, "a | first line\na | second red line\na | third line\na | last line\n");
+        let logs = broker(&portal.url, &["logs", "--follow", "--json", &deployment.to_string()]).await;
+        let lines: Vec<Value> = logs.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((logs.code, lines.len(), &lines[1]["seq_to"], &lines[1]["type"]), (0, 3, &json!(2), &json!("log")));
+    }
+}
+
+#[tokio::test]
+async fn watch_as_json_is_one_object_per_line() {
+    let mut fleet = Fleet::new().await;
+    let deployment = fleet.deploy_jobs(&[exec("a")]).await;
+    let mut runner = fleet.runner().await;
+    runner.perform("success").await;
+    let ran = broker(&fleet.database.url(), &["watch", "--json", &deployment.to_string()]).await;
+    let lines: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let types: Vec<_> = lines.iter().map(|line| line["type"].as_str().unwrap()).collect();
+    assert_eq!((ran.code, types), (0, vec!["status", "job", "end"]));
+    assert_eq!((&lines[2]["status"], &lines[2]["logs_complete"]), (&json!("SUCCESS"), &json!(true)));
+}
+
+#[tokio::test]
+async fn ctrl_c_leaves_the_deployment_running_and_says_so() {
+    let mut fleet = Fleet::new().await;
+    let deployment = fleet.deploy_jobs(&[exec("a")]).await;
+    for signal in ["INT", "TERM"] {
+        let mut watch = Running::start(&fleet.database.url(), &["watch", &deployment.to_string()]);
+        watch.says("== QUEUED").await;
+        watch.signal(signal).await;
+        watch.says("the deployment goes on without us").await;
+        assert_eq!(watch.end().await.code(), Some(130));
+    }
+    assert_eq!(fleet.status(deployment).await, "QUEUED");
+}
+
+#[tokio::test]
+async fn a_watch_outlives_its_connection_and_tells_nothing_twice() {
+    let mut fleet = Fleet::new().await;
+    let deployment = fleet.deploy_jobs(&[exec("a")]).await;
+    let mut runner = fleet.runner().await;
+    let claimed = runner.claim_one().await;
+    runner.start(&claimed).await;
+    runner.take_over().await;
+    runner.append(&claimed, 0, 0, "before\n").await.unwrap();
+    let mut watch = Running::start(&fleet.database.url(), &["watch", &deployment.to_string()]);
+    watch.prints("before").await;
+    run(
+        &mut fleet.operator,
+        "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name = 'tendril-broker' and datname = current_database()",
+    )
+    .await;
+    watch.says("trying again").await;
+    runner.append(&claimed, 1, 1, "after\n").await.unwrap();
+    assert_eq!(watch.out.next_line().await.unwrap().as_deref(), Some("a | after"));
+    runner.report(&claimed, json!({"outcome": "success", "log_end": 1})).await;
+    assert_eq!(watch.end().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_lost_attempt_without_an_end_does_not_keep_a_watch_forever() {
+    let mut fleet = Fleet::new().await;
+    let deployment = fleet.deploy_jobs(&[exec("a")]).await;
+    let mut runner = fleet.runner().await;
+    let claimed = runner.claim_one().await;
+    runner.start(&claimed).await;
+    fleet.lose(&runner).await;
+    run(&mut fleet.operator, &format!("select tendril.declare_lost('{deployment}', 'a', 'gone')")).await;
+    let url = fleet.database.url();
+    let id = deployment.to_string();
+    let arguments = ["watch", &id];
+    let watched = tokio::time::timeout(Duration::from_secs(60), broker(&url, &arguments)).await.unwrap();
+    assert_eq!((watched.code, watched.out.as_str()), (1, "FAILED: a: declared lost: gone\n"));
+    assert!(watched.err.contains("not all of the log has arrived"), "{}", watched.err);
+}
+
+#[tokio::test]
+async fn operators_commands_do_what_they_say() {
+    let mut fleet = Fleet::new().await;
+    let url = fleet.database.url();
+    let made = broker(&url, &["cluster", "create", "two", "--user-id", "ann", "--json"]).await.json();
+    let token = made["token"].as_str().unwrap();
+    assert_eq!(one::<i32>(&mut fleet.database.runner(token).await, "select 1").await, 1);
+    let text = broker(&url, &["cluster", "create", "three"]).await.out;
+    assert!(text.contains("TENDRIL_AGENT_TOKEN") && text.contains("shown only now"), "{text}");
+    let rotated = broker(&url, &["cluster", "rotate", "two", "--json"]).await.json();
+    assert_eq!((&rotated["generation"], &rotated["id"]), (&json!(2), &made["id"]));
+    let listed = broker(&url, &["cluster", "list", "--json"]).await.json();
+    let two = listed.as_array().unwrap().iter().find(|c| c["name"] == "two").unwrap();
+    assert_eq!((&two["credentials"], &two["user_id"]), (&json!(["1 draining", "2 active"]), &json!("ann")));
+    assert_eq!(broker(&url, &["cluster", "revoke", "two", "--now", "--json"]).await.json()["ended"], json!(true));
+    // A name that two users gave is no name.
+    for user in ["ann", "bob"] {
+        broker(&url, &["cluster", "create", "same", "--user-id", user]).await;
+    }
+    let ambiguous = broker(&url, &["cluster", "rotate", "same"]).await;
+    assert!(ambiguous.code == 1 && ambiguous.err.contains("2 clusters are named same"), "{}", ambiguous.err);
+
+    let role = fleet.database.login_role().await.role;
+    let granted =
+        broker(&url, &["portal", "grant", &role, "--scope", "cluster", "--cluster", "one", "--json"]).await.json();
+    assert_eq!((&granted["role"], &granted["grants"][0]["cluster"]), (&json!(role), &json!("one")));
+    assert_eq!(broker(&url, &["portal", "list", "--json"]).await.json()[1]["scope"].is_string(), true);
+    assert_eq!(broker(&url, &["portal", "revoke", &role, "--json"]).await.json(), json!({"role": role, "grants": []}));
+
+    let mut approved = exec("a");
+    approved["approval"] = json!("required");
+    let deployment = fleet.deploy_jobs(&[approved]).await.to_string();
+    assert_eq!(broker(&url, &["approve", &deployment, "--reason", "ok", "--json"]).await.json()["approved"], json!(1));
+    let mut runner = fleet.runner().await;
+    let claimed = runner.claim_one().await;
+    runner.start(&claimed).await;
+    fleet.lose(&runner).await;
+    let lost = broker(&url, &["declare-lost", &deployment, "--job", "a", "--reason", "node died", "--json"]).await;
+    assert_eq!((lost.code, &lost.json()["state"]), (0, &json!("FAILED")));
+}
+
+#[tokio::test]
+async fn held_keys_are_shown_and_released() {
+    let mut fleet = Fleet::new().await;
+    let url = fleet.database.url();
+    fleet.deploy(crate::fleet::apply_at("s")).await;
+    let mut runner = fleet.runner().await;
+    runner.perform("success").await;
+    let apply = runner.claim_one().await;
+    runner.start(&apply).await;
+    let key = "local://p/s#default";
+    let release = ["key", "release", "--cluster", "one", key, "--reason", "checked by hand", "--json"];
+    let listed = broker(&url, &["key", "list", "--json"]).await.json();
+    assert_eq!(
+        (&listed[0]["key"], &listed[0]["holder_alive"], &listed[0]["job_state"]),
+        (&json!(key), &json!(true), &json!("STARTED"))
+    );
+    let alive = broker(&url, &release).await;
+    assert!(alive.code == 1 && alive.err.contains("the key's holder is alive"), "{}", alive.err);
+    fleet.lose(&runner).await;
+    assert_eq!(broker(&url, &release).await.json(), json!({"cluster_id": fleet.cluster.id, "key": key, "held": false}));
+    assert_eq!(broker(&url, &["key", "list"]).await.out, "no key is held\n");
+}
+
+#[tokio::test]
+async fn completions_and_closed_pipes_are_no_trouble() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let ran = broker("", &["completions", shell]).await;
+        assert!(ran.code == 0 && ran.out.contains("declare-lost"), "{shell}");
+    }
+    let mut command = crate::program::command("", &["migrate", "--print"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
