@@ -60,7 +60,7 @@ begin
    where id = any (p_jobs);
   insert into tendril_core.queue (job_id, cluster_id, priority, run_after, state_key, requires)
     select j.id, j.cluster_id, j.priority, p_run_after, j.state_key, j.requires
-      from tendril_core.jobs j where j.id = any (p_jobs);
+      from tendril_core.jobs j where j.id = any (p_jobs) order by j.created_at, j.id;
 end $$;
 comment on function tendril_core.enqueue is 'Makes jobs claimable.';
 

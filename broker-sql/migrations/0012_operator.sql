@@ -32,7 +32,7 @@ begin
   end if;
   v_inner := tendril_core.bits_to_bytes(v_key # repeat('00110110', 64)::bit(512));
   v_outer := tendril_core.bits_to_bytes(v_key # repeat('01011100', 64)::bit(512));
-  u := sha256(v_outer || sha256(v_inner || v_salt || '\x00000001'::bytea));
+  u := sha256(v_outer || sha256(v_inner || v_salt || decode('00000001', 'hex')));
   v_sum := ('x' || encode(u, 'hex'))::bit(256);
   for i in 2 .. c_rounds loop
     u := sha256(v_outer || sha256(v_inner || u));
