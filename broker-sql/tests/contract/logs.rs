@@ -91,7 +91,8 @@ async fn forged_rows_are_refused_and_look_like_absent_ones() {
     stranger.take_over().await;
     let mut sibling = fleet.runner().await;
     sibling.take_over().await;
-    let forged: Vec<(&str, Box<dyn Fn(&mut Claimed)>)> = vec![
+    type Forgery = Box<dyn Fn(&mut Claimed)>;
+    let forged: Vec<(&str, Forgery)> = vec![
         ("attempt", Box::new(|c| c.attempt_id = id())),
         ("fence", Box::new(|c| c.fence += 1)),
         ("deployment", Box::new(|c| c.deployment_id = id())),

@@ -18,12 +18,10 @@ async fn a_credential_ends_whatever_its_tenant_owns_in_other_databases() {
     }
     run(&mut fleet.operator, "update tendril_core.cluster_credentials set drain_until = '-infinity'").await;
     assert_eq!(fleet.database.duty("credentials").await, 2, "neither keeps the other's from ending");
-    let ended = format!(
-        "select bool_and(c.status = 'ended') and not bool_or(coalesce(r.rolcanlogin, false))
+    let ended = "select bool_and(c.status = 'ended') and not bool_or(coalesce(r.rolcanlogin, false))
                 and not bool_or(coalesce(has_function_privilege(r.rolname, 'tendril.runner_wait(uuid)', 'EXECUTE'), false))
-           from tendril_core.cluster_credentials c left join pg_roles r on r.rolname = c.role_name"
-    );
-    assert!(one::<bool>(&mut fleet.operator, &ended).await);
+           from tendril_core.cluster_credentials c left join pg_roles r on r.rolname = c.role_name";
+    assert!(one::<bool>(&mut fleet.operator, ended).await);
     assert!(tenant.ping().await.is_err(), "its session has ended, in the other database too");
     let mut maintenance = connect(&elsewhere(&fleet.database.url())).await;
     run(&mut maintenance, &format!("drop owned by {role}")).await;
