@@ -314,7 +314,7 @@ create table tendril_core.templates (
   name           text        not null,
   version        text        not null,
   inputs         jsonb       not null,
-  engine         text,
+  engines        text[]      not null,
   record         jsonb       not null,
   registered_at  timestamptz not null default clock_timestamp(),
   primary key (name, version)
@@ -323,7 +323,7 @@ comment on table  tendril_core.templates is 'Registered template versions, so th
 comment on column tendril_core.templates.name is 'The template.';
 comment on column tendril_core.templates.version is 'SemVer; a registered version never changes.';
 comment on column tendril_core.templates.inputs is 'JSON Schema of its inputs, in the documented subset.';
-comment on column tendril_core.templates.engine is 'terraform or tofu, when the template asks for one.';
+comment on column tendril_core.templates.engines is 'The engines that it runs on; empty when it needs none.';
 comment on column tendril_core.templates.record is 'What was registered, whole.';
 comment on column tendril_core.templates.registered_at is 'When.';
 

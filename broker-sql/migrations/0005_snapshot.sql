@@ -196,8 +196,8 @@ begin
   select * into v_reg from tendril_core.templates r where r.name = t ->> 'name' and r.version = t ->> 'version';
   if found then
     return query select e.path, e.message from tendril_core.schema_errors(v_reg.inputs, coalesce(p_snapshot -> 'inputs', '{}'), 'inputs') e;
-    if v_reg.engine <> p_snapshot ->> 'engine' then
-      return query select 'engine'::text, format('template %s %s asks for %s', v_reg.name, v_reg.version, v_reg.engine);
+    if p_snapshot ->> 'engine' <> all (v_reg.engines) then
+      return query select 'engine'::text, format('template %s %s runs on %s', v_reg.name, v_reg.version, coalesce(nullif(array_to_string(v_reg.engines, ', '), ''), 'none'));
     end if;
   end if;
 end $$;

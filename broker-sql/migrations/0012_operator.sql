@@ -197,11 +197,13 @@ comment on function tendril.portal_revoke(text) is 'Takes all of a role''s grant
 create function tendril.template_register(p_record jsonb) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  if p_record ->> 'name' is null or p_record ->> 'version' is null or jsonb_typeof(p_record -> 'inputs') is distinct from 'object' then
-    perform tendril_core.fail('TD001', 'template record: needs name, version and inputs', 'tendril-broker template register DIR makes it');
+  if p_record ->> 'name' is null or p_record ->> 'version' is null or jsonb_typeof(p_record -> 'inputs') is distinct from 'object'
+     or jsonb_typeof(p_record -> 'engine') is distinct from 'object' then
+    perform tendril_core.fail('TD001', 'template record: needs name, version, inputs and engine', 'tendril-broker template register DIR makes it');
   end if;
-  insert into tendril_core.templates (name, version, inputs, engine, record)
-    values (p_record ->> 'name', p_record ->> 'version', p_record -> 'inputs', p_record ->> 'engine', p_record)
+  insert into tendril_core.templates (name, version, inputs, engines, record)
+    values (p_record ->> 'name', p_record ->> 'version', p_record -> 'inputs',
+      array(select jsonb_object_keys(p_record -> 'engine') order by 1), p_record)
     on conflict (name, version) do nothing;
   if found then
     return true;

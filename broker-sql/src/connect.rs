@@ -101,9 +101,9 @@ impl Address {
                 _ => rest.push(pair),
             }
         }
-        let config: Config = format!("{base}?{}", rest.join("&"))
-            .parse()
-            .map_err(|e| bad(&format!("{e}; it looks like postgres://host:5432/database?sslmode=verify-full")))?;
+        let config: Config = format!("{base}?{}", rest.join("&")).parse().map_err(|e| {
+            bad(&format!("{}; it looks like postgres://host:5432/database?sslmode=verify-full", root_cause(&e)))
+        })?;
         if config.get_user().is_some() || config.get_password().is_some() {
             return Err(bad("must not hold a user or password: the agent token carries both"));
         }

@@ -5,4 +5,5 @@ pub mod doctor;
 pub mod grants;
 pub mod lost_work;
 pub mod migration;
+pub mod templates;
 pub mod uninstall;

@@ -1,9 +1,9 @@
 //! `tendril-broker serve`: does what nobody's session may be trusted with. Any number of replicas may run.
 //!
-//! - [`pulse`]: one beat each second, on a connection of its own. Without it nobody is presumed dead.
-//! - [`duties`]: expiry, deadlines, counters, log windows, credentials, partitions; each by itself, each a short
+//! - `pulse`: one beat each second, on a connection of its own. Without it nobody is presumed dead.
+//! - `duties`: expiry, deadlines, counters, log windows, credentials, partitions; each by itself, each a short
 //!   transaction that one replica takes at a time.
-//! - [`metrics`] and [`http`]: what Prometheus and Kubernetes ask.
+//! - `metrics` and `http`: what Prometheus and Kubernetes ask.
 //!
 //! A database that goes away stops nothing here: it is said once, and tried again. On SIGTERM everything stops within
 //! two seconds; a duty that was under way is rolled back and done by the next who comes.

@@ -213,6 +213,7 @@ impl Fleet {
         let sql = format!(
             "with beat as materialized (select tendril_core.pulse()) select 1 from beat;
              update tendril_core.pulse set rebased_at = null;
+             update tendril_core.pulse set rebased_at = null;
              update tendril_core.runner_leases set lease_expires_at = clock_timestamp() - interval '1 s' where runner_id = '{}';
              create temp table lost on commit drop as select tendril_core.duty_expire() as n;
              do $$ begin perform set_config('test.lost', (select n from lost)::text, false); end $$",

@@ -91,14 +91,13 @@ async fn forged_rows_are_refused_and_look_like_absent_ones() {
     stranger.take_over().await;
     let mut sibling = fleet.runner().await;
     sibling.take_over().await;
-    type Forgery = Box<dyn Fn(&mut Claimed)>;
-    let forged: Vec<(&str, Forgery)> = vec![
-        ("attempt", Box::new(|c| c.attempt_id = id())),
-        ("fence", Box::new(|c| c.fence += 1)),
-        ("deployment", Box::new(|c| c.deployment_id = id())),
-        ("day", Box::new(|c| c.claim_day = c.claim_day.next_day().unwrap())),
-        ("job", Box::new(|c| c.job = "b".into())),
-        ("ordinal", Box::new(|c| c.ordinal = 2)),
+    let forged: [(&str, fn(&mut Claimed)); 6] = [
+        ("attempt", |c| c.attempt_id = id()),
+        ("fence", |c| c.fence += 1),
+        ("deployment", |c| c.deployment_id = id()),
+        ("day", |c| c.claim_day = c.claim_day.next_day().unwrap()),
+        ("job", |c| c.job = "b".into()),
+        ("ordinal", |c| c.ordinal = 2),
     ];
     for (what, forge) in forged {
         let mut row_of = a.clone();

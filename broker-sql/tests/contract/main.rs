@@ -1,7 +1,7 @@
 //! The broker's contract, on a real Postgres: what portals, runners and operators may rely on.
 //!
 //! `TENDRIL_TEST_DATABASE_URL` names the server; `./dev test` starts one. Every test has a database of its own.
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has nothing to go on with")]
+#![expect(clippy::unwrap_used, reason = "what a test of the contract cannot get, it fails by")]
 
 mod claims;
 mod commands;

@@ -209,7 +209,7 @@ async fn a_snapshot_that_is_too_large_is_refused_by_its_size() {
 async fn inputs_are_checked_against_a_registered_version() {
     let mut fleet = Fleet::new().await;
     let record = json!({
-        "name": "web", "version": "1.2.0", "engine": "tofu",
+        "name": "web", "version": "1.2.0", "engine": {"tofu": ">=1.6"},
         "inputs": {
             "type": "object", "additionalProperties": false, "required": ["region"],
             "properties": {"region": {"type": "string", "pattern": "^[a-z]+$"}, "size": {"type": "integer", "maximum": 3}},
@@ -219,7 +219,7 @@ async fn inputs_are_checked_against_a_registered_version() {
     assert!(crate::fleet::one::<bool>(&mut fleet.operator, &register(&record)).await);
     assert!(!crate::fleet::one::<bool>(&mut fleet.operator, &register(&record)).await, "again is harmless");
     let mut changed = record.clone();
-    changed["engine"] = json!("terraform");
+    changed["engine"] = json!({"terraform": "*"});
     assert_eq!(refused(&mut fleet.operator, &register(&changed)).await.sqlstate, "TD003");
     for bad in [
         json!({}),
@@ -245,7 +245,7 @@ async fn inputs_are_checked_against_a_registered_version() {
     let insert = fleet.insert(id(), &engine);
     assert_eq!(
         refused(&mut fleet.portal, &insert).await.message,
-        "config_snapshot.engine: template web 1.2.0 asks for tofu"
+        "config_snapshot.engine: template web 1.2.0 runs on tofu"
     );
     let fine = fleet.insert(id(), &snapshot("1.2.0", json!({"region": "eu"})));
     run(&mut fleet.portal, &fine).await;

@@ -20,7 +20,7 @@ pub struct Estimate {
     pub known_monthly_cost: Option<String>,
     /// How much more than now, per month; none when either is unknown.
     pub diff: Option<String>,
-    /// What is unknown, and why; at most [`MAX_UNKNOWN`].
+    /// What is unknown, and why; at most 100 entries.
     pub unknown: Vec<Unknown>,
     /// How many parts are unknown.
     pub unknown_count: usize,

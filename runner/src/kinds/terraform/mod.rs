@@ -1,7 +1,7 @@
 //! `terraform.plan`, `terraform.apply` and `terraform.destroy`, with Terraform or OpenTofu.
 //!
 //! A plan is a job of its own, and what it leaves is one sealed artifact: plan file, lock file, files and what they were
-//! made with ([`bundle`]). An apply takes exactly that, on whatever runner of the cluster and in whatever folder.
+//! made with (`bundle`). An apply takes exactly that, on whatever runner of the cluster and in whatever folder.
 //!
 //! Each run of an engine costs a good part of a small job, so there are no more than needed: a plan prints its own
 //! diff, an apply initialises only where plugins or remote modules are to be installed, and outputs come from its
