@@ -1,17 +1,10 @@
 -- What portals call beside submit: cancel, approve, retry, status; and the views they read.
 
-create function tendril.cancel(p_deployment uuid, p_reason text default null) returns text
-language plpgsql security definer set search_path = pg_catalog, pg_temp
-set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+create function tendril_core.cancel_jobs(p_deployment uuid, p_reason text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  d      tendril.deployments := tendril_core.seen_deployment(p_deployment);
-  v_ids  uuid[];
+  v_ids uuid[];
 begin
-  perform tendril_core.guard();
-  select * into d from tendril.deployments where id = p_deployment for update;
-  if d.status in ('SUCCESS', 'FAILED', 'CANCELLED') then
-    perform tendril_core.fail('TD003', format('the deployment has ended already: %s', d.status));
-  end if;
   update tendril.deployments set cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()),
          cancel_reason = coalesce(cancel_reason, p_reason) where id = p_deployment;
   -- The jobs' rows first: a claim in flight has taken them, and after it the state tells which way to go.
@@ -23,6 +16,21 @@ begin
   update tendril_core.jobs set cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
    where deployment_id = p_deployment and state in ('CLAIMED', 'STARTED', 'UNKNOWN');
   perform tendril_core.settle(p_deployment);
+end $$;
+comment on function tendril_core.cancel_jobs is 'Cancels a deployment whose row the caller has locked.';
+
+create function tendril.cancel(p_deployment uuid, p_reason text default null) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+declare
+  d tendril.deployments := tendril_core.seen_deployment(p_deployment);
+begin
+  perform tendril_core.guard();
+  select * into d from tendril.deployments where id = p_deployment for update;
+  if d.status in ('SUCCESS', 'FAILED', 'CANCELLED') then
+    perform tendril_core.fail('TD003', format('the deployment has ended already: %s', d.status));
+  end if;
+  perform tendril_core.cancel_jobs(p_deployment, p_reason);
   return (select status from tendril.deployments where id = p_deployment);
 end $$;
 comment on function tendril.cancel(uuid, text) is

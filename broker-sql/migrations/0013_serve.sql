@@ -247,9 +247,16 @@ begin
     perform tendril_core.end_credential(c.cluster_id, c.generation);
     v_n := v_n + 1;
   end loop;
+  -- Nobody can claim for a revoked cluster any more: what waits there would wait for ever.
+  for c in select d.id from tendril.deployments d join tendril.clusters o on o.id = d.cluster_id
+            where d.status in ('QUEUED', 'PROCESSING', 'AWAITING_APPROVAL') and d.cancel_requested_at is null and o.status = 'REVOKED'
+              and not exists (select from tendril_core.cluster_credentials x where x.cluster_id = o.id and x.status <> 'ended')
+            order by d.id limit 200 for update of d skip locked loop
+    perform tendril_core.cancel_jobs(c.id, 'its cluster was revoked');
+  end loop;
   return v_n;
 end $$;
-comment on function tendril_core.duty_credentials is 'Ends credentials whose drain is over.';
+comment on function tendril_core.duty_credentials is 'Ends credentials whose drain is over, and cancels what waits in revoked clusters.';
 
 create function tendril_core.duty_partitions() returns bigint
 language sql set search_path = pg_catalog, pg_temp as $$ select tendril_core.ensure_partitions()::bigint $$;

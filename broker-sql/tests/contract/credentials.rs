@@ -148,6 +148,11 @@ async fn revoke_drains_and_revoke_now_ends_sessions() {
     assert!(runner.session.ping().await.is_err());
     let status: String = one(&mut fleet.portal, "select status from tendril.clusters").await;
     assert_eq!(status, "REVOKED");
+    // Job b would wait for ever: nobody can claim it any more.
+    fleet.database.duty("credentials").await;
+    let status: String =
+        one(&mut fleet.portal, "select status || ': ' || cancel_reason from tendril.deployments").await;
+    assert_eq!(status, "CANCELLED: its cluster was revoked");
     let unknown = clusters::revoke(&mut fleet.operator, id(), false).await.unwrap_err();
     assert_eq!(unknown.refusal().unwrap().sqlstate, "TD002");
 }
