@@ -59,7 +59,7 @@ comment on column tendril.deployments.id is 'Made by the client (UUIDv7) so that
 comment on column tendril.deployments.cluster_id is 'Where it runs.';
 comment on column tendril.deployments.user_id is 'Who asked: portal_user(), else the cluster''s user. Set by the database.';
 comment on column tendril.deployments.config_snapshot is 'What to do, frozen; docs/config-snapshot.schema.json.';
-comment on column tendril.deployments.status is 'QUEUED -> PROCESSING -> SUCCESS | FAILED, also AWAITING_APPROVAL and CANCELLED.';
+comment on column tendril.deployments.status is 'QUEUED -> PROCESSING -> SUCCESS or FAILED; also AWAITING_APPROVAL and CANCELLED.';
 comment on column tendril.deployments.error_message is 'Why it failed, in one sentence; the log has the rest.';
 comment on column tendril.deployments.waiting_for is 'In plain words what has to happen before it goes on; NULL when nothing is missing.';
 comment on column tendril.deployments.outputs is 'Outputs of the last apply; sensitive ones are masked.';

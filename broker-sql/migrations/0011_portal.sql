@@ -146,6 +146,27 @@ create view tendril.jobs with (security_barrier) as
    where (select tendril_core.sees_all()) or j.cluster_id = any ((select tendril_core.seen_clusters())::uuid[])
       or d.user_id = (select tendril_core.seen_user()) or (select tendril_core.is_owner());
 comment on view tendril.jobs is 'Jobs of the deployments that the caller sees, with progress of the current attempt.';
+comment on column tendril.jobs.deployment_id is 'The deployment.';
+comment on column tendril.jobs.cluster_id is 'Its cluster.';
+comment on column tendril.jobs.id is 'The job.';
+comment on column tendril.jobs.name is 'Unique within the deployment.';
+comment on column tendril.jobs.kind is 'What it does: terraform.plan, terraform.apply, terraform.destroy, infracost.breakdown or exec.';
+comment on column tendril.jobs.state is 'BLOCKED, QUEUED, CLAIMED, STARTED, UNKNOWN, AWAITING_APPROVAL, SUCCESS, FAILED, CANCELLED or SKIPPED.';
+comment on column tendril.jobs.mutating is 'Whether it changes the world: then it starts at most once.';
+comment on column tendril.jobs.reason is 'Why it is in this state, when that needs saying.';
+comment on column tendril.jobs.attempts is 'How many attempts were claimed.';
+comment on column tendril.jobs.max_attempts is 'Bound of attempts, losses included.';
+comment on column tendril.jobs.attempt_id is 'The current attempt.';
+comment on column tendril.jobs.requires is 'Labels that a runner must have.';
+comment on column tendril.jobs.state_key is 'The Terraform state that it changes.';
+comment on column tendril.jobs.result is 'What its accepted attempt reported.';
+comment on column tendril.jobs.progress is 'Per-resource progress of the current attempt.';
+comment on column tendril.jobs.created_at is 'When it was submitted.';
+comment on column tendril.jobs.queued_at is 'When it became claimable last.';
+comment on column tendril.jobs.started_at is 'When its current attempt started.';
+comment on column tendril.jobs.ended_at is 'When it reached a final state.';
+comment on column tendril.jobs.cancel_requested_at is 'Set while a holder has still to stop it.';
+comment on column tendril.jobs.retry_of is 'The job that a retry does again.';
 
 create view tendril.queue with (security_barrier) as
   select c.id as cluster_id, c.name as cluster, q.kind, q.state, sum(q.n)::bigint as jobs
@@ -156,6 +177,11 @@ create view tendril.queue with (security_barrier) as
       or c.user_id = (select tendril_core.seen_user()) or (select tendril_core.is_owner())
    group by c.id, c.name, q.kind, q.state having sum(q.n) <> 0;
 comment on view tendril.queue is 'How many unfinished jobs there are by cluster, kind and state; costs the same however many there are.';
+comment on column tendril.queue.cluster_id is 'The cluster.';
+comment on column tendril.queue.cluster is 'Its name.';
+comment on column tendril.queue.kind is 'The jobs'' kind.';
+comment on column tendril.queue.state is 'A state that is not final.';
+comment on column tendril.queue.jobs is 'How many there are.';
 
 create view tendril.runners with (security_barrier) as
   select r.id, r.cluster_id, r.name, r.version, r.place, r.labels, r.slots, r.registered_at, r.left_at, coalesce(l.heartbeat_at, r.left_at, r.registered_at) as last_seen_at,
@@ -166,6 +192,18 @@ create view tendril.runners with (security_barrier) as
    where (select tendril_core.sees_all()) or c.id = any ((select tendril_core.seen_clusters())::uuid[])
       or c.user_id = (select tendril_core.seen_user()) or (select tendril_core.is_owner());
 comment on view tendril.runners is 'Runner processes of the clusters that the caller sees.';
+comment on column tendril.runners.id is 'One id per start of a runner process.';
+comment on column tendril.runners.cluster_id is 'Its cluster.';
+comment on column tendril.runners.name is 'Host or pod name.';
+comment on column tendril.runners.version is 'Version of the runner.';
+comment on column tendril.runners.place is 'The disk that outlives the process, if it has one.';
+comment on column tendril.runners.labels is 'What it can do.';
+comment on column tendril.runners.slots is 'How many jobs it runs at once.';
+comment on column tendril.runners.registered_at is 'When it registered.';
+comment on column tendril.runners.left_at is 'When it said goodbye.';
+comment on column tendril.runners.last_seen_at is 'Newest heartbeat, else when it left or came.';
+comment on column tendril.runners.online is 'Whether its lease is live.';
+comment on column tendril.runners.holding is 'How many attempts it has in hand.';
 
 create function tendril.queue_depth(p_cluster uuid default null) returns table (kind text, state text, jobs bigint)
 language sql stable set search_path = pg_catalog, pg_temp as $$

@@ -91,8 +91,8 @@ async fn forged_rows_are_refused_and_look_like_absent_ones() {
     stranger.take_over().await;
     let mut sibling = fleet.runner().await;
     sibling.take_over().await;
-    type Forgery = fn(&mut Claimed);
-    let forged: [(&str, Forgery); 6] = [
+    type Forge = fn(&mut Claimed);
+    let forged: [(&str, Forge); 6] = [
         ("attempt", |c| c.attempt_id = id()),
         ("fence", |c| c.fence += 1),
         ("deployment", |c| c.deployment_id = id()),

@@ -7,6 +7,7 @@ mod claims;
 mod commands;
 mod credentials;
 mod database;
+mod documentation;
 mod fleet;
 mod grants;
 mod leases;

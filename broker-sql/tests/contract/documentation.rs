@@ -1,0 +1,220 @@
+//! The pages and the catalogue say the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Row};
+use tendril_broker::testing::TestDatabase;
+
+use crate::fleet::{Fleet, one};
+use crate::program::broker;
+
+fn file(path: &str) -> String {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
+    std::fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn sql_page() -> String {
+    file("docs/SQL.md")
+}
+
+async fn column(session: &mut PgConnection, sql: &str) -> Vec<String> {
+    sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_all(session).await.unwrap()
+}
+
+/// The cells of all rows of the page's tables whose first cell is code.
+fn rows(page: &str) -> Vec<Vec<String>> {
+    let row = |line: &str| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    page.lines().filter(|line| line.starts_with("| `")).map(row).collect()
+}
+
+fn code(cell: &str) -> String {
+    cell.trim_matches('`').to_owned()
+}
+
+/// Rows of functions by signature.
+fn functions(page: &str) -> BTreeMap<String, Vec<String>> {
+    let rows = rows(page).into_iter().filter(|row| row[0].starts_with("`tendril.") && row[0].contains('('));
+    rows.map(|row| (code(&row[0]).replace(", ", ","), row)).collect()
+}
+
+#[tokio::test]
+async fn every_function_is_documented_and_nothing_else() {
+    let database = TestDatabase::create().await;
+    let catalogue = "select oid::regprocedure::text from pg_proc where pronamespace = 'tendril'::regnamespace";
+    let there: BTreeSet<String> = column(&mut database.operator().await, catalogue).await.into_iter().collect();
+    let documented: BTreeSet<String> = functions(&sql_page()).into_keys().collect();
+    assert_eq!(documented, there);
+}
+
+#[tokio::test]
+async fn every_example_runs() {
+    let mut fleet = Fleet::new().await;
+    let mut runner = fleet.runner().await;
+    for (name, row) in functions(&sql_page()) {
+        let example = code(&row[2]);
+        let called = name.split('(').next().unwrap();
+        assert!(example.contains(&format!("{called}(")), "{name}: its example calls something else: {example}");
+        let session = match called {
+            name if name.contains("runner_") || name.contains("log_") => &mut runner.session,
+            _ => &mut fleet.operator,
+        };
+        let done = sqlx::raw_sql(AssertSqlSafe(format!("begin; {example}"))).execute(&mut *session).await;
+        if let Err(error) = done {
+            // The ids of the page are nobody's: such a refusal is ours, anything else is a mistake in the page.
+            let refusal = crate::fleet::refusal(error);
+            assert!(refusal.sqlstate.starts_with("TD"), "{example}: {refusal:?}");
+            assert!(row[3].contains(&refusal.sqlstate), "{name} does not name {}", refusal.sqlstate);
+        }
+        sqlx::raw_sql("rollback").execute(session).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn every_test_that_is_named_exists() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/contract");
+    let sources: String = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    for (name, row) in functions(&sql_page()) {
+        let tests: Vec<String> = row[4].split(", ").map(code).collect();
+        assert!(!tests.is_empty(), "{name} has no test");
+        for test in tests {
+            assert!(sources.contains(&format!("async fn {test}()")), "{name}: there is no test {test}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_sqlstate_is_documented_and_raised() {
+    let database = TestDatabase::create().await;
+    let mut operator = database.operator().await;
+    let page = sql_page();
+    let documented: BTreeSet<String> =
+        page.lines().filter_map(|line| line.strip_prefix("| TD")).map(|rest| format!("TD{}", &rest[..3])).collect();
+    let raised = "select distinct (regexp_matches(prosrc, 'TD[0-9]{3}', 'g'))[1] from pg_proc
+                   where pronamespace in ('tendril'::regnamespace, 'tendril_core'::regnamespace)";
+    let raised: BTreeSet<String> = column(&mut operator, raised).await.into_iter().collect();
+    assert_eq!(documented, raised);
+    assert_eq!(documented.len(), 13);
+    let of_functions = "select oid::regprocedure::text as name, array(select distinct m[1] from regexp_matches(prosrc, 'TD[0-9]{3}', 'g') m) as codes
+                          from pg_proc where pronamespace = 'tendril'::regnamespace";
+    let functions = functions(&page);
+    for row in sqlx::raw_sql(of_functions).fetch_all(&mut operator).await.unwrap() {
+        let (name, codes): (String, Vec<String>) = (row.get(0), row.get(1));
+        for code in codes {
+            assert!(functions[&name][3].contains(&code), "{name} raises {code}, which its row does not name");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_column_of_the_surface_is_documented_in_the_words_of_its_comment() {
+    let database = TestDatabase::create().await;
+    let page = sql_page();
+    let columns = "select format('| `%s` | %s | %s |', attname, format_type(atttypid, atttypmod), col_description(c.oid, attnum))
+                     from pg_class c join pg_attribute a on a.attrelid = c.oid
+                    where relnamespace = 'tendril'::regnamespace and relkind in ('r', 'p', 'v') and relname <> 'log_inbox' and attnum > 0 and not attisdropped";
+    for line in column(&mut database.operator().await, columns).await {
+        assert!(page.contains(&line), "docs/SQL.md lacks this line:\n{line}");
+    }
+    for relation in ["clusters", "deployments", "deployment_logs", "jobs", "queue", "runners"] {
+        assert!(page.contains(&format!("### tendril.{relation}\n")), "{relation}");
+    }
+}
+
+#[tokio::test]
+async fn everything_in_the_catalogue_has_a_comment() {
+    let database = TestDatabase::create().await;
+    let mut operator = database.operator().await;
+    for (what, sql) in [
+        (
+            "columns",
+            "select c.oid::regclass || '.' || attname from pg_class c join pg_attribute a on a.attrelid = c.oid
+              where relnamespace in ('tendril'::regnamespace, 'tendril_core'::regnamespace) and relkind in ('r', 'p', 'v')
+                and attnum > 0 and not attisdropped and not c.relispartition and col_description(c.oid, attnum) is null",
+        ),
+        (
+            "relations and types",
+            "select oid::regclass::text from pg_class c
+              where relnamespace in ('tendril'::regnamespace, 'tendril_core'::regnamespace) and (relkind in ('r', 'p', 'v') and not relispartition)
+                and obj_description(oid, 'pg_class') is null",
+        ),
+        (
+            "functions",
+            "select oid::regprocedure::text from pg_proc where pronamespace in ('tendril'::regnamespace, 'tendril_core'::regnamespace)
+                and obj_description(oid, 'pg_proc') is null",
+        ),
+    ] {
+        assert_eq!(column(&mut operator, sql).await, Vec::<String>::new(), "{what} without a comment");
+    }
+}
+
+#[tokio::test]
+async fn functions_are_closed_to_public_and_pin_their_search_path() {
+    let database = TestDatabase::create().await;
+    let mut operator = database.operator().await;
+    let open = "select oid::regprocedure::text from pg_proc where pronamespace in ('tendril'::regnamespace, 'tendril_core'::regnamespace)
+                   and has_function_privilege('public', oid, 'EXECUTE')";
+    assert_eq!(column(&mut operator, open).await, Vec::<String>::new());
+    // portal_user() is the user's to replace and runs with the rights of whoever asks.
+    let unpinned = "select oid::regprocedure::text from pg_proc where pronamespace in ('tendril'::regnamespace, 'tendril_core'::regnamespace)
+                       and proname <> 'portal_user' and not coalesce(proconfig @> array['search_path=pg_catalog, pg_temp'], false)";
+    assert_eq!(column(&mut operator, unpinned).await, Vec::<String>::new());
+    let tables = "select c.oid::regclass::text from pg_class c where relnamespace in ('tendril'::regnamespace, 'tendril_core'::regnamespace)
+                     and relkind in ('r', 'p', 'v', 'S') and has_table_privilege('public', c.oid, 'SELECT, INSERT, UPDATE, DELETE')";
+    assert_eq!(column(&mut operator, tables).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_published_schema_is_the_one_that_is_checked() {
+    let database = TestDatabase::create().await;
+    let checked: String =
+        one(&mut database.operator().await, "select jsonb_pretty(tendril_core.snapshot_schema())").await;
+    assert_eq!(
+        file("docs/config-snapshot.schema.json").trim_end(),
+        checked,
+        "write it anew: psql -Atc 'select jsonb_pretty(tendril_core.snapshot_schema())' > docs/config-snapshot.schema.json"
+    );
+}
+
+#[tokio::test]
+async fn the_pages_snapshots_are_good_ones() {
+    let database = TestDatabase::create().await;
+    let mut operator = database.operator().await;
+    let page = sql_page();
+    let blocks: Vec<&str> = page.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(blocks.len(), 2);
+    for block in blocks {
+        let snapshot: serde_json::Value = serde_json::from_str(block).unwrap();
+        sqlx::query("select tendril_core.check_snapshot($1)").bind(snapshot).execute(&mut operator).await.unwrap();
+    }
+}
+
+/// Commands that a help text lists.
+fn listed(help: &str) -> Vec<String> {
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = commands.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    names.map(|line| line.split_whitespace().next().unwrap().to_owned()).filter(|name| name != "help").collect()
+}
+
+#[tokio::test]
+async fn every_command_stands_in_the_page_of_the_program() {
+    let page = file("docs/CLI.md");
+    let mut commands = Vec::new();
+    for name in listed(&broker("", &["--help"]).await.out) {
+        let below = listed(&broker("", &[&name, "--help"]).await.out);
+        match below.is_empty() {
+            true => commands.push(name),
+            false => commands.extend(below.iter().map(|sub| format!("{name} {sub}"))),
+        }
+    }
+    assert!(commands.len() > 20, "{commands:?}");
+    for command in commands {
+        assert!(page.contains(&format!("| `{command}")), "docs/CLI.md lacks {command}");
+    }
+    let metrics: Vec<String> = page.split('`').filter(|word| word.starts_with("tendril_")).map(str::to_owned).collect();
+    assert!(metrics.len() > 8);
+}
