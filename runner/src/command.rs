@@ -4,7 +4,6 @@ use crate::stop::{Stop, describe};
 use crate::supervise::{Class, Ended, Exit, ExitRecord};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// One command of a job: a program and its arguments, never a shell string.
 #[derive(Clone, Debug)]
@@ -23,8 +22,6 @@ pub struct Command {
     pub class: Class,
     /// What becomes of its standard output; standard error always goes to the log.
     pub stdout: Stdout,
-    /// What may end it early.
-    pub bounds: Bounds,
     /// A folder that it may fill up to a bound.
     pub room: Option<Room>,
 }
@@ -40,15 +37,6 @@ pub enum Stdout {
     Events,
     /// To the job, at most this many bytes; never to the log.
     Capture(usize),
-}
-
-/// What may end a command before its own end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bounds {
-    /// The job's timeout, and requests to stop.
-    Job,
-    /// This time and nothing else: for what is still to be done once the world has been changed.
-    Within(Duration),
 }
 
 /// A folder that a command fills from elsewhere, and how far it may.
@@ -71,7 +59,6 @@ impl Command {
             cwd,
             class: Class::Reading,
             stdout: Stdout::Log,
-            bounds: Bounds::Job,
             room: None,
         }
     }

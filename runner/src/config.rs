@@ -2,6 +2,7 @@
 //!
 //! Every key is listed in `docs/tendril-runner.toml`. A key that is not known here is refused by name.
 
+use crate::kinds;
 use crate::prepare::environment;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -297,6 +298,9 @@ impl Config {
         if self.labels.iter().any(|label| ["kind=", "engine=", "place="].iter().any(|own| label.starts_with(own))) {
             return refuse("labels", "kind=, engine= and place= are set by the runner itself");
         }
+        if let Some(unknown) = self.kinds.iter().flatten().find(|kind| !kinds::NAMES.contains(&kind.as_str())) {
+            return refuse("kinds", &format!("there is no kind {unknown}; known are {}", kinds::NAMES.join(", ")));
+        }
         if let Some(reason) = self.tools.pass_env.iter().find_map(|pattern| environment::pattern_error(pattern)) {
             return refuse("tools.pass_env", &reason);
         }
@@ -436,6 +440,7 @@ mod tests {
             ("labels = [\"a b\"]", "labels"),
             ("[tools]\npass_env = [\"TENDRIL_AGENT_TOKEN\"]", "tools.pass_env"),
             ("[tools]\npass_env = [\"*\"]", "tools.pass_env"),
+            ("kinds = [\"terraform.pln\"]", "terraform.pln"),
             ("[git]\ntoken_file = \"/t\"", "git.token_hosts"),
             ("[tools]\nenv = {HOME = \"/root\"}", "tools.env"),
             ("[logs]\nflush_interval_ms = 1", "flush_interval_ms"),

@@ -2,7 +2,7 @@
 
 use crate::attempt_log::AttemptLog;
 use crate::clock::BootTime;
-use crate::command::{Bounds, Command, Finished, Room, STDERR_HEAD_BYTES, Stdout};
+use crate::command::{Command, Finished, Room, STDERR_HEAD_BYTES, Stdout};
 use crate::config::Config;
 use crate::desk::Desk;
 use crate::holdings::Held;
@@ -200,9 +200,7 @@ impl Run {
     /// # Errors
     /// The job was asked to stop before the command began, or its supervisor could not be started or was lost.
     pub async fn command(&mut self, command: Command) -> Result<Finished, Stop> {
-        if command.bounds == Bounds::Job {
-            self.check()?;
-        }
+        self.check()?;
         let class = command.class;
         let step = self.step(&command);
         tracing::debug!(attempt.id = %self.job.lease.attempt_id, command = command.name, "running");
@@ -214,7 +212,7 @@ impl Run {
             read_out(running.stdout, command.stdout, &self.log),
             read_log(running.stderr, Stream::Stderr, &self.log, STDERR_HEAD_BYTES),
             self.show_progress(command.stdout, &over),
-            attend(running.control, self.listening(command.bounds), command.room.as_ref(), &over),
+            attend(running.control, &self.held, command.room.as_ref(), &over),
         );
         let (record, overfull) = ended.map_err(|e| {
             self.children_dead = false;
@@ -222,14 +220,6 @@ impl Run {
         })?;
         self.records.push(record.clone());
         Ok(Finished { record, stdout, cut, stderr, overfull })
-    }
-
-    /// Whose requests to stop a command hears.
-    fn listening(&self, bounds: Bounds) -> Option<&Held> {
-        match bounds {
-            Bounds::Job => Some(&self.held),
-            Bounds::Within(_) => None,
-        }
     }
 
     /// Shows the engine's progress about once a second while it changes. A courtesy: failures are only noted.
@@ -261,17 +251,13 @@ impl Run {
     fn step(&self, command: &Command) -> Step {
         let mut argv = vec![command.program.display().to_string()];
         argv.extend(command.args.iter().cloned());
-        let timeout = match command.bounds {
-            Bounds::Job => self.deadline.left(),
-            Bounds::Within(time) => time,
-        };
         Step {
             name: command.name.to_owned(),
             argv,
             env: command.env.clone(),
             cwd: command.cwd.clone(),
             class: command.class,
-            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            timeout_ms: u64::try_from(self.deadline.left().as_millis()).unwrap_or(u64::MAX),
             kill_grace_ms: u64::try_from(self.job.kill_grace.as_millis()).unwrap_or(u64::MAX),
             record_dir: self.work.record(self.records.len(), command.name),
             umask: DEFAULT_UMASK,
@@ -283,7 +269,7 @@ impl Run {
 /// Waits for the command's end, and passes a request to stop on, once. True when it was killed for its [`Room`].
 async fn attend(
     mut control: Control,
-    held: Option<&Held>,
+    held: &Held,
     room: Option<&Room>,
     over: &CancellationToken,
 ) -> Result<(ExitRecord, bool), SuperviseError> {
@@ -291,7 +277,7 @@ async fn attend(
     let _over = over.clone().drop_guard();
     let overfull = tokio::select! {
         record = control.wait() => return Ok((record?, room.is_some_and(|room| size(&room.dir) > room.bytes))),
-        reason = asked_to_stop(held) => {
+        reason = held.stopped() => {
             control.interrupt(reason).await?;
             false
         }
@@ -301,13 +287,6 @@ async fn attend(
         }
     };
     Ok((control.wait().await?, overfull))
-}
-
-async fn asked_to_stop(held: Option<&Held>) -> StopReason {
-    match held {
-        Some(held) => held.stopped().await,
-        None => std::future::pending().await,
-    }
 }
 
 async fn overfilled(room: Option<&Room>) {

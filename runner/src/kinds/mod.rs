@@ -33,7 +33,10 @@ pub trait Kind: Send + Sync {
     fn run<'a>(&'a self, run: &'a mut Run) -> BoxFuture<'a, Result<Value, Stop>>;
 }
 
-/// All kinds that this runner knows, with the tools of this machine.
+/// Names of all kinds that this runner knows.
+pub const NAMES: [&str; 5] = ["exec", "infracost.breakdown", "terraform.plan", "terraform.apply", "terraform.destroy"];
+
+/// All of them, in that order, with the tools of this machine.
 pub fn all(toolbox: &Arc<Toolbox>) -> Vec<Arc<dyn Kind>> {
     vec![
         Arc::new(exec::Exec::new(toolbox)),
@@ -58,4 +61,15 @@ pub async fn available(config: &Config) -> Vec<Arc<dyn Kind>> {
         }
     }
     kinds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_name_in_the_list() {
+        let names: Vec<_> = all(&Arc::default()).iter().map(|kind| kind.name()).collect();
+        assert_eq!(names, NAMES);
+    }
 }

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tendril_broker::runner::{BrokerError, Claimed, Lease, StoredArtifact};
 use tendril_runner::attempt_log::AttemptLog;
 use tendril_runner::clock::BootTime;
+use tendril_runner::command::{Command, Finished};
 use tendril_runner::config::Config;
 use tendril_runner::desk::Desk;
 use tendril_runner::holdings::{Held, Holdings};
@@ -194,6 +195,11 @@ impl Bed {
 }
 
 impl Open {
+    /// Runs one command as a kind would.
+    pub async fn command(&mut self, command: Command) -> Finished {
+        tokio::time::timeout(PATIENCE, self.run.command(command)).await.expect("it ends in time").unwrap()
+    }
+
     pub async fn run(mut self) -> Outcome {
         let limited = tokio::time::timeout(PATIENCE, self.kind.clone().run(&mut self.run)).await;
         let verdict = limited.expect("the job ends in time");

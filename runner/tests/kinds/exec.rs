@@ -1,7 +1,9 @@
 use crate::bed::{Bed, job};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::path::Path;
 use tendril_broker::runner::{BrokerError, Claimed};
+use tendril_runner::command::{Command, Room};
 use tendril_runner::stop::Stop;
 use tendril_runner::supervise::Exit;
 
@@ -125,4 +127,22 @@ async fn an_unclear_reply_to_the_start_is_asked_again_and_nothing_runs_before() 
     done.result();
     assert_eq!(done.records.len(), 1);
     assert_eq!(done.records[0].exit, Exit::Success);
+}
+
+#[tokio::test]
+async fn a_command_that_fills_its_room_is_killed() {
+    let bed = Bed::new();
+    let mut open = bed.open(exec(&["true"])).await;
+    for (script, overfull) in [
+        ("head -c 2000000 /dev/zero > big; exec sleep 600", true),
+        ("head -c 2000000 /dev/zero > big; true", true),
+        ("head -c 1000 /dev/zero > small; mkdir sub; head -c 1000 /dev/zero > sub/small", false),
+    ] {
+        let dir = bed.dir().join(script.len().to_string());
+        std::fs::create_dir(&dir).unwrap();
+        let mut command = Command::new("fill", Path::new("/bin/sh"), dir.clone()).args(["-c", script]);
+        command.env.insert("PATH".into(), "/usr/bin:/bin".into());
+        command.room = Some(Room { dir, bytes: 1_000_000 });
+        assert_eq!(open.command(command).await.overfull, overfull, "{script}");
+    }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Unknown parts that are listed; more are only counted.
-const MAX_UNKNOWN: usize = 100;
+pub const MAX_UNKNOWN: usize = 100;
 /// The type of a project that was read from a plan: only then is there a cost before.
 const FROM_PLAN: &str = "terraform_plan_json";
 
@@ -134,7 +134,7 @@ impl Estimate {
             return Err(EstimateError::Form("it has no projects".to_owned()));
         }
         let errors = breakdown.projects.iter().flat_map(|project| &project.metadata.errors);
-        let errors: Vec<&str> = errors.map(|error| error.message.as_str()).collect();
+        let errors: Vec<&str> = errors.map(|error| error.message.lines().next().unwrap_or_default()).collect();
         if let Some(first) = errors.first() {
             let more = if errors.len() > 1 { format!(" (and {} more)", errors.len() - 1) } else { String::new() };
             return Err(EstimateError::Failed(format!("{first}{more}")));

@@ -2,7 +2,7 @@
 
 mod estimate;
 
-pub use estimate::{Estimate, EstimateError, Unknown};
+pub use estimate::{Estimate, EstimateError, MAX_UNKNOWN, Unknown};
 
 use crate::command::{Command, Stdout};
 use crate::config::read;
@@ -95,8 +95,10 @@ impl Infracost {
         let mut env = environment::of_attempt(&self.toolbox.env, &run.work);
         let key = settings.api_key_file.as_deref().map(|path| read("infracost.api_key_file", path)).transpose();
         let key = key.map_err(|e| Stop::refused(e.to_string()))?;
+        // It insists on a key, also for a pricing server that asks for none.
+        let key = key.map_or_else(|| "none".to_owned(), |key| key.trim().to_owned());
         let given = [
-            ("INFRACOST_API_KEY", key.map(|key| key.trim().to_owned())),
+            ("INFRACOST_API_KEY", Some(key)),
             ("INFRACOST_PRICING_API_ENDPOINT", settings.pricing_endpoint.clone()),
             ("INFRACOST_CURRENCY", settings.currency.clone()),
         ];
@@ -106,6 +108,8 @@ impl Infracost {
             // Nothing of the plan is sent anywhere but for prices.
             ("INFRACOST_ENABLE_CLOUD", "false"),
             ("INFRACOST_ENABLE_CLOUD_UPLOAD", "false"),
+            // Else prices would be read from a file that lies among the job's files.
+            ("INFRACOST_PRICING_CACHE_DISABLED", "true"),
             // A file `.env` among the job's files would send the key elsewhere.
             ("INFRACOST_DISABLE_ENVFILE", "true"),
         ];

@@ -7,6 +7,10 @@ use crate::logs::{Problem, Progress, State};
 use crate::stop::Stop;
 use crate::supervise::{Class, Exit, StopReason};
 
+/// What a kill may cost. Remote backends are written to now and then only.
+const LEFT_BEHIND: &str =
+    "the state may lack what was made last, and the state lock may be left behind, see force-unlock";
+
 /// How an apply ended that did all its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -27,18 +31,9 @@ pub fn judge(finished: &Finished, progress: &Progress, problems: &[Problem], wha
         return Ok(Ended::AskedTooLate);
     }
     let Err(stop) = finished.require_success(what, Class::Mutating) else { return Ok(Ended::Itself) };
-    let mut remarks = Vec::new();
-    if asked {
-        remarks.push(how_far(progress));
-    }
-    if record.forced {
-        remarks.push(
-            "it had to be killed: what it was doing then is not in the state, and the state lock may be left behind, \
-             see force-unlock"
-                .to_owned(),
-        );
-    }
-    let remarks = remarks.join("; ");
+    let saved =
+        if record.forced { format!("it had to be killed: {LEFT_BEHIND}") } else { "the state holds them".to_owned() };
+    let remarks = format!("{}; {saved}", how_far(progress));
     Err(match (stop, &record.exit) {
         (Stop::Cancelled(_), _) => Stop::Cancelled(format!("cancelled during the {what}: {remarks}")),
         (Stop::TimedOut(_), _) => Stop::TimedOut(format!("{what} ran for longer than its timeout: {remarks}")),
@@ -64,23 +59,17 @@ fn because(reason: StopReason) -> &'static str {
 fn killed(stop: Stop) -> Stop {
     match stop {
         Stop::Failed { reason, permanent, result } => {
-            let reason =
-                format!("{reason}; what it was doing then is not in the state, and the state lock may be left behind");
-            Stop::Failed { reason, permanent, result }
+            Stop::Failed { reason: format!("{reason}; {LEFT_BEHIND}"), permanent, result }
         }
         stop => stop,
     }
 }
 
 fn how_far(progress: &Progress) -> String {
-    let in_state = |state: State| progress.resources.values().filter(|resource| resource.state == state).count();
-    let (complete, errored) = (in_state(State::Complete), in_state(State::Errored));
-    let begun = progress.resources.len();
-    match (begun, errored) {
-        (0, _) => "no resource was begun".to_owned(),
-        (_, 0) => format!("{complete} of {begun} resources that were begun are complete, and the state holds them"),
-        _ => format!(
-            "{complete} of {begun} resources that were begun are complete, {errored} failed; the state holds them"
-        ),
+    let count = |state: State| progress.resources.values().filter(|resource| resource.state == state).count();
+    let (begun, complete) = (progress.resources.len(), count(State::Complete));
+    match count(State::Errored) {
+        0 => format!("{complete} of {begun} resources that were begun are complete"),
+        errored => format!("{complete} of {begun} resources that were begun are complete, {errored} failed"),
     }
 }

@@ -1,13 +1,12 @@
 //! Where an engine runs: the tree with its backend file, and the engine's environment.
 
-use crate::command::{Bounds, Command};
+use crate::command::Command;
 use crate::engines::Installed;
 use crate::kinds::terraform::failure;
 use crate::prepare::snapshot::Snapshot;
 use crate::prepare::{backend, environment, source};
 use crate::run::Run;
 use crate::stop::Stop;
-use crate::supervise::Class;
 use crate::toolbox::Toolbox;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -117,7 +116,6 @@ impl Site {
     }
 
     async fn step(&self, run: &mut Run, command: Command) -> Result<(), Stop> {
-        debug_assert!(command.class == Class::Reading && command.bounds == Bounds::Job);
         let what = format!("{} {}", self.engine.engine, command.name);
         let finished = run.command(command).await?;
         failure::of_text(&finished, &what)
