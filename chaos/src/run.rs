@@ -89,7 +89,7 @@ pub async fn carry_out(plan: Plan, folder: &Path) -> anyhow::Result<History> {
             engine: plan.engine,
             workload: plan.workload,
             schedule: plan.schedule,
-            submits: seen.asked.submits,
+            submits: seen.asked.submits.into_iter().map(|(_, submit)| submit).collect(),
             cancels: seen.asked.cancels,
             acts: seen.acts,
             facts: watch.facts()?,
@@ -125,12 +125,13 @@ async fn drive(
 
 async fn until_rest(world: &Arc<World>, plan: &Plan, stage: Stage, watch: Watch) -> anyhow::Result<Seen> {
     let portal = Portal { address: world.portal()?, cluster: world.cluster, stage, watch: watch.clone() };
-    let workload = plan.workload.clone();
+    let workload = Arc::new(plan.workload.clone());
     let portal = tokio::spawn(async move { portal.submit_all(&workload).await });
     let mut breaking = JoinSet::new();
     for step in &plan.schedule {
         watch.starts(step.after_starts, IDLE).await?;
         tokio::time::sleep(Duration::from_millis(step.then_ms)).await;
+        eprintln!("seed {}: {}", plan.seed, step.op);
         let (world, op) = (world.clone(), step.op);
         breaking.spawn(async move { perform(&world, op).await });
     }
