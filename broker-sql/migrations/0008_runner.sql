@@ -90,16 +90,17 @@ create type tendril.claimed_job as (
 comment on type tendril.claimed_job is 'What a claim hands to a runner: the attempt''s address, and all that the job needs.';
 
 create function tendril_core.claimed(p_attempts uuid[]) returns setof tendril.claimed_job
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  select a.id, a.fence, a.ordinal, a.claim_day, j.id, j.deployment_id, j.name, j.kind, j.mutating, j.timeout_ms, j.kill_grace_ms,
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return query select a.id, a.fence, a.ordinal, a.claim_day, j.id, j.deployment_id, j.name, j.kind, j.mutating, j.timeout_ms, j.kill_grace_ms,
          j.state_key, j.spec, d.config_snapshot,
          (select p.attempt_id from tendril_core.job_needs n join tendril_core.jobs p on p.id = n.needs_id
            where n.job_id = j.id and p.kind = 'terraform.plan' and p.state = 'SUCCESS' order by p.name limit 1)
     from tendril_core.attempts a
     join tendril_core.jobs j on j.id = a.job_id
     join tendril.deployments d on d.id = a.deployment_id
-   where a.id = any (p_attempts) order by a.fence
-$$;
+   where a.id = any (p_attempts) order by a.fence;
+end $$;
 comment on function tendril_core.claimed is 'The claimed jobs of some attempts.';
 
 create type tendril_core.given as (job_id uuid, attempt_id uuid, fence bigint);
@@ -110,7 +111,8 @@ comment on type tendril_core.given is 'A picked job and the attempt that a claim
 -- plan is pinned on the function, since with LIMIT as a parameter the generic plan reads the whole queue.
 create function tendril.runner_claim(p_runner uuid, p_claim_no bigint, p_slots integer) returns setof tendril.claimed_job
 language plpgsql security definer set search_path = pg_catalog, pg_temp
-set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set plan_cache_mode = force_generic_plan as $$
 declare
   v_me     tendril_core.runner_identity := tendril_core.runner_identity();
   l        tendril_core.runner_leases;
@@ -246,7 +248,8 @@ comment on function tendril_core.address is 'An attempt and its job, locked, by 
 
 create function tendril.runner_start(p_attempt uuid, p_fence bigint) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
-set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set plan_cache_mode = force_generic_plan as $$
 declare
   v_me tendril_core.runner_identity := tendril_core.runner_identity();
   l    tendril_core.runner_leases;
@@ -288,7 +291,8 @@ comment on function tendril.runner_start(uuid, bigint) is 'The committed, fenced
 -- name of the function: runner_finish
 create function tendril.runner_finish(p_attempt uuid, p_fence bigint, p_report jsonb) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp
-set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set plan_cache_mode = force_generic_plan as $$
 declare
   v         record;
   a         tendril_core.attempts;
