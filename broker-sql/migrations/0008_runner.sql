@@ -80,6 +80,21 @@ begin
 end $$;
 comment on function tendril_core.lock_lease is 'Locks the lease row that expiry and heartbeat lock too.';
 
+-- name of the function: lock_lease_to_claim
+-- Weaker: claims keep each other, heartbeats and expiry away, but not the starts of what was claimed before.
+create function tendril_core.lock_lease_to_claim(p_runner uuid, p_cluster uuid) returns tendril_core.runner_leases
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  l tendril_core.runner_leases;
+begin
+  select * into l from tendril_core.runner_leases where runner_id = p_runner and cluster_id = p_cluster for no key update;
+  if not found then
+    perform tendril_core.fail('TD002', format('there is no runner %s of this cluster', p_runner), 'register first');
+  end if;
+  return l;
+end $$;
+comment on function tendril_core.lock_lease_to_claim is 'Locks the lease row against other claims, heartbeats and expiry.';
+
 -- ---------------------------------------------------------------------------------------------------------------
 -- Claim
 -- ---------------------------------------------------------------------------------------------------------------
@@ -121,7 +136,7 @@ declare
   v_free   tendril_core.given[];
 begin
   perform tendril_core.guard();
-  l := tendril_core.lock_lease(p_runner, v_me.cluster_id);
+  l := tendril_core.lock_lease_to_claim(p_runner, v_me.cluster_id);
   select * into r from tendril_core.runners where id = p_runner;
   if p_claim_no = l.claim_no then
     -- The reply was lost: the same number returns the same attempts, whatever the lease says.
@@ -218,6 +233,8 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_me tendril_core.runner_identity := tendril_core.runner_identity();
 begin
+  -- Nothing is lost with this commit but a hint: it does not wait for the disk.
+  perform set_config('synchronous_commit', 'off', true);
   perform from tendril_core.bells b where b.cluster_id = v_me.cluster_id and not b.waiting for update skip locked;
   if found then
     update tendril_core.bells set waiting = true where cluster_id = v_me.cluster_id;
@@ -258,8 +275,9 @@ declare
   j    tendril_core.jobs;
 begin
   perform tendril_core.guard();
+  -- In share mode that only a heartbeat and expiry wait for: a runner claims on while it starts.
   select x.* into l from tendril_core.attempts t join tendril_core.runner_leases x on x.runner_id = t.runner_id
-   where t.id = p_attempt and t.cluster_id = v_me.cluster_id for share of x;
+   where t.id = p_attempt and t.cluster_id = v_me.cluster_id for key share of x;
   v := tendril_core.address(p_attempt, p_fence);
   a := v.a;
   j := v.j;
