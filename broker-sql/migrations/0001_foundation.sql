@@ -87,20 +87,25 @@ comment on function tendril_core.guard is 'First line of every state-changing fu
 -- Ids and identity
 -- ---------------------------------------------------------------------------------------------------------------
 
+-- A function in SQL that has a SET clause is parsed and planned anew by each statement that calls it; one in PL/pgSQL once
+-- per session. What runs at each submit, claim or start is therefore written in PL/pgSQL.
+
 create function tendril_core.uuidv7() returns uuid
-language sql volatile parallel safe set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile parallel safe set search_path = pg_catalog, pg_temp as $$
+begin
   -- 48 bits of milliseconds over a random v4, then the version bits 0100 become 0111 (RFC 9562).
-  select encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
+  return encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
            placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6),
-           52, 1), 53, 1), 'hex')::uuid
-$$;
+           52, 1), 53, 1), 'hex')::uuid;
+end $$;
 comment on function tendril_core.uuidv7 is 'A time-ordered UUID (RFC 9562, version 7).';
 
 create function tendril_core.caller() returns text
-language sql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
   -- Inside SECURITY DEFINER current_user is the owner: the caller is the role that was set, else the login.
-  select case when current_setting('role') in ('none', '') then session_user::text else current_setting('role') end
-$$;
+  return case when current_setting('role') in ('none', '') then session_user::text else current_setting('role') end;
+end $$;
 comment on function tendril_core.caller is 'The role that called, also from inside SECURITY DEFINER functions.';
 
 create function tendril_core.group_role(p_kind text) returns text

@@ -158,37 +158,42 @@ begin
 end $$;
 
 create function tendril_core.sees_all() returns boolean
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-  select exists (select from tendril_core.portal_grants g
-                  where g.scope = 'all' and g.role = tendril_core.caller())
-$$;
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  return exists (select from tendril_core.portal_grants g
+                  where g.scope = 'all' and g.role = tendril_core.caller());
+end $$;
 comment on function tendril_core.sees_all is 'Whether the caller may see every cluster.';
 
 create function tendril_core.seen_clusters() returns uuid[]
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-  select coalesce(array_agg(g.cluster_id), '{}') from tendril_core.portal_grants g
-   where g.scope = 'cluster' and g.role = tendril_core.caller()
-$$;
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  return (select coalesce(array_agg(g.cluster_id), '{}') from tendril_core.portal_grants g
+           where g.scope = 'cluster' and g.role = tendril_core.caller());
+end $$;
 comment on function tendril_core.seen_clusters is 'The clusters that the caller was granted one by one.';
 
 create function tendril_core.seen_user() returns text
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-  select tendril.portal_user() from tendril_core.portal_grants g
-   where g.scope = 'own' and g.role = tendril_core.caller()
-$$;
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  return (select tendril.portal_user() from tendril_core.portal_grants g
+           where g.scope = 'own' and g.role = tendril_core.caller());
+end $$;
 comment on function tendril_core.seen_user is 'The portal''s user, if the caller was granted what is that user''s own.';
 
 create function tendril_core.is_owner() returns boolean
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-  select pg_has_role(tendril_core.caller(), (select nspowner from pg_namespace where nspname = 'tendril_core'), 'USAGE')
-$$;
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  return pg_has_role(tendril_core.caller(), (select nspowner from pg_namespace where nspname = 'tendril_core'), 'USAGE');
+end $$;
 comment on function tendril_core.is_owner is 'Whether the caller is the operator: owner of the schema, or somebody with the owner''s rights.';
 
 create function tendril_core.sees(p_cluster uuid, p_user text) returns boolean
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  select tendril_core.is_owner() or tendril_core.sees_all() or p_cluster = any (tendril_core.seen_clusters())
-      or coalesce(p_user = tendril_core.seen_user(), false)
-$$;
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return tendril_core.is_owner() or tendril_core.sees_all() or p_cluster = any (tendril_core.seen_clusters())
+      or coalesce(p_user = tendril_core.seen_user(), false);
+end $$;
 comment on function tendril_core.sees is 'Whether the caller may see a row of this cluster and user; for use inside functions.';
 
 alter table tendril.clusters enable row level security;

@@ -1,7 +1,8 @@
 -- Submit: a plain INSERT into tendril.deployments, or tendril.submit(...), in the portal's own transaction.
 
 create function tendril_core.submit_row() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
   c tendril.clusters;
 begin
@@ -32,7 +33,7 @@ comment on function tendril_core.submit_row is 'Checks each row of a submit befo
 
 create function tendril_core.submit_rows() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
-set jit = off as $$
+set jit = off set plan_cache_mode = force_generic_plan as $$
 begin
   insert into tendril_core.jobs (cluster_id, deployment_id, name, kind, mutating, optional, needs_approval, retry_failures, state,
       needs_left, max_attempts, priority, timeout_ms, kill_grace_ms, state_key, requires, spec, queued_at, retry_of)
@@ -42,8 +43,10 @@ begin
            case when cardinality(j.needs) = 0 and not j.needs_approval then clock_timestamp() end,
            (select o.id from tendril_core.jobs o where o.deployment_id = d.retry_of and o.name = j.name)
       from submitted d,
-           lateral tendril_core.jobs_of(d.config_snapshot, case coalesce(d.config_snapshot ->> 'cost', 'auto')
-             when 'on' then true when 'off' then false else tendril_core.offers(d.cluster_id, 'kind=infracost.breakdown') end) j;
+           lateral tendril_core.jobs_of(d.config_snapshot, case
+             when d.config_snapshot ? 'jobs' or d.config_snapshot ->> 'cost' = 'off' then false
+             when d.config_snapshot ->> 'cost' = 'on' then true
+             else tendril_core.offers(d.cluster_id, 'kind=infracost.breakdown') end) j;
   insert into tendril_core.job_needs (job_id, needs_id)
     select j.id, n.id
       from submitted d
@@ -62,10 +65,11 @@ end $$;
 comment on function tendril_core.submit_rows is 'Expands all rows of a submit to jobs, in one go.';
 
 create function tendril_core.offers(p_cluster uuid, p_label text) returns boolean
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  select exists (select from tendril_core.runners r join tendril_core.runner_leases l on l.runner_id = r.id
-                  where r.cluster_id = p_cluster and l.lease_expires_at > clock_timestamp() and p_label = any (r.labels))
-$$;
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return exists (select from tendril_core.runners r join tendril_core.runner_leases l on l.runner_id = r.id
+                  where r.cluster_id = p_cluster and l.lease_expires_at > clock_timestamp() and p_label = any (r.labels));
+end $$;
 comment on function tendril_core.offers is 'Whether an online runner of the cluster has the label.';
 
 -- name of the function: refuse_update

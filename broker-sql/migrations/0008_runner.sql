@@ -80,6 +80,21 @@ begin
 end $$;
 comment on function tendril_core.lock_lease is 'Locks the lease row that expiry and heartbeat lock too.';
 
+-- name of the function: lock_lease_to_claim
+-- Weaker: claims keep each other, heartbeats and expiry away, but not the starts of what was claimed before.
+create function tendril_core.lock_lease_to_claim(p_runner uuid, p_cluster uuid) returns tendril_core.runner_leases
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  l tendril_core.runner_leases;
+begin
+  select * into l from tendril_core.runner_leases where runner_id = p_runner and cluster_id = p_cluster for no key update;
+  if not found then
+    perform tendril_core.fail('TD002', format('there is no runner %s of this cluster', p_runner), 'register first');
+  end if;
+  return l;
+end $$;
+comment on function tendril_core.lock_lease_to_claim is 'Locks the lease row against other claims, heartbeats and expiry.';
+
 -- ---------------------------------------------------------------------------------------------------------------
 -- Claim
 -- ---------------------------------------------------------------------------------------------------------------
@@ -90,16 +105,17 @@ create type tendril.claimed_job as (
 comment on type tendril.claimed_job is 'What a claim hands to a runner: the attempt''s address, and all that the job needs.';
 
 create function tendril_core.claimed(p_attempts uuid[]) returns setof tendril.claimed_job
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  select a.id, a.fence, a.ordinal, a.claim_day, j.id, j.deployment_id, j.name, j.kind, j.mutating, j.timeout_ms, j.kill_grace_ms,
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return query select a.id, a.fence, a.ordinal, a.claim_day, j.id, j.deployment_id, j.name, j.kind, j.mutating, j.timeout_ms, j.kill_grace_ms,
          j.state_key, j.spec, d.config_snapshot,
          (select p.attempt_id from tendril_core.job_needs n join tendril_core.jobs p on p.id = n.needs_id
            where n.job_id = j.id and p.kind = 'terraform.plan' and p.state = 'SUCCESS' order by p.name limit 1)
     from tendril_core.attempts a
     join tendril_core.jobs j on j.id = a.job_id
     join tendril.deployments d on d.id = a.deployment_id
-   where a.id = any (p_attempts) order by a.fence
-$$;
+   where a.id = any (p_attempts) order by a.fence;
+end $$;
 comment on function tendril_core.claimed is 'The claimed jobs of some attempts.';
 
 create type tendril_core.given as (job_id uuid, attempt_id uuid, fence bigint);
@@ -110,7 +126,8 @@ comment on type tendril_core.given is 'A picked job and the attempt that a claim
 -- plan is pinned on the function, since with LIMIT as a parameter the generic plan reads the whole queue.
 create function tendril.runner_claim(p_runner uuid, p_claim_no bigint, p_slots integer) returns setof tendril.claimed_job
 language plpgsql security definer set search_path = pg_catalog, pg_temp
-set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set plan_cache_mode = force_generic_plan as $$
 declare
   v_me     tendril_core.runner_identity := tendril_core.runner_identity();
   l        tendril_core.runner_leases;
@@ -119,7 +136,7 @@ declare
   v_free   tendril_core.given[];
 begin
   perform tendril_core.guard();
-  l := tendril_core.lock_lease(p_runner, v_me.cluster_id);
+  l := tendril_core.lock_lease_to_claim(p_runner, v_me.cluster_id);
   select * into r from tendril_core.runners where id = p_runner;
   if p_claim_no = l.claim_no then
     -- The reply was lost: the same number returns the same attempts, whatever the lease says.
@@ -216,6 +233,8 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_me tendril_core.runner_identity := tendril_core.runner_identity();
 begin
+  -- Nothing is lost with this commit but a hint: it does not wait for the disk.
+  perform set_config('synchronous_commit', 'off', true);
   perform from tendril_core.bells b where b.cluster_id = v_me.cluster_id and not b.waiting for update skip locked;
   if found then
     update tendril_core.bells set waiting = true where cluster_id = v_me.cluster_id;
@@ -246,7 +265,8 @@ comment on function tendril_core.address is 'An attempt and its job, locked, by 
 
 create function tendril.runner_start(p_attempt uuid, p_fence bigint) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
-set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set plan_cache_mode = force_generic_plan as $$
 declare
   v_me tendril_core.runner_identity := tendril_core.runner_identity();
   l    tendril_core.runner_leases;
@@ -255,8 +275,9 @@ declare
   j    tendril_core.jobs;
 begin
   perform tendril_core.guard();
+  -- In share mode that only a heartbeat and expiry wait for: a runner claims on while it starts.
   select x.* into l from tendril_core.attempts t join tendril_core.runner_leases x on x.runner_id = t.runner_id
-   where t.id = p_attempt and t.cluster_id = v_me.cluster_id for share of x;
+   where t.id = p_attempt and t.cluster_id = v_me.cluster_id for key share of x;
   v := tendril_core.address(p_attempt, p_fence);
   a := v.a;
   j := v.j;
@@ -288,7 +309,8 @@ comment on function tendril.runner_start(uuid, bigint) is 'The committed, fenced
 -- name of the function: runner_finish
 create function tendril.runner_finish(p_attempt uuid, p_fence bigint, p_report jsonb) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp
-set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set plan_cache_mode = force_generic_plan as $$
 declare
   v         record;
   a         tendril_core.attempts;

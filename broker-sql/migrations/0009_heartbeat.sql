@@ -4,7 +4,8 @@
 -- "Settled up to claim k, holding S." Always accepted from a known runner, also after expiry: it tells what is still held.
 create function tendril.runner_heartbeat(p_runner uuid, p_settled bigint, p_holding uuid[]) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp
-set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set plan_cache_mode = force_generic_plan as $$
 declare
   v_me  tendril_core.runner_identity := tendril_core.runner_identity();
   v_now timestamptz;
@@ -57,7 +58,8 @@ comment on function tendril_core.hear_again is 'A holder that was not heard is b
 
 create function tendril.runner_progress(p_attempt uuid, p_fence bigint, p_progress jsonb) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
-set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set plan_cache_mode = force_generic_plan as $$
 declare
   v_me tendril_core.runner_identity := tendril_core.runner_identity();
 begin

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::fleet::{Fleet, apply_at, connect, exec, one, reading, refusal, refused, run, sqlstate};
+use crate::fleet::{Fleet, apply_at, connect, exec, one, reading, refusal, refused, run, sqlstate, start_sql};
 
 #[tokio::test]
 async fn the_same_claim_number_returns_the_same_attempts() {
@@ -81,6 +81,30 @@ async fn a_claim_waits_for_nobodys_open_transaction() {
     assert_eq!(runner.claim(9).await.iter().map(|c| c.job.as_str()).collect::<Vec<_>>(), ["b"]);
     run(&mut fleet.portal, "rollback").await;
     assert_eq!(runner.claim(9).await.iter().map(|c| c.job.as_str()).collect::<Vec<_>>(), ["a"]);
+}
+
+#[tokio::test]
+async fn a_start_waits_for_no_claim_and_a_heartbeat_for_both() {
+    let mut fleet = Fleet::new().await;
+    fleet.deploy_jobs(&[exec("a")]).await;
+    fleet.deploy_jobs(&[exec("b")]).await;
+    let mut runner = fleet.runner().await;
+    let first = runner.claim_one().await;
+    // Another session of the same runner claims on, and has not committed yet.
+    let mut other = fleet.database.runner(fleet.cluster.token.reveal()).await;
+    run(&mut other, &format!("begin; select tendril.runner_claim('{}', 2, 1)", runner.id)).await;
+    run(&mut runner.session, "set lock_timeout = '5s'").await;
+    runner.start(&first).await;
+    // Whatever moves the lease is kept away by an open claim, and by an open start.
+    let beat = format!("set lock_timeout = '50ms'; select tendril.runner_heartbeat('{}', 1, '{{}}')", runner.id);
+    assert_eq!(sqlstate(&mut runner.session, &beat).await, "55P03");
+    run(&mut other, "commit").await;
+    runner.claim_no = 2;
+    let second = runner.claim_again(1).await.remove(0);
+    run(&mut other, &format!("begin; {}", start_sql(&second))).await;
+    assert_eq!(sqlstate(&mut runner.session, &beat).await, "55P03");
+    run(&mut other, "commit").await;
+    assert_eq!(runner.heartbeat(&[&first, &second]).await["held"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]
