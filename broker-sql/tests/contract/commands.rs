@@ -11,6 +11,81 @@ use crate::program::{Running, broker, broker_fed};
 
 const NOWHERE: &str = "01900000-0000-7000-8000-000000000000";
 
+/// A command and words that its error must have. Names in braces stand for what the test has prepared.
+type Wrong = (&'static [&'static str], &'static str);
+
+const WRONG_USAGE: &[Wrong] = &[
+    (&["frobnicate"], "unrecognized subcommand 'frobnicate'"),
+    (&[], "Usage:"),
+    (&["migrate", "--print", "--check"], "cannot be used with"),
+    (&["cluster", "create"], "<NAME>"),
+    (&["cluster", "create", "x", "--owner", "y"], "unexpected argument '--owner'"),
+    (&["portal", "grant", "x"], "--scope"),
+    (&["portal", "grant", "x", "--scope", "some"], "invalid value 'some'"),
+    (&["portal", "grant", "x", "--scope", "cluster"], "--cluster"),
+    (&["portal", "grant", "x", "--scope", "all", "--cluster", "one"], "--cluster belongs to --scope cluster"),
+    (&["submit", "--cluster", "one"], "--file"),
+    (&["submit", "--cluster", "one", "--file", "/nowhere/x.json"], "cannot read /nowhere/x.json"),
+    (&["submit", "--cluster", "one", "--file", "{broken}"], "broken.json is not JSON: EOF while parsing"),
+    (&["submit", "--cluster", "one", "--file", "{cyclic}", "--template", "t"], "cannot be used with"),
+    (&["submit", "--cluster", "one", "--file", "{cyclic}", "--input", "a=b"], "cannot be used with"),
+    (&["submit", "--cluster", "one", "--template", "t", "--input", "a"], "NAME=TEXT"),
+    (&["submit", "--cluster", "one", "--template", "t", "--input", "a:={"], "the value of a is not JSON"),
+    (&["submit", "--cluster", "one", "--template", "t", "--backend", "s3"], "it is not JSON"),
+    (&["submit", "--cluster", "one", "--template", "t", "--backend", "[]"], "it is not a JSON object"),
+    (&["submit", "--cluster", "one", "--template", "t", "--action", "explode"], "invalid value 'explode'"),
+    (&["submit", "--cluster", "one", "--template", "t", "--id", "7"], "invalid value '7'"),
+    (
+        &["submit", "--cluster", "one", "--template", "t", "--inputs-file", "{cyclic}", "--timeout-s", "soon"],
+        "invalid value 'soon'",
+    ),
+    (&["watch", "x"], "invalid value 'x'"),
+    (&["logs"], "<ID>"),
+    (&["status", "x"], "invalid value 'x'"),
+    (&["list", "--status", "DONE"], "invalid value 'DONE'"),
+    (&["list", "--limit", "0"], "invalid value '0'"),
+    (&["declare-lost", "{queued}"], "--job"),
+    (&["key", "release", "k"], "--cluster"),
+    (&["completions", "cmd"], "invalid value 'cmd'"),
+];
+
+const REFUSED: &[Wrong] = &[
+    (&["cluster", "create", "one"], "there is a cluster one already"),
+    (&["cluster", "create", "a/b"], "'a/b' is not a cluster's name"),
+    (&["cluster", "rotate", "nobody"], "there is no cluster nobody"),
+    (&["cluster", "rotate", "one", "--drain", "soon"], "invalid input syntax for type interval: \"soon\""),
+    (&["cluster", "revoke", NOWHERE], "there is no cluster 01900000"),
+    (&["portal", "grant", "nobody_here", "--scope", "all"], "there is no role nobody_here"),
+    (&["portal", "grant", "tendril_ops", "--scope", "cluster", "--cluster", "nobody"], "there is no cluster nobody"),
+    (&["portal", "revoke", "nobody_here"], "role nobody_here has no grant"),
+    (&["submit", "--cluster", "nobody", "--template", "t"], "there is no cluster nobody"),
+    (&["submit", "--cluster", NOWHERE, "--template", "t", "--stateless"], "there is no cluster 01900000"),
+    (&["submit", "--cluster", "one", "--template", "t"], "config_snapshot.backend: is required"),
+    (&["submit", "--cluster", "one", "--file", "{cyclic}"], "config_snapshot.jobs: needs form a cycle: a, b"),
+    (
+        &["submit", "--cluster", "one", "--file", "{unknown_kind}"],
+        "config_snapshot.jobs[0].kind: unknown kind bash; known are exec, infracost.breakdown",
+    ),
+    (&["watch", NOWHERE], "there is no deployment 01900000"),
+    (&["logs", NOWHERE], "there is no deployment 01900000"),
+    (&["status", NOWHERE], "there is no deployment 01900000"),
+    (&["list", "--cluster", "nobody"], "there is no cluster nobody"),
+    (&["cancel", NOWHERE], "there is no deployment 01900000"),
+    (&["cancel", "{finished}"], "the deployment has ended already: CANCELLED"),
+    (&["approve", NOWHERE], "there is no deployment 01900000"),
+    (&["approve", "{queued}"], "no job of the deployment waits for approval"),
+    (&["approve", "{queued}", "--job", "b"], "no job b of the deployment waits for approval"),
+    (&["retry", NOWHERE], "there is no deployment 01900000"),
+    (&["retry", "{queued}"], "only FAILED and CANCELLED ones are done again"),
+    (&["retry", "{finished}", "--new-id", "{queued}"], "is something else"),
+    (&["declare-lost", "{queued}", "--job", "b", "--reason", "r"], "has no job b"),
+    (&["declare-lost", "{queued}", "--job", "a", "--reason", "r"], "only one that started can be declared lost"),
+    (&["key", "release", "--cluster", "one", "k", "--reason", "r"], "key k is not held"),
+    (&["key", "list", "--cluster", "nobody"], "there is no cluster nobody"),
+    (&["template", "lint", "/nowhere"], "/nowhere"),
+    (&["template", "register", "/nowhere"], "/nowhere"),
+];
+
 #[tokio::test]
 async fn every_command_names_what_is_wrong_with_its_input() {
     let mut fleet = Fleet::new().await;
@@ -29,87 +104,20 @@ async fn every_command_names_what_is_wrong_with_its_input() {
         file("cyclic.json", &json!({"jobs": [needing(exec("a"), &["b"]), needing(exec("b"), &["a"])]}).to_string()),
     );
     let unknown_kind = file("kind.json", &json!({"jobs": [{"name": "a", "kind": "bash"}]}).to_string());
-    let (f, q) = (finished.as_str(), queued.as_str());
-    let table: &[(&[&str], i32, &str)] = &[
-        // Wrong usage.
-        (&["frobnicate"], 2, "unrecognized subcommand 'frobnicate'"),
-        (&[], 2, "Usage:"),
-        (&["migrate", "--print", "--check"], 2, "cannot be used with"),
-        (&["cluster", "create"], 2, "<NAME>"),
-        (&["cluster", "create", "x", "--owner", "y"], 2, "unexpected argument '--owner'"),
-        (&["portal", "grant", "x"], 2, "--scope"),
-        (&["portal", "grant", "x", "--scope", "some"], 2, "invalid value 'some'"),
-        (&["portal", "grant", "x", "--scope", "cluster"], 2, "--cluster"),
-        (&["portal", "grant", "x", "--scope", "all", "--cluster", "one"], 2, "--cluster belongs to --scope cluster"),
-        (&["submit", "--cluster", "one"], 2, "--file"),
-        (&["submit", "--cluster", "one", "--file", "/nowhere/x.json"], 2, "cannot read /nowhere/x.json"),
-        (&["submit", "--cluster", "one", "--file", &broken], 2, "broken.json is not JSON: EOF while parsing"),
-        (&["submit", "--cluster", "one", "--file", &cyclic, "--template", "t"], 2, "cannot be used with"),
-        (&["submit", "--cluster", "one", "--file", &cyclic, "--input", "a=b"], 2, "cannot be used with"),
-        (&["submit", "--cluster", "one", "--template", "t", "--input", "a"], 2, "NAME=TEXT"),
-        (&["submit", "--cluster", "one", "--template", "t", "--input", "a:={"], 2, "the value of a is not JSON"),
-        (&["submit", "--cluster", "one", "--template", "t", "--backend", "s3"], 2, "it is not JSON"),
-        (&["submit", "--cluster", "one", "--template", "t", "--backend", "[]"], 2, "it is not a JSON object"),
-        (&["submit", "--cluster", "one", "--template", "t", "--action", "explode"], 2, "invalid value 'explode'"),
-        (&["submit", "--cluster", "one", "--template", "t", "--id", "7"], 2, "invalid value '7'"),
-        (
-            &["submit", "--cluster", "one", "--template", "t", "--inputs-file", &cyclic, "--timeout-s", "soon"],
-            2,
-            "invalid value 'soon'",
-        ),
-        (&["watch", "x"], 2, "invalid value 'x'"),
-        (&["logs"], 2, "<ID>"),
-        (&["status", "x"], 2, "invalid value 'x'"),
-        (&["list", "--status", "DONE"], 2, "invalid value 'DONE'"),
-        (&["list", "--limit", "0"], 2, "invalid value '0'"),
-        (&["declare-lost", q], 2, "--job"),
-        (&["key", "release", "k"], 2, "--cluster"),
-        (&["completions", "cmd"], 2, "invalid value 'cmd'"),
-        // Refused by the database.
-        (&["cluster", "create", "one"], 1, "there is a cluster one already"),
-        (&["cluster", "create", "a/b"], 1, "'a/b' is not a cluster's name"),
-        (&["cluster", "rotate", "nobody"], 1, "there is no cluster nobody"),
-        (&["cluster", "rotate", "one", "--drain", "soon"], 1, "invalid input syntax for type interval: \"soon\""),
-        (&["cluster", "revoke", NOWHERE], 1, "there is no cluster 01900000"),
-        (&["portal", "grant", "nobody_here", "--scope", "all"], 1, "there is no role nobody_here"),
-        (
-            &["portal", "grant", "tendril_ops", "--scope", "cluster", "--cluster", "nobody"],
-            1,
-            "there is no cluster nobody",
-        ),
-        (&["portal", "revoke", "nobody_here"], 1, "role nobody_here has no grant"),
-        (&["submit", "--cluster", "nobody", "--template", "t"], 1, "there is no cluster nobody"),
-        (&["submit", "--cluster", NOWHERE, "--template", "t", "--stateless"], 1, "there is no cluster 01900000"),
-        (&["submit", "--cluster", "one", "--template", "t"], 1, "config_snapshot.backend: is required"),
-        (&["submit", "--cluster", "one", "--file", &cyclic], 1, "config_snapshot.jobs: needs form a cycle: a, b"),
-        (
-            &["submit", "--cluster", "one", "--file", &unknown_kind],
-            1,
-            "config_snapshot.jobs[0].kind: unknown kind bash; known are exec, infracost.breakdown",
-        ),
-        (&["watch", NOWHERE], 1, "there is no deployment 01900000"),
-        (&["logs", NOWHERE], 1, "there is no deployment 01900000"),
-        (&["status", NOWHERE], 1, "there is no deployment 01900000"),
-        (&["list", "--cluster", "nobody"], 1, "there is no cluster nobody"),
-        (&["cancel", NOWHERE], 1, "there is no deployment 01900000"),
-        (&["cancel", f], 1, "the deployment has ended already: CANCELLED"),
-        (&["approve", NOWHERE], 1, "there is no deployment 01900000"),
-        (&["approve", q], 1, "no job of the deployment waits for approval"),
-        (&["approve", q, "--job", "b"], 1, "no job b of the deployment waits for approval"),
-        (&["retry", NOWHERE], 1, "there is no deployment 01900000"),
-        (&["retry", q], 1, "only FAILED and CANCELLED ones are done again"),
-        (&["retry", f, "--new-id", q], 1, "is something else"),
-        (&["declare-lost", q, "--job", "b", "--reason", "r"], 1, "has no job b"),
-        (&["declare-lost", q, "--job", "a", "--reason", "r"], 1, "only one that started can be declared lost"),
-        (&["key", "release", "--cluster", "one", "k", "--reason", "r"], 1, "key k is not held"),
-        (&["key", "list", "--cluster", "nobody"], 1, "there is no cluster nobody"),
-        (&["template", "lint", "/nowhere"], 1, "/nowhere"),
-        (&["template", "register", "/nowhere"], 1, "/nowhere"),
+    let prepared = [
+        ("{broken}", &broken),
+        ("{cyclic}", &cyclic),
+        ("{unknown_kind}", &unknown_kind),
+        ("{finished}", &finished),
+        ("{queued}", &queued),
     ];
-    for (arguments, code, words) in table {
-        let ran = broker(&url, arguments).await;
+    let fill = |text: &&str| prepared.iter().fold((*text).to_owned(), |text, (name, value)| text.replace(name, value));
+    let table = WRONG_USAGE.iter().map(|wrong| (2, wrong)).chain(REFUSED.iter().map(|wrong| (1, wrong)));
+    for (code, (arguments, words)) in table {
+        let arguments: Vec<String> = arguments.iter().map(fill).collect();
+        let ran = broker(&url, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
         let said = format!("{}{}", ran.out, ran.err);
-        assert_eq!(ran.code, *code, "{arguments:?}: {said}");
+        assert_eq!(ran.code, code, "{arguments:?}: {said}");
         assert!(said.contains(words), "{arguments:?}: wanted {words:?} in {said}");
     }
     // The whole error, for programs.
@@ -400,4 +408,43 @@ async fn completions_and_closed_pipes_are_no_trouble() {
     drop(child.stdout.take());
     let output = child.wait_with_output().await.unwrap();
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
+
+#[tokio::test]
+async fn a_template_is_checked_and_registered_and_then_submits_are_checked_against_it() {
+    let fleet = Fleet::new().await;
+    let url = fleet.database.url();
+    let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../templates/hello");
+    let shipped = shipped.to_str().unwrap();
+    assert_eq!(broker("", &["template", "lint", shipped, "--json"]).await.json(), json!({"findings": []}));
+    for registered in [true, false] {
+        let ran = broker(&url, &["template", "register", shipped, "--json"]).await;
+        assert_eq!((ran.code, &ran.json()["registered"]), (0, &json!(registered)), "{}", ran.err);
+    }
+    let version = broker(&url, &["template", "register", shipped, "--json"]).await.json()["version"].clone();
+    let version = version.as_str().unwrap();
+    let unknown_input = [
+        "submit",
+        "--cluster",
+        "one",
+        "--template",
+        "hello",
+        "--template-version",
+        version,
+        "--stateless",
+        "--input",
+        "no-such=1",
+    ];
+    let refused = broker(&url, &unknown_input).await;
+    assert_eq!(refused.code, 1, "{}{}", refused.out, refused.err);
+    assert!(refused.err.contains("config_snapshot.inputs"), "{}", refused.err);
+    // A copy with a mistake in it: a version that is none.
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = std::fs::read_to_string(format!("{shipped}/template.yaml")).unwrap().replace(version, "newest");
+    std::fs::write(folder.path().join("template.yaml"), manifest).unwrap();
+    let broken = folder.path().to_str().unwrap();
+    let linted = broker("", &["template", "lint", broken, "--json"]).await;
+    assert_eq!((linted.code, &linted.json()["findings"][0]["file"]), (1, &json!("template.yaml")));
+    let registered = broker(&url, &["template", "register", broken]).await;
+    assert!(registered.code == 1 && registered.err.contains("template.yaml: version"), "{}", registered.err);
 }

@@ -37,10 +37,9 @@ fn merge(into: &mut Value, keys: Value) {
     }
 }
 
-fn bad_snapshots() -> Vec<(&'static str, Value)> {
-    let plan = json!({"name": "plan", "kind": "terraform.plan"});
-    let apply = json!({"name": "apply", "kind": "terraform.apply"});
-    let two_stage = |jobs: Value| with(json!({"jobs": jobs}));
+type Bad = (&'static str, Value);
+
+fn bad_envelopes() -> Vec<Bad> {
     vec![
         // Not an object at all.
         ("config_snapshot", json!([])),
@@ -70,6 +69,11 @@ fn bad_snapshots() -> Vec<(&'static str, Value)> {
             "config_snapshot.workspace",
             json!({"template": {"name": "t"}, "backend": {"type": "local", "place": "p", "path": "x"}, "workspace": "../x"}),
         ),
+    ]
+}
+
+fn bad_templates_and_backends() -> Vec<Bad> {
+    vec![
         // Where the files come from.
         ("config_snapshot.template", template(json!({}))),
         ("config_snapshot.template", template(json!({"name": "t", "git": "https://h/r"}))),
@@ -121,6 +125,14 @@ fn bad_snapshots() -> Vec<(&'static str, Value)> {
             "config_snapshot.state_key",
             json!({"template": {"name": "t"}, "backend": {"type": "gcs", "config": {"bucket": "b"}}, "state_key": "k"}),
         ),
+    ]
+}
+
+fn bad_jobs() -> Vec<Bad> {
+    let plan = json!({"name": "plan", "kind": "terraform.plan"});
+    let apply = json!({"name": "apply", "kind": "terraform.apply"});
+    let two_stage = |jobs: Value| with(json!({"jobs": jobs}));
+    vec![
         // Jobs.
         ("config_snapshot.jobs", jobs(json!([]))),
         ("config_snapshot.jobs", jobs(json!({}))),
@@ -166,7 +178,7 @@ fn bad_snapshots() -> Vec<(&'static str, Value)> {
 #[tokio::test]
 async fn every_bad_snapshot_is_refused_with_the_path_of_the_wrong_key() {
     let mut fleet = Fleet::new().await;
-    let table = bad_snapshots();
+    let table = [bad_envelopes(), bad_templates_and_backends(), bad_jobs()].concat();
     assert!(table.len() >= 40);
     for (path, snapshot) in table {
         let insert = fleet.insert(id(), &snapshot);
