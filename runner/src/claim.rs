@@ -42,9 +42,7 @@ impl Claims {
         while self.runner.free_slots() == 0 {
             self.runner.holdings.released().await;
         }
-        let may_claim = !self.runner.signals.draining() && !self.runner.signals.revoked();
-        if !may_claim || self.runner.holdings.lease_left().is_zero() {
-            self.runner.signals.renewed.notified().await;
+        if waited_for_the_right_to_claim(&self.runner).await {
             return;
         }
         if self.claim().await > 0 {
@@ -103,6 +101,18 @@ impl Claims {
             }
         }
     }
+}
+
+/// What is claimed without a lease could only be handed back, and a new runner has none before its first heartbeat is
+/// answered. True when there was something to wait for.
+async fn waited_for_the_right_to_claim(runner: &Runner) -> bool {
+    // Taken before the looks at what it tells of, so that no answered heartbeat is missed between them and the wait.
+    let renewed = runner.signals.renewed.notified();
+    let wait = runner.holdings.lease_left().is_zero() || runner.signals.draining() || runner.signals.revoked();
+    if wait {
+        renewed.await;
+    }
+    wait
 }
 
 fn backoff() -> impl Iterator<Item = Duration> {

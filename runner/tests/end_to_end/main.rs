@@ -142,6 +142,21 @@ async fn what_cannot_run_says_why_in_the_deployment() {
 }
 
 #[tokio::test]
+async fn a_runner_claims_nothing_that_it_may_not_start_yet() {
+    let fleet = Fleet::new().await;
+    // They wait already when the runner registers, and its first heartbeat is not answered yet.
+    let jobs: Vec<_> =
+        (0..8).map(|n| json!({"name": format!("job{n}"), "kind": "exec", "argv": ["/bin/true"]})).collect();
+    let deployment = fleet.submit(&json!({"jobs": jobs})).await;
+    let runner = fleet.runner("a", &[]).await;
+    let status = fleet.ended(deployment).await;
+    assert_eq!(status["status"], "SUCCESS");
+    let claims: Vec<_> = status["jobs"].as_array().expect("jobs").iter().map(|job| &job["attempts"]).collect();
+    assert!(claims.iter().all(|count| **count == 1), "{claims:?}");
+    runner.end().await;
+}
+
+#[tokio::test]
 async fn a_wrong_token_ends_the_runner_at_once_with_words() {
     let fleet = Fleet::new().await;
     let mut runner = fleet.stranger().await;
