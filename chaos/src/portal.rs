@@ -1,5 +1,6 @@
 //! The portal: submits and cancels in plain SQL as a role that may do nothing else, and asks again when a reply is lost.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -16,6 +17,8 @@ use crate::snapshot::Stage;
 use crate::watch::Watch;
 use crate::workload::{Cancel, Deployment, Manner, Workload};
 
+/// Sessions that submit side by side.
+const LANES: usize = 4;
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// A deployment that has not started by then is cancelled all the same.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
@@ -34,29 +37,46 @@ pub struct Portal {
 }
 
 /// What became of everything that the portal asked for.
+#[derive(Default)]
 pub struct Asked {
-    /// Of the submits, in the workload's order.
-    pub submits: Vec<Submit>,
+    /// Of the submits, with their places in the workload.
+    pub submits: Vec<(usize, Submit)>,
     /// Of the cancels.
     pub cancels: Vec<Cancelled>,
 }
 
 impl Portal {
-    /// Submits the whole workload, and cancels what is to be cancelled meanwhile.
+    /// Submits the whole workload over several sessions, and cancels what is to be cancelled meanwhile.
     ///
     /// # Errors
     /// What asking again does not mend.
-    pub async fn submit_all(&self, workload: &Workload) -> anyhow::Result<Asked> {
+    pub async fn submit_all(&self, workload: &Arc<Workload>) -> anyhow::Result<Asked> {
+        let mut lanes = JoinSet::new();
+        for lane in 0..LANES {
+            let (portal, workload) = (self.clone(), workload.clone());
+            lanes.spawn(async move { portal.submit_lane(&workload, lane).await });
+        }
+        let mut asked = Asked::default();
+        for part in lanes.join_all().await {
+            let part = part?;
+            asked.submits.extend(part.submits);
+            asked.cancels.extend(part.cancels);
+        }
+        asked.submits.sort_by_key(|(number, _)| *number);
+        Ok(asked)
+    }
+
+    async fn submit_lane(&self, workload: &Workload, lane: usize) -> anyhow::Result<Asked> {
         let mut submits = Vec::new();
         let mut cancels = JoinSet::new();
-        for deployment in &workload.deployments {
+        for (number, deployment) in workload.deployments.iter().enumerate().skip(lane).step_by(LANES) {
             tokio::time::sleep(Duration::from_millis(deployment.pause_ms)).await;
             let submit = self.submit(deployment).await?;
             if let (Submit::Committed, Some(when)) = (&submit, deployment.cancel) {
                 let (portal, id) = (self.clone(), deployment.id);
                 cancels.spawn(async move { portal.cancel(id, when).await });
             }
-            submits.push(submit);
+            submits.push((number, submit));
         }
         let cancels = cancels.join_all().await.into_iter().collect::<anyhow::Result<_>>()?;
         Ok(Asked { submits, cancels })

@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tendril_broker::testing::history::AttemptRow;
 
 use crate::check::Verdict;
 use crate::facts::What;
-use crate::history::{History, Submit};
+use crate::history::{Act, History, Submit};
 
 /// In words: what was done, what was broken, what does not hold.
 pub fn words(history: &History, verdict: &Verdict, file: &Path) -> String {
@@ -16,8 +17,7 @@ pub fn words(history: &History, verdict: &Verdict, file: &Path) -> String {
     let figures = figures(history);
     let _ = writeln!(text, "seed {}: {}", history.seed, figures.line());
     for act in &history.acts {
-        let hit = if act.what.contains(&act.hit) { String::new() } else { format!(" (hit {})", act.hit) };
-        let _ = writeln!(text, "  broken: {}{hit}", act.what);
+        let _ = writeln!(text, "  broken: {} (hit {}, {} attempts open)", act.what, act.hit, open_at(history, act));
     }
     for note in &verdict.notes {
         let _ = writeln!(text, "  note: {note}");
@@ -38,6 +38,15 @@ pub fn words(history: &History, verdict: &Verdict, file: &Path) -> String {
     text
 }
 
+/// Attempts that were open when it began: of the runner that was hit, else of all.
+fn open_at(history: &History, act: &Act) -> usize {
+    let hit = history.dump.runners.iter().find(|runner| runner.name == act.hit).map(|runner| runner.id);
+    let over = |attempt: &AttemptRow| attempt.ended_us.or(attempt.superseded_us).unwrap_or(i64::MAX);
+    let open = |attempt: &&AttemptRow| attempt.claimed_us < act.began.wall_us && over(attempt) > act.began.wall_us;
+    let hers = |attempt: &&AttemptRow| hit.is_none_or(|hit| attempt.runner_id == hit);
+    history.dump.attempts.iter().filter(open).filter(hers).count()
+}
+
 /// The command that runs the same seed again.
 pub fn replay(history: &History) -> String {
     format!("./dev chaos --seed {}{}", history.seed, history.options.typed())
@@ -48,7 +57,7 @@ pub fn value(history: &History, verdict: &Verdict, file: &Path) -> Value {
     let figures = figures(history);
     json!({
         "seed": history.seed, "holds": verdict.violations.is_empty(), "states": figures.states, "attempts": figures.attempts,
-        "lost": figures.lost, "children": figures.children, "log_rows": history.dump.logs.len(), "acts": history.acts,
+        "lost": figures.lost, "unknown": figures.unknown, "children": figures.children, "log_rows": history.dump.logs.len(), "acts": history.acts,
         "violations": verdict.violations, "notes": verdict.notes, "history": file, "replay": replay(history),
     })
 }
@@ -57,6 +66,7 @@ struct Figures {
     states: BTreeMap<String, usize>,
     attempts: usize,
     lost: usize,
+    unknown: usize,
     children: usize,
     taken_back: usize,
     log_rows: usize,
@@ -67,10 +77,14 @@ fn figures(history: &History) -> Figures {
     for job in &history.dump.jobs {
         *states.entry(job.state.clone()).or_insert(0) += 1;
     }
+    let count = |outcome: &str| {
+        history.dump.attempts.iter().filter(|attempt| attempt.outcome.as_deref() == Some(outcome)).count()
+    };
     Figures {
         states,
         attempts: history.dump.attempts.len(),
-        lost: history.dump.attempts.iter().filter(|attempt| attempt.outcome.as_deref() == Some("lost")).count(),
+        lost: count("lost"),
+        unknown: count("outcome unknown"),
         children: history.facts.iter().filter(|fact| fact.what == What::Start).count(),
         taken_back: history.submits.iter().filter(|submit| **submit == Submit::TakenBack).count(),
         log_rows: history.dump.logs.len(),
@@ -81,11 +95,12 @@ impl Figures {
     fn line(&self) -> String {
         let states: Vec<String> = self.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
         format!(
-            "{} jobs ({}), {} attempts, {} lost, {} children, {} submits taken back, {} log rows",
+            "{} jobs ({}), {} attempts, {} lost, {} with unknown outcome, {} children, {} submits taken back, {} log rows",
             self.states.values().sum::<usize>(),
             states.join(", "),
             self.attempts,
             self.lost,
+            self.unknown,
             self.children,
             self.taken_back,
             self.log_rows

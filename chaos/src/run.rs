@@ -89,7 +89,7 @@ pub async fn carry_out(plan: Plan, folder: &Path) -> anyhow::Result<History> {
             engine: plan.engine,
             workload: plan.workload,
             schedule: plan.schedule,
-            submits: seen.asked.submits,
+            submits: seen.asked.submits.into_iter().map(|(_, submit)| submit).collect(),
             cancels: seen.asked.cancels,
             acts: seen.acts,
             facts: watch.facts()?,
@@ -125,7 +125,7 @@ async fn drive(
 
 async fn until_rest(world: &Arc<World>, plan: &Plan, stage: Stage, watch: Watch) -> anyhow::Result<Seen> {
     let portal = Portal { address: world.portal()?, cluster: world.cluster, stage, watch: watch.clone() };
-    let workload = plan.workload.clone();
+    let workload = Arc::new(plan.workload.clone());
     let portal = tokio::spawn(async move { portal.submit_all(&workload).await });
     let mut breaking = JoinSet::new();
     for step in &plan.schedule {

@@ -37,8 +37,15 @@ fn wrong_end(case: &Case<'_>, job: &JobCase<'_>) -> Option<String> {
     if let Some(wrong) = earlier.iter().find(|attempt| !may_be_followed(job, attempt)) {
         return Some(format!("was tried again after attempt {}, which left no right to it", wrong.row.ordinal));
     }
+    // Waiting to be tried again is a state in which a cancel needs nobody's report.
+    let waited = job.transitions.last().is_some_and(|seen| seen.was.as_deref() == Some("QUEUED"));
+    if state == "CANCELLED" && cancelled && waited && may_be_followed(job, last) {
+        return None;
+    }
     let expected = match (last.row.ended_us, last.row.outcome.as_deref()) {
+        (Some(_), Some("failure")) if plan_is_stale(case, job, last) => Ok("FAILED"),
         (Some(_), Some(outcome)) => by_report(job, last, outcome, cancelled),
+        // The loss of a job that somebody has asked to cancel is its end.
         (None, Some("lost")) if cancelled => Ok("CANCELLED"),
         (None, Some("lost")) if job.attempts.len() >= usize::try_from(job.row.max_attempts).unwrap_or(0) => {
             Ok("FAILED")
@@ -87,6 +94,23 @@ fn by_report(
         ("timeout", ..) if job.spec.overruns() || ran_out(job, attempt) => Ok("FAILED"),
         _ => Err(format!("the report is '{outcome}', the child says {how:?}, cancelled is {cancelled}")),
     }
+}
+
+/// An apply is refused by its engine when another one has changed the state since the plan was made; then no child runs.
+fn plan_is_stale(case: &Case<'_>, job: &JobCase<'_>, attempt: &AttemptCase<'_>) -> bool {
+    let said = job.row.reason.as_deref().is_some_and(|reason| reason.contains("plan is stale"));
+    let plan = case.beside(job, "plan").and_then(|plan| plan.attempts.last());
+    let Some(planned) = plan.filter(|_| said && attempt.start.is_none()).map(|plan| plan.row.claimed_us) else {
+        return false;
+    };
+    let meanwhile = |other: &AttemptCase<'_>| {
+        let over = other.row.ended_us.or(other.row.superseded_us);
+        other.row.started_us.is_some_and(|started| started < attempt.row.claimed_us)
+            && over.is_none_or(|at| at > planned)
+    };
+    let others =
+        case.jobs.iter().filter(|other| other.row.state_key == job.row.state_key && other.row.id != job.row.id);
+    others.flat_map(|other| &other.attempts).any(meanwhile)
 }
 
 /// A machine under load may be slower than the job was meant to be.
