@@ -131,6 +131,7 @@ async fn until_rest(world: &Arc<World>, plan: &Plan, stage: Stage, watch: Watch)
     for step in &plan.schedule {
         watch.starts(step.after_starts, IDLE).await?;
         tokio::time::sleep(Duration::from_millis(step.then_ms)).await;
+        eprintln!("seed {}: {}", plan.seed, step.op);
         let (world, op) = (world.clone(), step.op);
         breaking.spawn(async move { perform(&world, op).await });
     }

@@ -1,0 +1,99 @@
+//! The short form that every build runs: a few seeds of every operation, and two hundred jobs through the worst of it.
+//!
+//! The real program is started, which starts all the others; they are looked for beside it. `./dev test` builds them.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot start its run has nothing to go on with")]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// Runs measure leases of seconds: two at once on a small machine would lose them without a fault.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn chaos(arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tendril-chaos"));
+    command.args(arguments.split_whitespace()).stdin(Stdio::null());
+    command
+}
+
+/// Runs it to its end; everything has to hold. Returns what it says of each seed.
+fn holds(arguments: &str) -> Vec<Value> {
+    let output = chaos(arguments).arg("--json").stderr(Stdio::inherit()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let seeds: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for seed in &seeds {
+        eprintln!("seed {}: {}, notes {}", seed["seed"], seed["states"], seed["notes"]);
+        assert_eq!(seed["holds"], true, "violations: {:#}\nrun it again: {}", seed["violations"], seed["replay"]);
+    }
+    assert!(output.status.success(), "{}", output.status);
+    assert!(!seeds.is_empty());
+    seeds
+}
+
+#[test]
+fn without_a_fault_every_job_ends_as_its_work_says() {
+    let _alone = alone();
+    let seeds = holds("--seed 901 --steps 0 --jobs 20");
+    assert_eq!(seeds[0]["acts"], Value::Array(vec![]));
+    assert_eq!(seeds[0]["unknown"], 0);
+}
+
+#[test]
+fn everything_holds_through_every_operation_with_a_few_seeds() {
+    let _alone = alone();
+    for seed in holds("--seeds 911..913 --jobs 40") {
+        assert_eq!(seed["acts"].as_array().map(Vec::len), Some(7), "one of each");
+    }
+}
+
+#[test]
+fn two_runners_end_two_hundred_mixed_jobs_through_a_crash_of_postgres_and_a_killed_runner() {
+    let _alone = alone();
+    let ops = "--ops restart-postgres-immediate,sigkill-runner";
+    let [seed] = &holds(&format!("--seed 907 --jobs 200 --runners 2 --slots 8 {ops}"))[..] else {
+        panic!("one seed was asked for")
+    };
+    let states = seed["states"].as_object().unwrap();
+    assert_eq!(states.values().filter_map(Value::as_u64).sum::<u64>(), 200);
+    for state in ["SUCCESS", "FAILED", "CANCELLED", "SKIPPED"] {
+        assert!(states.contains_key(state), "the workload has jobs that end as {state}: {states:?}");
+    }
+    assert_eq!(seed["acts"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_ctrl_c_in_the_middle_leaves_nothing_running() {
+    let _alone = alone();
+    let mut run = chaos("--seed 921 --jobs 60 --ops sigstop-runner").stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(run.stderr.take().unwrap()).lines().map(Result::unwrap);
+    // Children run then, and one runner is stopped or about to be.
+    assert!(said.any(|line| line.contains("SIGSTOP")), "the run ended before it had broken anything");
+    kill(Pid::from_raw(i32::try_from(run.id()).unwrap()), Signal::SIGINT).unwrap();
+    let rest: Vec<String> = said.collect();
+    assert_eq!(run.wait().unwrap().code(), Some(2));
+    assert!(rest.iter().any(|line| line.contains("interrupted")), "{rest:?}");
+    assert_eq!(who_works_for(&state_folder().join("seed-921")), Vec::<String>::new());
+}
+
+fn state_folder() -> PathBuf {
+    let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../dev");
+    let dev = std::env::var_os("TENDRIL_DEV").map_or_else(own, PathBuf::from);
+    dev.with_file_name(".state").join("chaos")
+}
+
+/// Processes that have the folder in their command line: runners, children; none is ours.
+fn who_works_for(folder: &Path) -> Vec<String> {
+    let folder = folder.canonicalize().unwrap().display().to_string();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|process| std::fs::read_to_string(process.path().join("cmdline")).ok());
+    lines.filter(|line| line.contains(&folder)).collect()
+}
