@@ -1,6 +1,7 @@
 //! Reads what Infracost writes. It leaves with 0 and a total of 0 also when it could not read the files or had no
 //! prices: what is not known has to be found in the content, and is never 0 here.
 
+use crate::command::STDERR_HEAD_BYTES;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -8,6 +9,10 @@ use std::collections::BTreeMap;
 pub const MAX_UNKNOWN: usize = 100;
 /// The type of a project that was read from a plan: only then is there a cost before.
 const FROM_PLAN: &str = "terraform_plan_json";
+/// It says so when a price came in no form that it can read, such as in another currency, and goes on with 0.
+const NO_NUMBER: &str = "Error converting price";
+/// Part of the names that it makes up for values that only an apply would know.
+const MADE_UP: &str = "-infracost-mock-";
 
 /// What a deployment will cost, as far as it is known. Figures are decimals as Infracost wrote them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -109,6 +114,7 @@ struct Resource {
 #[serde(rename_all = "camelCase")]
 struct Component {
     name: String,
+    price: Option<String>,
     monthly_cost: Option<String>,
     /// One that does not say so has a price.
     #[serde(default)]
@@ -121,14 +127,17 @@ struct Findings {
     unknown: Vec<Unknown>,
     /// Parts that have a cost.
     priced: usize,
+    /// A price of 0 may stand for one that could not be read.
+    doubts_0: bool,
 }
 
 impl Estimate {
-    /// Reads the output of `infracost breakdown --format json`.
+    /// Reads the output of `infracost breakdown --format json`. `said` is the beginning of its standard error, at most
+    /// [`STDERR_HEAD_BYTES`]: only there does it tell a price of 0 from one that it could not read.
     ///
     /// # Errors
     /// [`EstimateError`] when it is no such output, or when Infracost says in it that it failed.
-    pub fn read(json: &[u8]) -> Result<Self, EstimateError> {
+    pub fn read(json: &[u8], said: &[u8]) -> Result<Self, EstimateError> {
         let breakdown: Breakdown = serde_json::from_slice(json).map_err(|e| EstimateError::Form(e.to_string()))?;
         if breakdown.projects.is_empty() {
             return Err(EstimateError::Form("it has no projects".to_owned()));
@@ -139,7 +148,9 @@ impl Estimate {
             let more = if errors.len() > 1 { format!(" (and {} more)", errors.len() - 1) } else { String::new() };
             return Err(EstimateError::Failed(format!("{first}{more}")));
         }
-        let (mut now, mut past) = (Findings::default(), Findings::default());
+        let doubts_0 = said.len() >= STDERR_HEAD_BYTES || String::from_utf8_lossy(said).contains(NO_NUMBER);
+        let findings = || Findings { doubts_0, ..Findings::default() };
+        let (mut now, mut past) = (findings(), findings());
         for project in &breakdown.projects {
             now.project(project);
             past.resources(project.past_breakdown.as_ref());
@@ -181,9 +192,12 @@ impl Findings {
         left.extend(all.iter().rev().map(|resource| (resource.name.clone(), resource)));
         while let Some((name, resource)) = left.pop() {
             for component in &resource.cost_components {
+                let is_doubtful = self.doubts_0 && component.price.as_deref().is_none_or(is_0);
                 let what = format!("{name}: {}", component.name);
                 match component.monthly_cost {
                     _ if component.price_not_found => self.add(&what, "no price was found"),
+                    _ if is_doubtful => self.add(&what, "its price could not be read"),
+                    _ if what.contains(MADE_UP) => self.add(&what, "it depends on a value that is not known yet"),
                     None => self.add(&what, "it depends on usage, which is not known"),
                     Some(_) => self.priced += 1,
                 }
@@ -196,6 +210,10 @@ impl Findings {
     fn add(&mut self, what: &str, reason: &str) {
         self.unknown.push(Unknown { what: what.to_owned(), reason: reason.to_owned() });
     }
+}
+
+fn is_0(decimal: &str) -> bool {
+    decimal.bytes().all(|byte| matches!(byte, b'0' | b'.' | b'-'))
 }
 
 #[cfg(test)]
@@ -212,12 +230,12 @@ mod tests {
     fn changed(change: impl FnOnce(&mut Value)) -> Result<Estimate, EstimateError> {
         let mut json: Value = serde_json::from_slice(&sample("ok")).unwrap();
         change(&mut json);
-        Estimate::read(json.to_string().as_bytes())
+        Estimate::read(json.to_string().as_bytes(), b"")
     }
 
     #[test]
     fn a_priced_breakdown_has_its_total() {
-        let estimate = Estimate::read(&sample("ok")).unwrap();
+        let estimate = Estimate::read(&sample("ok"), b"").unwrap();
         assert_eq!(estimate.total_monthly_cost.as_deref(), Some("74.88"));
         assert_eq!((estimate.currency.as_str(), estimate.unknown_count), ("USD", 0));
         assert_eq!(estimate.diff, None, "a folder has no past to compare with");
@@ -225,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_missing_price_is_unknown_and_never_0() {
-        let estimate = Estimate::read(&sample("prices-missing")).unwrap();
+        let estimate = Estimate::read(&sample("prices-missing"), b"").unwrap();
         assert_eq!((estimate.total_monthly_cost, estimate.known_monthly_cost, estimate.diff), (None, None, None));
         assert_eq!(estimate.unknown_count, 2);
         assert_eq!(estimate.unknown[0].what, "aws_instance.web: Instance usage (Linux/UNIX, on-demand, m5.large)");
@@ -235,9 +253,9 @@ mod tests {
 
     #[test]
     fn a_folder_that_does_not_parse_and_a_server_that_is_down_are_failures() {
-        let parse = Estimate::read(&sample("parse-error")).unwrap_err().to_string();
+        let parse = Estimate::read(&sample("parse-error"), b"").unwrap_err().to_string();
         assert!(parse.contains("No valid terraform files found"), "{parse}");
-        let down = Estimate::read(&sample("pricing-down")).unwrap_err().to_string();
+        let down = Estimate::read(&sample("pricing-down"), b"").unwrap_err().to_string();
         assert!(down.contains("connection refused"), "{down}");
     }
 
@@ -271,6 +289,31 @@ mod tests {
     }
 
     #[test]
+    fn a_price_of_0_is_doubted_when_infracost_says_so_or_says_too_much() {
+        let free = || {
+            let mut json: Value = serde_json::from_slice(&sample("ok")).unwrap();
+            let component = &mut json["projects"][0]["breakdown"]["resources"][0]["costComponents"][0];
+            (component["price"], component["monthlyCost"]) = (json!("0.00"), json!("0"));
+            json["totalMonthlyCost"] = json!("4.8");
+            json.to_string()
+        };
+        let total = |said: &[u8]| Estimate::read(free().as_bytes(), said).unwrap().total_monthly_cost;
+        assert_eq!(total(b"INFO Found Terraform project").as_deref(), Some("4.8"), "0 can be a price");
+        assert_eq!(total(b"WARN Error converting price to 'EUR' (using 0.00)  ''"), None);
+        assert_eq!(total(&[b' '; STDERR_HEAD_BYTES]), None, "it may have been said further on");
+    }
+
+    #[test]
+    fn what_hangs_on_a_made_up_value_is_unknown() {
+        let guessed = changed(|json| {
+            let resource = &mut json["projects"][0]["breakdown"]["resources"][0];
+            resource["name"] = json!("aws_instance.web[\"for_each-infracost-mock-44956be29f34\"]");
+        });
+        let guessed = guessed.unwrap();
+        assert_eq!((guessed.total_monthly_cost, guessed.unknown_count), (None, 2));
+    }
+
+    #[test]
     fn a_plan_tells_what_it_adds_to_the_cost_and_0_can_be_true() {
         let plan = changed(|json| {
             json["projects"][0]["metadata"]["type"] = json!(FROM_PLAN);
@@ -287,7 +330,7 @@ mod tests {
     #[test]
     fn what_is_no_breakdown_is_refused() {
         for text in ["", "null", "{}", "[]", r#"{"currency":"USD","projects":[]}"#] {
-            assert!(matches!(Estimate::read(text.as_bytes()), Err(EstimateError::Form(_))), "{text}");
+            assert!(matches!(Estimate::read(text.as_bytes(), b""), Err(EstimateError::Form(_))), "{text}");
         }
         let silent = changed(|json| json["projects"][0]["breakdown"] = Value::Null).unwrap();
         assert_eq!((silent.total_monthly_cost, silent.unknown_count), (None, 1));

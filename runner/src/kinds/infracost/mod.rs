@@ -7,13 +7,12 @@ pub use estimate::{Estimate, EstimateError, MAX_UNKNOWN, Unknown};
 use crate::command::{Command, Stdout};
 use crate::config::read;
 use crate::kinds::Kind;
-use crate::kinds::terraform::PLAN_JSON_ARTIFACT;
+use crate::kinds::terraform::{PLAN_JSON_ARTIFACT, failure};
 use crate::prepare::environment;
 use crate::prepare::snapshot::Snapshot;
 use crate::prepare::source;
 use crate::run::Run;
 use crate::stop::Stop;
-use crate::supervise::Class;
 use crate::toolbox::Toolbox;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
@@ -23,6 +22,7 @@ use std::sync::Arc;
 
 const NAME: &str = "infracost.breakdown";
 const COST_ARTIFACT: &str = "cost";
+const API_KEY: &str = "INFRACOST_API_KEY";
 /// Largest breakdown, in bytes.
 const MAX_BREAKDOWN_BYTES: usize = 32 * 1024 * 1024;
 
@@ -44,7 +44,7 @@ impl Infracost {
             Some(path) => ("plan", vec!["--path".to_owned(), path.display().to_string()]),
             None => ("files", self.files(run).await?),
         };
-        // In a folder of its own: it reads settings from, and writes its cache to, where it runs.
+        // In a folder of its own: it reads settings from where it runs.
         let cwd = run.work.file("cost");
         std::fs::create_dir(&cwd).map_err(|e| Stop::disk("make", &cwd, &e))?;
         let command = Command::new("infracost", program, cwd)
@@ -53,12 +53,12 @@ impl Infracost {
             .env(env)
             .stdout(Stdout::Capture(MAX_BREAKDOWN_BYTES));
         let finished = run.command(command).await?;
-        finished.require_success("infracost breakdown", Class::Reading)?;
+        failure::of_text(&finished, "infracost breakdown")?;
         if finished.cut {
             return Err(Stop::refused(format!("infracost wrote more than {MAX_BREAKDOWN_BYTES} bytes")));
         }
         run.keep(COST_ARTIFACT, "application/json", &finished.stdout).await?;
-        let estimate = Estimate::read(&finished.stdout).map_err(|e| unknown(&e, subject))?;
+        let estimate = Estimate::read(&finished.stdout, &finished.stderr).map_err(|e| unknown(&e, subject))?;
         tell(run, &estimate);
         let mut result = json!(estimate);
         result["subject"] = json!(subject);
@@ -95,27 +95,31 @@ impl Infracost {
         let mut env = environment::of_attempt(&self.toolbox.env, &run.work);
         let key = settings.api_key_file.as_deref().map(|path| read("infracost.api_key_file", path)).transpose();
         let key = key.map_err(|e| Stop::refused(e.to_string()))?;
-        // It insists on a key, also for a pricing server that asks for none.
-        let key = key.map_or_else(|| "none".to_owned(), |key| key.trim().to_owned());
         let given = [
-            ("INFRACOST_API_KEY", Some(key)),
+            (API_KEY, key.map(|key| key.trim().to_owned())),
             ("INFRACOST_PRICING_API_ENDPOINT", settings.pricing_endpoint.clone()),
             ("INFRACOST_CURRENCY", settings.currency.clone()),
         ];
         let fixed = [
             ("INFRACOST_SKIP_UPDATE_CHECK", "true"),
             ("INFRACOST_NO_COLOR", "true"),
+            // What it says of prices that it could not read is read here.
+            ("INFRACOST_LOG_LEVEL", "info"),
+            // It takes prices from a file in the tree, or in any folder above it, even while the server is down.
+            ("INFRACOST_PRICING_CACHE_DISABLED", "true"),
             // Nothing of the plan is sent anywhere but for prices.
             ("INFRACOST_ENABLE_CLOUD", "false"),
             ("INFRACOST_ENABLE_CLOUD_UPLOAD", "false"),
-            // Else prices would be read from a file that lies among the job's files.
-            ("INFRACOST_PRICING_CACHE_DISABLED", "true"),
+            // It asks terraform for its version, and terraform asks the world whether there is a newer one.
+            ("CHECKPOINT_DISABLE", "true"),
             // A file `.env` among the job's files would send the key elsewhere.
             ("INFRACOST_DISABLE_ENVFILE", "true"),
         ];
         let given = given.into_iter().filter_map(|(name, value)| Some((name, value?)));
         let fixed = fixed.map(|(name, value)| (name, value.to_owned()));
         env.extend(given.chain(fixed).map(|(name, value)| (name.to_owned(), value)));
+        // A server of one's own asks for no key, but Infracost does not start without.
+        env.entry(API_KEY.to_owned()).or_insert_with(|| "none".to_owned());
         Ok(env)
     }
 }

@@ -14,7 +14,7 @@
 mod apply;
 mod bundle;
 mod ending;
-mod failure;
+pub mod failure;
 mod kept;
 mod plan;
 mod rescue;
