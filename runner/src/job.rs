@@ -3,6 +3,7 @@
 use crate::clock::BootTime;
 use crate::complete;
 use crate::holdings::Held;
+use crate::logs::without_nul;
 use crate::run::{Means, Run};
 use crate::runner::Runner;
 use crate::stop::Stop;
@@ -67,6 +68,9 @@ fn report(verdict: &Result<Value, Stop>, log_end: i64, run: Option<&Run>) -> Rep
             (stop.outcome(), Some(stop.reason().to_owned()), permanent, result)
         }
     };
+    // Words and figures of other programs: with U+0000 in them the broker could not take the report at all.
+    let result = without_nul(result);
+    let error = error.map(|words| words.replace('\0', "\u{2400}"));
     let commands = run.map(|run| serde_json::to_value(run.records()).unwrap_or_default()).unwrap_or_default();
     Report { outcome, log_end, child_dead: run.is_none_or(Run::children_dead), error, permanent, result, commands }
 }

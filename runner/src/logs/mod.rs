@@ -28,7 +28,7 @@ pub use diagnostic::Problem;
 pub use events::{Events, MAX_EVENT_BYTES, MAX_PROBLEMS, Rendered};
 pub use frame::{Framer, MAX_RECORD_BYTES, Record};
 pub use lock::{LOCK_CONFLICT, LockHolder};
-pub use outputs::MASKED;
+pub use outputs::{MASKED, without_nul};
 pub use progress::{
     Action, MAX_ADDRESS_BYTES, MAX_RESOURCES, Progress, ProgressUpdate, ResourceProgress, State, Totals,
 };

@@ -48,8 +48,8 @@ pub(super) fn values(outputs: &BTreeMap<String, Output>) -> Option<Map<String, V
     Some(outputs.iter().map(|(name, output)| (name.replace('\0', NUL), value(output))).collect())
 }
 
-/// Postgres refuses U+0000 in JSON; it is shown as in a log.
-fn without_nul(value: Value) -> Value {
+/// JSON that Postgres takes: it refuses U+0000, which is shown as in a log instead.
+pub fn without_nul(value: Value) -> Value {
     match value {
         Value::String(text) if text.contains('\0') => Value::String(text.replace('\0', NUL)),
         Value::Array(items) => items.into_iter().map(without_nul).collect(),

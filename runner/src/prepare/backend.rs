@@ -14,6 +14,8 @@ use tendril_templates::{BackendBlock, Tree, backend_blocks};
 pub const BACKEND_FILE: &str = "tendril_backend_override.tf.json";
 /// Everything that engines may take for that file.
 const BACKEND_NAME: &str = "tendril_backend_override";
+/// The engines' own name for a state that they could not save, in the folder they run in.
+pub const ERRORED_STATE_FILE: &str = "errored.tfstate";
 /// The folder of the state, as the tree sees it. A plan carries this path to its apply, which runs in another folder:
 /// so it is relative, and leads to the same place from everywhere.
 const STATE_LINK: &str = "state";
@@ -28,6 +30,11 @@ pub fn check_tree(tree: &Tree, state: &State) -> Result<(), Stop> {
     let own = |path: &str| path.rsplit('/').next().is_some_and(|name| name.starts_with(BACKEND_NAME));
     if let Some((path, _)) = tree.iter().find(|(path, _)| own(path.as_str())) {
         return Err(Stop::refused(format!("{path}: files of this name are written by Tendril; rename it")));
+    }
+    if tree.get(ERRORED_STATE_FILE).is_some() {
+        return Err(Stop::refused(format!(
+            "{ERRORED_STATE_FILE}: would be taken for state that was not saved; remove it"
+        )));
     }
     // A backend block of a module has no effect; only those beside the root's files have.
     let blocks: Vec<BackendBlock> =
@@ -146,5 +153,6 @@ mod tests {
         for name in [BACKEND_FILE, "tendril_backend_override.tofu.json", "tendril_backend_override.tf"] {
             assert!(refusal(&[(name, "{}")], &State::Thrown).contains("written by Tendril"), "{name}");
         }
+        assert!(refusal(&[("errored.tfstate", "{}")], &State::Thrown).starts_with("errored.tfstate: "));
     }
 }

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 /// Unknown parts that are listed; more are only counted.
 pub const MAX_UNKNOWN: usize = 100;
+/// Longest name or reason, in characters.
+const MAX_WORDS_CHARS: usize = 400;
 /// The type of a project that was read from a plan: only then is there a cost before.
 const FROM_PLAN: &str = "terraform_plan_json";
 /// It says so when a price came in no form that it can read, such as in another currency, and goes on with 0.
@@ -143,7 +145,7 @@ impl Estimate {
             return Err(EstimateError::Form("it has no projects".to_owned()));
         }
         let errors = breakdown.projects.iter().flat_map(|project| &project.metadata.errors);
-        let errors: Vec<&str> = errors.map(|error| error.message.lines().next().unwrap_or_default()).collect();
+        let errors: Vec<String> = errors.map(|error| bounded(&error.message)).collect();
         if let Some(first) = errors.first() {
             let more = if errors.len() > 1 { format!(" (and {} more)", errors.len() - 1) } else { String::new() };
             return Err(EstimateError::Failed(format!("{first}{more}")));
@@ -208,12 +210,17 @@ impl Findings {
     }
 
     fn add(&mut self, what: &str, reason: &str) {
-        self.unknown.push(Unknown { what: what.to_owned(), reason: reason.to_owned() });
+        self.unknown.push(Unknown { what: bounded(what), reason: bounded(reason) });
     }
 }
 
 fn is_0(decimal: &str) -> bool {
     decimal.bytes().all(|byte| matches!(byte, b'0' | b'.' | b'-'))
+}
+
+/// The first line of what people are to read, and of that not more than they will.
+fn bounded(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().take(MAX_WORDS_CHARS).collect()
 }
 
 #[cfg(test)]

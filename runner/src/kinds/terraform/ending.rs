@@ -73,3 +73,68 @@ fn how_far(progress: &Progress) -> String {
         errored => format!("{complete} of {begun} resources that were begun are complete, {errored} failed"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logs::Totals;
+    use crate::supervise::{Certainty, Ended as Left, ExitRecord, OomKills};
+    use time::OffsetDateTime;
+
+    fn finished(exit: Exit, code: i32, forced: bool) -> Finished {
+        let record = ExitRecord {
+            name: "apply".into(),
+            exit,
+            ended: Some(Left::Code { code }),
+            requested: None,
+            interrupted: false,
+            forced,
+            started_at: OffsetDateTime::UNIX_EPOCH,
+            ended_at: OffsetDateTime::UNIX_EPOCH,
+            duration_ms: 1,
+            peak_memory_bytes: 1,
+            oom_kills: OomKills::OwnGroup(0),
+            killed_descendants: 0,
+            child_dead: true,
+            orphan_output: None,
+        };
+        Finished { record, stdout: Vec::new(), cut: false, stderr: Vec::new(), overfull: false }
+    }
+
+    fn judged(exit: Exit, code: i32, forced: bool, done: bool) -> Result<Ended, Stop> {
+        let progress = Progress { done: done.then(Totals::default), ..Progress::default() };
+        let problems = Problem::in_text("Error: No\n\nwhy\n");
+        judge(&finished(exit, code, forced), &progress, problems.as_slice(), "terraform apply")
+    }
+
+    const CANCELLED: Exit = Exit::Interrupted { reason: StopReason::Cancelled };
+
+    #[test]
+    fn only_an_apply_that_told_it_was_done_is_a_success() {
+        assert_eq!(judged(Exit::Success, 0, false, true), Ok(Ended::Itself));
+        assert_eq!(judged(CANCELLED, 0, false, true), Ok(Ended::AskedTooLate));
+        assert_eq!(judged(Exit::TimedOut, 0, false, true), Ok(Ended::AskedTooLate));
+        // It left with 0 because of the interrupt, or was done and then failed to save its state.
+        assert!(matches!(judged(CANCELLED, 0, false, false), Err(Stop::Cancelled(_))));
+        assert!(matches!(judged(CANCELLED, 1, false, true), Err(Stop::Cancelled(_))));
+        assert!(matches!(judged(Exit::TimedOut, 1, false, false), Err(Stop::TimedOut(_))));
+    }
+
+    #[test]
+    fn nothing_that_has_begun_is_handed_back() {
+        for reason in [StopReason::Shutdown, StopReason::LeaseLost, StopReason::RunnerGone] {
+            let stop = judged(Exit::Interrupted { reason }, 1, false, false).unwrap_err();
+            assert!(matches!(stop, Stop::Failed { .. }), "{stop:?}");
+        }
+    }
+
+    #[test]
+    fn a_kill_says_what_may_be_left_and_a_failure_gives_the_engines_words() {
+        let said = |exit, forced| judged(exit, 1, forced, false).unwrap_err().reason().to_owned();
+        assert!(said(CANCELLED, true).contains(LEFT_BEHIND));
+        assert!(!said(CANCELLED, false).contains(LEFT_BEHIND));
+        assert!(said(Exit::Signalled { signal: 9 }, false).contains(LEFT_BEHIND));
+        assert!(said(Exit::OutOfMemory { certainty: Certainty::Counted }, false).contains("ran out of memory"));
+        assert_eq!(said(Exit::Failure { code: 1 }, false), "terraform apply: No: why");
+    }
+}

@@ -1,6 +1,7 @@
 //! State that an engine could not save: kept, and shown.
 
 use crate::kinds::terraform::ERRORED_STATE_ARTIFACT;
+use crate::prepare::backend::ERRORED_STATE_FILE;
 use crate::prepare::source::off_loop;
 use crate::run::Run;
 use crate::stop::Stop;
@@ -9,8 +10,6 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// The engines' own name for it, in the folder they run in.
-const ERRORED_STATE_FILE: &str = "errored.tfstate";
 const MEDIA_TYPE: &str = "application/vnd.terraform.state+json";
 
 /// Looks for state that the engine could not save, and keeps it as an artifact. Until the broker has it, it lies in a
