@@ -143,7 +143,8 @@ impl Held {
         !self.all.lease_left().is_zero()
     }
 
-    /// The start is committed: from now on the attempt is stopped by its users only.
+    /// The start is asked for, and so may be committed: from now on neither a soft shutdown nor a lost lease stops the
+    /// attempt.
     pub fn mark_started(&self) {
         if let Some(entry) = self.all.held().get_mut(&self.attempt) {
             entry.started = true;

@@ -117,24 +117,33 @@ impl Run {
     /// # Errors
     /// Why it may not start.
     pub async fn start(&mut self) -> Result<(), Stop> {
+        self.check()?;
+        if !self.held.lease_is_live() {
+            return Err(Stop::Released("the lease ran out before the start".into()));
+        }
+        // From the first time it is asked for, the start may be committed, whatever becomes of the reply.
+        self.held.mark_started();
         loop {
-            self.check()?;
-            if !self.held.lease_is_live() {
-                return Err(Stop::Released("the lease ran out before the start".into()));
-            }
             match self.means.desk.start(&self.job.lease).await {
-                Ok(()) => {
+                Ok(()) if self.held.lease_is_live() => {
                     self.started = true;
-                    self.held.mark_started();
                     return Ok(());
                 }
+                // The reply was long under way: the job may have been given up since, and its key freed.
+                Ok(()) => self.pause_before_asking_again().await?,
                 Err(BrokerError::CancelRequested) => return Err(Stop::Cancelled("cancelled before it started".into())),
                 Err(BrokerError::LeaseLost(why)) => return Err(Stop::Superseded(why)),
                 // An unclear reply: ask again, spawn nothing. The call is idempotent.
-                Err(error) if error.is_passing() => tokio::time::sleep(START_RETRY).await,
+                Err(error) if error.is_passing() => self.pause_before_asking_again().await?,
                 Err(error) => return Err(Stop::Released(format!("the broker does not let it start: {error}"))),
             }
         }
+    }
+
+    async fn pause_before_asking_again(&self) -> Result<(), Stop> {
+        self.check()?;
+        tokio::time::sleep(START_RETRY).await;
+        Ok(())
     }
 
     /// Seals and stores an artifact. While the broker is away it is tried until the job's deadline; after the start, for

@@ -37,6 +37,8 @@ pub struct MemoryDesk {
     pub started: Mutex<Vec<Uuid>>,
     /// Answers to the next starts, before it agrees.
     pub refusals: Mutex<VecDeque<BrokerError>>,
+    /// What happens elsewhere while the next starts are under way.
+    pub meanwhile: Mutex<VecDeque<Box<dyn FnOnce() + Send>>>,
     /// Answers to the next artifacts, before it takes one.
     pub put_refusals: Mutex<VecDeque<BrokerError>>,
 }
@@ -44,6 +46,9 @@ pub struct MemoryDesk {
 impl Desk for MemoryDesk {
     fn start<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<(), BrokerError>> {
         Box::pin(async {
+            if let Some(happens) = self.meanwhile.lock().unwrap().pop_front() {
+                happens();
+            }
             if let Some(refusal) = self.refusals.lock().unwrap().pop_front() {
                 return Err(refusal);
             }
@@ -118,6 +123,22 @@ pub struct Stopper {
 impl Stopper {
     pub fn stop(&self, reason: StopReason) {
         self.holdings.stop(self.attempt, reason);
+    }
+
+    /// The first SIGTERM to the runner.
+    pub fn begin_shutdown(&self) {
+        self.holdings.stop_unstarted(StopReason::Shutdown);
+    }
+
+    /// The runner is cut off for longer than its lease.
+    pub fn cut_off(&self) {
+        self.holdings.renew(BootTime::now(), Duration::ZERO);
+        self.holdings.stop_what_others_may_start();
+    }
+
+    /// A heartbeat is answered.
+    pub fn heard(&self) {
+        self.holdings.renew(BootTime::now(), PATIENCE);
     }
 }
 

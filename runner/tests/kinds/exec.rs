@@ -1,4 +1,4 @@
-use crate::bed::{Bed, job};
+use crate::bed::{Bed, Stopper, job};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -145,4 +145,41 @@ async fn a_command_that_fills_its_room_is_killed() {
         command.room = Some(Room { dir, bytes: 1_000_000 });
         assert_eq!(open.command(command).await.overfull, overfull, "{script}");
     }
+}
+
+#[tokio::test]
+async fn a_start_that_may_be_committed_is_neither_handed_back_nor_failed_by_what_comes_meanwhile() {
+    // Tried: a first SIGTERM, and the end of the lease, each while the reply to the start is still out; the reply then
+    // comes, or is lost and asked for again.
+    let lost = || BrokerError::Unavailable("the connection broke".into());
+    let events: [&[fn(&Stopper)]; 2] = [&[Stopper::begin_shutdown], &[Stopper::cut_off, Stopper::heard]];
+    for replies in [0, 1] {
+        for happens in events {
+            let bed = Bed::new();
+            let open = bed.open(exec(&["true"])).await;
+            for event in happens {
+                let stopper = open.stopper.clone();
+                bed.desk.meanwhile.lock().unwrap().push_back(Box::new(move || event(&stopper)));
+            }
+            *bed.desk.refusals.lock().unwrap() = (0..replies).map(|_| lost()).collect();
+            let done = open.run().await;
+            done.result();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_start_whose_reply_outlived_the_lease_is_asked_for_again() {
+    // Tried: the job is given up, and its key freed, while the reply is under way.
+    let bed = Bed::new();
+    let open = bed.open(exec(&["true"])).await;
+    let (stopper, desk) = (open.stopper.clone(), bed.desk.clone());
+    let superseded = || BrokerError::LeaseLost("it was superseded".into());
+    bed.desk.meanwhile.lock().unwrap().extend::<[Box<dyn FnOnce() + Send>; 2]>([
+        Box::new(move || stopper.cut_off()),
+        Box::new(move || desk.refusals.lock().unwrap().push_back(superseded())),
+    ]);
+    let done = open.run().await;
+    assert_eq!(done.stop(), &Stop::Superseded("it was superseded".into()));
+    assert!(done.records.is_empty(), "nothing was run");
 }
