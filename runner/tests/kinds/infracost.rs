@@ -1,4 +1,4 @@
-//! Costs: with a stand-in that writes what a real Infracost wrote; `tests/infracost` runs a real one.
+//! Costs, with a stand-in that writes what a real Infracost wrote. The tests beside these run a real one.
 
 use crate::bed::{Bed, job, local, plan, script};
 use crate::terraform::terraform_bed;
