@@ -1,10 +1,4 @@
-//! The broker of Tendril: Postgres functions and tables (in `migrations/`), and the typed ways to call them.
-//!
-//! - [`operator`]: migrations, clusters and their credentials, portals' grants, decisions about lost work, `doctor`.
-//! - [`portal`]: submit, follow, cancel, approve and retry deployments.
-//! - [`runner`]: claim, start, heartbeat, finish, artifacts, logs.
-//! - [`serve`]: the duties that nobody's session may be trusted with.
-//! - [`cli`]: the command line `tendril-broker`.
+#![doc = include_str!("../README.md")]
 
 #[cfg(feature = "testing")]
 pub mod baseline;

@@ -26,7 +26,7 @@ struct Duty {
 /// Starts a task for each duty of the schema, also of one that becomes newer meanwhile.
 pub async fn tend(pool: PgPool, metrics: Arc<Metrics>, tasks: TaskTracker, stop: CancellationToken) {
     let mut known = HashSet::new();
-    let mut trouble = Trouble::new("list of duties");
+    let mut trouble = Trouble::beside_the_pulse("list of duties");
     loop {
         let listed = tokio::select! {
             listed = list(&pool) => listed,
@@ -66,7 +66,7 @@ async fn list(pool: &PgPool) -> Result<Vec<Duty>, Error> {
 }
 
 async fn perform(pool: PgPool, duty: Duty, metrics: Arc<Metrics>, stop: CancellationToken) {
-    let mut trouble = Trouble::new(duty.name.as_str());
+    let mut trouble = Trouble::beside_the_pulse(duty.name.as_str());
     loop {
         let started = Instant::now();
         let done = tokio::select! {

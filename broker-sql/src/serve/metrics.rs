@@ -158,7 +158,7 @@ impl Metrics {
 
 /// Reads the gauges until `stop`.
 pub async fn observe(pool: PgPool, metrics: Arc<Metrics>, stop: CancellationToken) {
-    let mut trouble = Trouble::new("gauges");
+    let mut trouble = Trouble::beside_the_pulse("gauges");
     let mut shown = Shown::default();
     loop {
         let read = tokio::select! {

@@ -7,7 +7,8 @@ use tracing::{debug, error, info};
 
 use crate::refusal::Error;
 
-const LONGEST: Duration = Duration::from_secs(15);
+/// A handful of replicas is no storm; leases wait for the pulse to come back.
+const LONGEST: Duration = Duration::from_secs(3);
 
 /// The trouble of one task.
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub struct Trouble {
     waits: ExponentialBackoff,
     said: Option<String>,
     failures: u32,
+    tells_outages: bool,
 }
 
 fn waits() -> ExponentialBackoff {
@@ -30,14 +32,20 @@ fn waits() -> ExponentialBackoff {
 impl Trouble {
     /// No trouble yet with `what`.
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), waits: waits(), said: None, failures: 0 }
+        Self { what: what.into(), waits: waits(), said: None, failures: 0, tells_outages: true }
+    }
+
+    /// The same for a task beside the pulse, which tells of outages for all.
+    pub fn beside_the_pulse(what: impl Into<String>) -> Self {
+        Self { tells_outages: false, ..Self::new(what) }
     }
 
     /// Another failure; returns how long to wait before the next try.
     pub fn grows(&mut self, error: &Error) -> Duration {
         self.failures += 1;
         let text = error.to_string();
-        if self.said.as_ref() == Some(&text) {
+        let told_elsewhere = error.is_outage() && !self.tells_outages;
+        if told_elsewhere || self.said.as_ref() == Some(&text) {
             debug!(task = self.what, failures = self.failures, error = text, "still failing");
         } else {
             error!(task = self.what, error = text, hint = error.hint(), "failed; it is tried again");
@@ -50,6 +58,8 @@ impl Trouble {
     pub fn is_over(&mut self) {
         if self.said.take().is_some() {
             info!(task = self.what, failures = self.failures, "works again");
+        }
+        if self.failures > 0 {
             self.waits = waits();
             self.failures = 0;
         }
