@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sqlx::postgres::PgConnection;
 use tendril_broker::testing::history::{self, Session};
 
 use crate::clock::{self, Moment};
@@ -104,7 +105,7 @@ async fn restart_postgres(world: &World, down_ms: u64) -> anyhow::Result<(String
 async fn kill_backend(world: &World, of: SessionOf, nth: usize) -> anyhow::Result<(String, Moment)> {
     let _alone = world.server.lock().await;
     let mut operator = world.operator_session().await?;
-    let victim = choose(history::sessions(&mut operator).await?, of, nth)?;
+    let victim = victim(&mut operator, of, nth).await?;
     let began = clock::now();
     kill(Pid::from_raw(victim.pid), Signal::SIGKILL).context("cannot kill a backend; is the server another user's?")?;
     // Our own session goes with all the others; a new one proves that the server has recovered.
@@ -117,23 +118,25 @@ async fn kill_backend(world: &World, of: SessionOf, nth: usize) -> anyhow::Resul
 async fn end_session(world: &World, of: SessionOf, nth: usize) -> anyhow::Result<(String, Moment)> {
     let _alone = world.server.lock().await;
     let mut operator = world.operator_session().await?;
-    let victim = choose(history::sessions(&mut operator).await?, of, nth)?;
+    let victim = victim(&mut operator, of, nth).await?;
     let began = clock::now();
     history::end_session(&mut operator, victim.pid).await?;
     Ok((victim.application, began))
 }
 
-/// The one that is meant, or another if there is none of that sort now.
-fn choose(sessions: Vec<Session>, of: SessionOf, nth: usize) -> anyhow::Result<Session> {
-    let meant = sessions.iter().filter(|session| session.application.starts_with(of.application()));
-    let mut meant: Vec<&Session> = meant.collect();
-    if meant.is_empty() {
-        meant = sessions.iter().collect();
+/// The one that is meant, or another if there is none of that sort; waits for whoever is just connecting again.
+async fn victim(operator: &mut PgConnection, of: SessionOf, nth: usize) -> anyhow::Result<Session> {
+    for _ in 0..100 {
+        let sessions = history::sessions(operator).await?;
+        let meant = sessions.iter().filter(|session| session.application.starts_with(of.application()));
+        let meant: Vec<&Session> = meant.collect();
+        let among = if meant.is_empty() { sessions.iter().collect() } else { meant };
+        if !among.is_empty() {
+            return Ok(among[nth % among.len()].clone());
+        }
+        pause(100).await;
     }
-    if meant.is_empty() {
-        bail!("nobody has a session: are the runners up?");
-    }
-    Ok(meant[nth % meant.len()].clone())
+    bail!("nobody has a session for 10 s: are the runners up?");
 }
 
 async fn sigkill_serve(world: &World, serve: usize, back_after_ms: u64) -> anyhow::Result<(String, Moment)> {

@@ -48,6 +48,10 @@ fn starts(job: &JobCase<'_>, verdict: &mut Verdict) {
             let what = "its child started before the start was committed";
             verdict.violate(Promise::I1, &job.label, what, job.evidence());
         }
+        if attempt.row.superseded_us.is_some_and(|superseded| superseded < start.at.wall_us) {
+            let what = "its child started after the job had gone on without it";
+            verdict.violate(Promise::I3, &job.label, what, job.evidence());
+        }
     }
 }
 

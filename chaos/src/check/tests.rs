@@ -324,6 +324,8 @@ fn a_superseded_attempt_that_decides_is_found() {
         found(|h| h.dump.attempts[AGAIN].superseded_us = Some(7050)).contains(&Promise::I3),
         "superseded and accepted"
     );
+    let too_late = |h: &mut History| attempt_of(h, CHANGE).superseded_us = Some(900);
+    assert!(found(too_late).contains(&Promise::I3), "a child that started after the job had gone on");
     let unknown = |h: &mut History| h.facts[0].attempt = Some(id(997));
     assert!(found(unknown).contains(&Promise::I3), "a child of an attempt that is none");
 }
