@@ -1,6 +1,7 @@
 //! All that is known of a run, in one file: what was asked for, what was broken, what children said, what the database
 //! remembers. The checker needs nothing else.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -42,6 +43,8 @@ pub struct History {
     pub survivors: Vec<String>,
     /// The operator's doings: keys that were released after the holder was seen to be dead.
     pub released_keys: Vec<String>,
+    /// The states that applies have left, by their path, as their files hold them.
+    pub states: BTreeMap<String, String>,
     /// Whether all jobs had ended before patience did.
     pub came_to_rest: bool,
     /// What the database remembers.

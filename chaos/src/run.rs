@@ -1,5 +1,6 @@
 //! A run from its seed to its history.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::schedule::{self, Step};
 use crate::snapshot::Stage;
 use crate::watch::Watch;
 use crate::workload::Workload;
-use crate::world::World;
+use crate::world::{STATES, World};
 
 /// Without any transition for so long, nothing more will happen: longer than the longest deadline and a lease.
 const REST_PATIENCE: Duration = Duration::from_secs(45);
@@ -96,6 +97,7 @@ pub async fn carry_out(plan: Plan, folder: &Path) -> anyhow::Result<History> {
             runners: ends,
             survivors,
             released_keys: seen.released_keys,
+            states: states(folder),
             came_to_rest: seen.came_to_rest,
             dump,
         })
@@ -216,6 +218,16 @@ fn alive() -> Vec<String> {
         }
     }
     alive
+}
+
+/// The states of the place that all runners share.
+fn states(folder: &Path) -> BTreeMap<String, String> {
+    let Ok(states) = std::fs::read_dir(folder.join(STATES)) else { return BTreeMap::new() };
+    let read = |state: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(state.path().join("default/terraform.tfstate")).ok()?;
+        Some((state.file_name().to_string_lossy().into_owned(), text))
+    };
+    states.flatten().filter_map(read).collect()
 }
 
 /// The folder of a seed's run, emptied.

@@ -7,6 +7,7 @@ mod case;
 mod children;
 mod ends;
 mod logs;
+mod states;
 mod submits;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,8 @@ pub enum Promise {
     I9,
     /// Never two runs that change one state.
     I10,
+    /// No state that reached the disk is lost.
+    I12,
     /// Each job ends in the state that its work and the faults imply.
     End,
     /// Programs stay up unless they are killed, and leave when asked.
@@ -82,6 +85,7 @@ pub fn check(history: &History) -> Verdict {
     children::check(&case, &mut verdict);
     logs::check(&case, &mut verdict);
     ends::check(&case, &mut verdict);
+    states::check(&case, &mut verdict);
     for life in &history.runners {
         let known = history.dump.runners.iter().any(|runner| runner.name == life.name);
         let wrong = match &life.end {

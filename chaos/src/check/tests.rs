@@ -69,6 +69,7 @@ impl Maker {
             runners: Vec::new(),
             survivors: Vec::new(),
             released_keys: Vec::new(),
+            states: [("p".to_owned(), format!("the state of {}", id(103)))].into(),
             came_to_rest: true,
             dump: Dump::default(),
         })
@@ -408,6 +409,13 @@ fn two_runs_on_one_state_are_found() {
         [Promise::I10],
         "by the kernel's word"
     );
+}
+
+#[test]
+fn a_state_that_lost_the_last_apply_is_found() {
+    assert_eq!(found(|h| h.states.clear()), [Promise::I12], "no state");
+    let older = |h: &mut History| drop(h.states.insert("p".into(), format!("the state of {}", id(102))));
+    assert_eq!(found(older), [Promise::I12], "the state of the apply before");
 }
 
 #[test]

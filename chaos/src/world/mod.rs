@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 pub use program::Program;
-pub use runner::{RunnerSeat, Seat};
+pub use runner::{RunnerSeat, STATES, Seat};
 pub use serve::ServeSeat;
 pub use server::{Server, dev_script};
 

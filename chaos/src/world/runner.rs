@@ -14,6 +14,9 @@ use crate::clock;
 use crate::history::{RunnerEnd, RunnerLife};
 use crate::options::{Engine, PLACE};
 
+/// Folder of the states of `local` backends, in a runner's folder and here in that of the run.
+pub const STATES: &str = "states";
+
 /// What all runners have in common.
 #[derive(Clone)]
 pub struct Seat {
@@ -50,9 +53,9 @@ impl RunnerSeat {
         let state = seat.folder.join(format!("runner-{number}"));
         fs::create_dir_all(&state)?;
         // One place is one disk: the states of its runners lie in one folder.
-        let states = seat.folder.join("states");
+        let states = seat.folder.join(STATES);
         fs::create_dir_all(&states)?;
-        symlink(&states, state.join("states"))?;
+        symlink(&states, state.join(STATES))?;
         let config = seat.folder.join(format!("runner-{number}.toml"));
         fs::write(&config, settings(&seat, &state))?;
         let process = Mutex::new(process(&seat, number, 0, &config)?);
