@@ -45,10 +45,13 @@ impl Claims {
         if waited_for_the_right_to_claim(&self.runner).await {
             return;
         }
-        if self.claim().await > 0 {
+        let (slots, listening) = (self.runner.free_slots(), self.runner.signals.listening());
+        let claimed = self.claim().await;
+        // Fewer than asked for: there is hardly more now, and the next look comes after the request for a ring.
+        if claimed >= slots || claimed > 0 && !listening {
             return;
         }
-        if self.runner.signals.listening() && self.runner.broker.wait().await.is_ok() {
+        if listening && self.runner.broker.wait().await.is_ok() {
             for pause in LOOK_AGAIN {
                 // A ring, or a job of our own that ended, is a better sign than the time.
                 tokio::select! {

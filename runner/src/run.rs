@@ -10,7 +10,8 @@ use crate::logs::{Dialect, Progress, Stream};
 use crate::seal::ArtifactKey;
 use crate::stop::Stop;
 use crate::supervise::{
-    self, Class, Control, DEFAULT_ORPHAN_LIMIT_BYTES, DEFAULT_UMASK, ExitRecord, Step, StopReason, SuperviseError,
+    self, Class, Control, DEFAULT_ORPHAN_LIMIT_BYTES, DEFAULT_UMASK, ExitRecord, Launched, Step, StopReason,
+    SuperviseError,
 };
 use crate::work::Work;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,8 @@ pub struct Run {
     held: Held,
     deadline: BootTime,
     started: bool,
+    /// For the first command after the start.
+    supervisor: Option<Launched>,
     records: Vec<ExitRecord>,
     children_dead: bool,
 }
@@ -65,7 +68,18 @@ impl Run {
     /// A run at its beginning: the job's timeout counts from now.
     pub fn new(means: Means, job: Claimed, work: Work, log: Arc<AttemptLog>, held: Held) -> Self {
         let deadline = BootTime::now().after(job.timeout);
-        Self { job, work, means, log, held, deadline, started: false, records: Vec::new(), children_dead: true }
+        Self {
+            job,
+            work,
+            means,
+            log,
+            held,
+            deadline,
+            started: false,
+            supervisor: None,
+            records: Vec::new(),
+            children_dead: true,
+        }
     }
 
     /// The runner's settings.
@@ -124,7 +138,7 @@ impl Run {
         // From the first time it is asked for, the start may be committed, whatever becomes of the reply.
         self.held.mark_started();
         loop {
-            match self.means.desk.start(&self.job.lease).await {
+            match self.ask_to_start().await {
                 Ok(()) if self.held.lease_is_live() => {
                     self.started = true;
                     return Ok(());
@@ -133,7 +147,7 @@ impl Run {
                 Ok(()) => self.pause_before_asking_again().await?,
                 Err(BrokerError::CancelRequested) => return Err(Stop::Cancelled("cancelled before it started".into())),
                 Err(BrokerError::LeaseLost(why)) => return Err(Stop::Superseded(why)),
-                // An unclear reply: ask again, spawn nothing. The call is idempotent.
+                // An unclear reply: ask again, start no command. The call is idempotent.
                 Err(error) if error.is_passing() => self.pause_before_asking_again().await?,
                 Err(error) => return Err(Stop::Released(format!("the broker does not let it start: {error}"))),
             }
@@ -144,6 +158,17 @@ impl Run {
         self.check()?;
         tokio::time::sleep(START_RETRY).await;
         Ok(())
+    }
+
+    /// Asks the broker, and has the supervisor come meanwhile: it has nothing to do before the answer.
+    async fn ask_to_start(&mut self) -> Result<(), BrokerError> {
+        let launching = async {
+            if self.supervisor.is_none() {
+                // One that does not come is launched again by the command, which says why it cannot.
+                self.supervisor = Launched::new(&self.means.supervisor, &self.job.kind).ok();
+            }
+        };
+        tokio::join!(self.means.desk.start(&self.job.lease), launching).0
     }
 
     /// Seals and stores an artifact. While the broker is away it is tried until the job's deadline; after the start, for
@@ -214,8 +239,11 @@ impl Run {
         let step = self.step(&command);
         tracing::debug!(attempt.id = %self.job.lease.attempt_id, command = command.name, "running");
         self.log.begin_child(if command.stdout == Stdout::Events { Dialect::Events } else { Dialect::Text });
-        let running =
-            supervise::spawn_by(&self.means.supervisor, step).await.map_err(|e| Stop::failed(e.to_string()))?;
+        let running = match self.supervisor.take() {
+            Some(launched) => launched.start(step).await,
+            None => supervise::spawn_by(&self.means.supervisor, step).await,
+        };
+        let running = running.map_err(|e| Stop::failed(e.to_string()))?;
         let over = CancellationToken::new();
         let ((stdout, cut), (stderr, _), (), ended) = tokio::join!(
             read_out(running.stdout, command.stdout, &self.log),

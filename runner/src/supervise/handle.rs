@@ -95,35 +95,81 @@ pub struct Control {
 /// This process's own binary, also after the file it was started from has been replaced.
 pub const OWN_BINARY: &str = "/proc/self/exe";
 
-/// Starts a supervisor from `binary`, a `tendril-runner`: [`OWN_BINARY`] except in tests; and under it the step's command.
+/// A supervisor that has been given nothing to do. It takes longer to come than its command does, so that it is launched
+/// while the broker is still asked whether the command may start. Dropped, it goes without having done anything.
+#[derive(Debug)]
+pub struct Launched {
+    binary: PathBuf,
+    process: Option<(Child, UnixStream)>,
+}
+
+impl Launched {
+    /// Launches a supervisor from `binary`, a `tendril-runner`: [`OWN_BINARY`] except in tests. `name` is for process
+    /// lists.
+    ///
+    /// # Errors
+    /// [`SuperviseError::Launch`].
+    pub fn new(binary: &Path, name: &str) -> Result<Self, SuperviseError> {
+        match launch_process(binary, name) {
+            Ok(process) => Ok(Self { binary: binary.to_owned(), process: Some(process) }),
+            Err(source) => Err(SuperviseError::Launch { binary: binary.to_owned(), source }),
+        }
+    }
+
+    /// Starts the step's command under it.
+    ///
+    /// # Errors
+    /// See [`SuperviseError`]; a command that could not be started is no error but a record that says so.
+    pub async fn start(mut self, step: Step) -> Result<Running, SuperviseError> {
+        let start = line(&Request::Start(Box::new(step.clone())))
+            .map_err(|e| SuperviseError::Unsendable { name: step.name.clone(), detail: e.to_string() })?;
+        let binary = self.binary.clone();
+        let launch = |source| SuperviseError::Launch { binary: binary.clone(), source };
+        let Some((supervisor, stream)) = self.process.take() else {
+            return Err(launch(io::Error::other("it has been used before")));
+        };
+        let mut control = Control {
+            supervisor_pid: pid_of(&supervisor).unwrap_or(0),
+            name: step.name.clone(),
+            stream,
+            lines: Lines::default(),
+            supervisor,
+            main: None,
+            last: None,
+        };
+        // A supervisor that does not listen is one that has ended, which the next line notices.
+        let _ = control.send(&start).await;
+        let Some([stdout, stderr]) = control.outputs().await.map_err(launch)? else {
+            return Err(control.unopened(&binary).await);
+        };
+        control.began(&step).await?;
+        Ok(Running {
+            stdout: pipe::Receiver::from_owned_fd(stdout).map_err(launch)?,
+            stderr: pipe::Receiver::from_owned_fd(stderr).map_err(launch)?,
+            control,
+        })
+    }
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        // It sees its socket closed and goes; the runtime reaps it.
+        if let Some(pid) = self.process.as_ref().and_then(|(supervisor, _)| pid_of(supervisor)) {
+            lost::forget(pid);
+        }
+    }
+}
+
+/// Launches a supervisor and starts the step's command under it.
 ///
 /// # Errors
-/// See [`SuperviseError`]; a command that could not be started is no error but a record that says so.
+/// As [`Launched::new`] and [`Launched::start`].
 pub async fn spawn_by(binary: &Path, step: Step) -> Result<Running, SuperviseError> {
-    let start = line(&Request::Start(Box::new(step.clone())))
-        .map_err(|e| SuperviseError::Unsendable { name: step.name.clone(), detail: e.to_string() })?;
-    let launch = |source| SuperviseError::Launch { binary: binary.to_owned(), source };
-    let (supervisor, stream) = launch_process(binary, &step.name).map_err(launch)?;
-    let mut control = Control {
-        supervisor_pid: supervisor.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0),
-        name: step.name.clone(),
-        stream,
-        lines: Lines::default(),
-        supervisor,
-        main: None,
-        last: None,
-    };
-    // A supervisor that does not listen is one that has ended, which the next line notices.
-    let _ = control.send(&start).await;
-    let Some([stdout, stderr]) = control.outputs().await.map_err(launch)? else {
-        return Err(control.unopened(binary).await);
-    };
-    control.began(&step).await?;
-    Ok(Running {
-        stdout: pipe::Receiver::from_owned_fd(stdout).map_err(launch)?,
-        stderr: pipe::Receiver::from_owned_fd(stderr).map_err(launch)?,
-        control,
-    })
+    Launched::new(binary, &step.name)?.start(step).await
+}
+
+fn pid_of(process: &Child) -> Option<i32> {
+    process.id().and_then(|pid| i32::try_from(pid).ok())
 }
 
 #[expect(unsafe_code, reason = "the standard library cannot start a process in a session of its own")]

@@ -54,7 +54,7 @@ mod watch;
 
 pub use entry::{SUBCOMMAND, entry};
 pub use exit::{Certainty, Ended, Exit, StopReason};
-pub use handle::{Control, OWN_BINARY, Running, SuperviseError, spawn_by};
+pub use handle::{Control, Launched, OWN_BINARY, Running, SuperviseError, spawn_by};
 pub use lost::{Left, adopt_orphans};
 pub use oom::OomKills;
 pub use record::{EXIT_FILE, ExitRecord, Kept, OrphanOutput, read_record};

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use tendril_runner::supervise::{Ended, Exit, StartFailure, Step, SuperviseError, spawn_by};
+use tendril_runner::supervise::{Ended, Exit, Launched, StartFailure, Step, SuperviseError, spawn_by};
 
-use super::support::{BINARY, Bed, finish, run, spawn, within};
+use super::support::{BINARY, Bed, alive, apart, finish, marker, run, spawn, within};
 
 #[tokio::test]
 async fn arguments_arrive_byte_for_byte_and_no_shell_looks_at_them() {
@@ -228,6 +228,26 @@ async fn a_binary_that_is_no_runner_is_told_apart_from_a_failed_command() {
     };
     assert!(matches!(fail("/bin/true").await, SuperviseError::Unopened { .. }));
     assert!(matches!(fail("/nowhere/tendril-runner").await, SuperviseError::Launch { .. }));
+}
+
+#[tokio::test]
+async fn a_supervisor_that_came_early_starts_nothing_by_itself_and_goes_when_it_is_not_needed() {
+    let bed = Bed::new();
+    let name = marker();
+    let early = Launched::new(Path::new(BINARY), &name).expect("a supervisor");
+    assert_eq!(alive(&name).len(), 1);
+    let running = within(early.start(bed.bash("echo here"))).await.expect("a command");
+    assert_eq!(finish(running).await.text(), "here\n");
+
+    drop(Launched::new(Path::new(BINARY), &name).expect("a supervisor"));
+    let gone = move || {
+        while !alive(&name).is_empty() {
+            std::thread::yield_now();
+        }
+    };
+    apart(gone).await;
+    let nowhere = Launched::new(Path::new("/nowhere/tendril-runner"), "a");
+    assert!(matches!(nowhere, Err(SuperviseError::Launch { .. })));
 }
 
 #[test]

@@ -33,8 +33,9 @@ fn errors(line: &str) -> Vec<InputError> {
 }
 
 fn psql(query: &str) -> Option<String> {
-    let Ok(url) = std::env::var("TENDRIL_TEST_DATABASE_URL") else {
-        eprintln!("skipped: TENDRIL_TEST_DATABASE_URL is not set");
+    // In a transaction that is rolled back, in the maintenance database, where the tests' own role may create nothing.
+    let Ok(url) = std::env::var("TENDRIL_TEST_SUPERUSER_URL") else {
+        eprintln!("skipped: TENDRIL_TEST_SUPERUSER_URL is not set");
         return None;
     };
     let script = format!(
