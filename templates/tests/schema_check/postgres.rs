@@ -1,6 +1,6 @@
 //! The same checker in Postgres.
 //!
-//! Runs through `psql` on the scratch database that `TENDRIL_TEST_DATABASE_URL` names; everything happens
+//! Runs through `psql` on the scratch database that `TENDRIL_TEST_SUPERUSER_URL` names; everything happens
 //! in a transaction that is rolled back.
 
 use std::io::Write;
