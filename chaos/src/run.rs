@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use tendril_broker::testing::history::{self as database, Dump, KeyRow};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::history::{Act, History, RunnerEnd, RunnerLife};
@@ -81,7 +82,7 @@ pub async fn carry_out(plan: Plan, folder: &Path) -> anyhow::Result<History> {
     let world = Arc::new(World::start(folder, &plan.options, plan.engine.as_ref()).await?);
     let driven = tokio::select! {
         driven = drive(&world, &plan, stage, watch.clone()) => driven,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        stopped = asked_to_stop() => stopped.and_then(|()| Err(anyhow::anyhow!("interrupted"))),
     };
     let history = driven.and_then(|(seen, ends, survivors, dump)| {
         Ok(History {
@@ -104,6 +105,16 @@ pub async fn carry_out(plan: Plan, folder: &Path) -> anyhow::Result<History> {
     });
     world.stop().await;
     history
+}
+
+/// Waits for SIGINT or SIGTERM, which both mean: leave nothing running.
+async fn asked_to_stop() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+    }
+    Ok(())
 }
 
 async fn drive(

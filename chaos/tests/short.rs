@@ -71,17 +71,20 @@ fn two_runners_end_two_hundred_mixed_jobs_through_a_crash_of_postgres_and_a_kill
 }
 
 #[test]
-fn a_ctrl_c_in_the_middle_leaves_nothing_running() {
+fn a_run_that_is_stopped_in_the_middle_leaves_nothing_running() {
     let _alone = alone();
-    let mut run = chaos("--seed 921 --jobs 60 --ops sigstop-runner").stderr(Stdio::piped()).spawn().unwrap();
-    let mut said = BufReader::new(run.stderr.take().unwrap()).lines().map(Result::unwrap);
-    // Children run then, and one runner is stopped or about to be.
-    assert!(said.any(|line| line.contains("SIGSTOP")), "the run ended before it had broken anything");
-    kill(Pid::from_raw(i32::try_from(run.id()).unwrap()), Signal::SIGINT).unwrap();
-    let rest: Vec<String> = said.collect();
-    assert_eq!(run.wait().unwrap().code(), Some(2));
-    assert!(rest.iter().any(|line| line.contains("interrupted")), "{rest:?}");
-    assert_eq!(who_works_for(&state_folder().join("seed-921")), Vec::<String>::new());
+    // Tried: Ctrl-C, and what `./dev` sends when it is stopped itself.
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut run = chaos("--seed 921 --jobs 60 --ops sigstop-runner").stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(run.stderr.take().unwrap()).lines().map(Result::unwrap);
+        // Children run then, and one runner is stopped or about to be.
+        assert!(said.any(|line| line.contains("SIGSTOP")), "the run ended before it had broken anything");
+        kill(Pid::from_raw(i32::try_from(run.id()).unwrap()), signal).unwrap();
+        let rest: Vec<String> = said.collect();
+        assert_eq!(run.wait().unwrap().code(), Some(2));
+        assert!(rest.iter().any(|line| line.contains("interrupted")), "{rest:?}");
+        assert_eq!(who_works_for(&state_folder().join("seed-921")), Vec::<String>::new());
+    }
 }
 
 fn state_folder() -> PathBuf {
