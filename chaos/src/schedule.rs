@@ -42,7 +42,16 @@ fn op(name: OpName, options: &Options, chance: &mut Chance) -> Op {
     let mut runner = || chance.index(options.runners as usize);
     match name {
         OpName::SigkillRunner => Op::SigkillRunner { runner: runner(), back_after_ms: chance.between(0, ttl * 3 / 2) },
-        OpName::SigstopRunner => Op::SigstopRunner { runner: runner(), for_ms: chance.between(ttl * 6 / 5, ttl * 3) },
+        OpName::SigstopRunner => {
+            let runner = runner();
+            // Now and then for longer than a lost job's deadline.
+            let for_ms = if chance.percent(20) {
+                chance.between(ttl * 4, ttl * 6)
+            } else {
+                chance.between(ttl * 6 / 5, ttl * 3)
+            };
+            Op::SigstopRunner { runner, for_ms }
+        }
         OpName::SigtermRunner => Op::SigtermRunner { runner: runner() },
         OpName::RestartPostgresImmediate => Op::RestartPostgresImmediate { down_ms: chance.between(0, 3000) },
         OpName::KillBackend => Op::KillBackend { of: session(chance), nth: chance.index(20) },
