@@ -51,19 +51,34 @@ impl Claims {
         if claimed >= slots || claimed > 0 && !listening {
             return;
         }
-        if listening && self.runner.broker.wait().await.is_ok() {
+        if listening && self.filled_after_asking_for_a_ring().await {
+            return;
+        }
+        self.runner.signals.work.notified().await;
+    }
+
+    /// Asks for a ring and looks a few times more; true when a claim has filled all slots.
+    async fn filled_after_asking_for_a_ring(&mut self) -> bool {
+        'ring: while self.runner.broker.wait().await.is_ok() {
             for pause in LOOK_AGAIN {
                 // A ring, or a job of our own that ended, is a better sign than the time.
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = self.runner.signals.work.notified() => {}
                 }
-                if self.claim().await > 0 {
-                    return;
+                let slots = self.runner.free_slots();
+                let claimed = self.claim().await;
+                if claimed >= slots {
+                    return true;
+                }
+                if claimed > 0 {
+                    // It may have come with a ring: the next one is to be asked for anew.
+                    continue 'ring;
                 }
             }
+            break;
         }
-        self.runner.signals.work.notified().await;
+        false
     }
 
     /// One claim; returns how many jobs it brought. An unclear reply is asked again under the same number.

@@ -10,7 +10,7 @@ use crate::logs::{Dialect, Progress, Stream};
 use crate::seal::ArtifactKey;
 use crate::stop::Stop;
 use crate::supervise::{
-    self, Class, Control, DEFAULT_ORPHAN_LIMIT_BYTES, DEFAULT_UMASK, ExitRecord, Launched, Step, StopReason,
+    self, Class, Control, DEFAULT_ORPHAN_LIMIT_BYTES, DEFAULT_UMASK, ExitRecord, Launched, Running, Step, StopReason,
     SuperviseError,
 };
 use crate::work::Work;
@@ -20,6 +20,7 @@ use std::time::Duration;
 use tendril_broker::runner::{BrokerError, Claimed};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -58,16 +59,19 @@ pub struct Run {
     held: Held,
     deadline: BootTime,
     started: bool,
-    /// For the first command after the start.
-    supervisor: Option<Launched>,
+    /// For the first command.
+    supervisor: Option<JoinHandle<Result<Launched, SuperviseError>>>,
     records: Vec<ExitRecord>,
     children_dead: bool,
 }
 
 impl Run {
-    /// A run at its beginning: the job's timeout counts from now.
+    /// A run at its beginning: the job's timeout counts from now, and its first supervisor is on the way.
     pub fn new(means: Means, job: Claimed, work: Work, log: Arc<AttemptLog>, held: Held) -> Self {
         let deadline = BootTime::now().after(job.timeout);
+        let (binary, kind) = (means.supervisor.clone(), job.kind.clone());
+        // Off the runtime's threads, which a fork would hold up.
+        let supervisor = Some(tokio::task::spawn_blocking(move || Launched::new(&binary, &kind)));
         Self {
             job,
             work,
@@ -76,7 +80,7 @@ impl Run {
             held,
             deadline,
             started: false,
-            supervisor: None,
+            supervisor,
             records: Vec::new(),
             children_dead: true,
         }
@@ -138,7 +142,7 @@ impl Run {
         // From the first time it is asked for, the start may be committed, whatever becomes of the reply.
         self.held.mark_started();
         loop {
-            match self.ask_to_start().await {
+            match self.means.desk.start(&self.job.lease).await {
                 Ok(()) if self.held.lease_is_live() => {
                     self.started = true;
                     return Ok(());
@@ -158,17 +162,6 @@ impl Run {
         self.check()?;
         tokio::time::sleep(START_RETRY).await;
         Ok(())
-    }
-
-    /// Asks the broker, and has the supervisor come meanwhile: it has nothing to do before the answer.
-    async fn ask_to_start(&mut self) -> Result<(), BrokerError> {
-        let launching = async {
-            if self.supervisor.is_none() {
-                // One that does not come is launched again by the command, which says why it cannot.
-                self.supervisor = Launched::new(&self.means.supervisor, &self.job.kind).ok();
-            }
-        };
-        tokio::join!(self.means.desk.start(&self.job.lease), launching).0
     }
 
     /// Seals and stores an artifact. While the broker is away it is tried until the job's deadline; after the start, for
@@ -239,11 +232,7 @@ impl Run {
         let step = self.step(&command);
         tracing::debug!(attempt.id = %self.job.lease.attempt_id, command = command.name, "running");
         self.log.begin_child(if command.stdout == Stdout::Events { Dialect::Events } else { Dialect::Text });
-        let running = match self.supervisor.take() {
-            Some(launched) => launched.start(step).await,
-            None => supervise::spawn_by(&self.means.supervisor, step).await,
-        };
-        let running = running.map_err(|e| Stop::failed(e.to_string()))?;
+        let running = self.spawn(step).await.map_err(|e| Stop::failed(e.to_string()))?;
         let over = CancellationToken::new();
         let ((stdout, cut), (stderr, _), (), ended) = tokio::join!(
             read_out(running.stdout, command.stdout, &self.log),
@@ -257,6 +246,16 @@ impl Run {
         })?;
         self.records.push(record.clone());
         Ok(Finished { record, stdout, cut, stderr, overfull })
+    }
+
+    async fn spawn(&mut self, step: Step) -> Result<Running, SuperviseError> {
+        if let Some(launching) = self.supervisor.take()
+            && let Ok(Ok(launched)) = launching.await
+        {
+            return launched.start(step).await;
+        }
+        // A second command, or a supervisor that did not come: now it is said why it cannot.
+        supervise::spawn_by(&self.means.supervisor, step).await
     }
 
     /// Shows the engine's progress about once a second while it changes. A courtesy: failures are only noted.

@@ -96,7 +96,7 @@ pub struct Control {
 pub const OWN_BINARY: &str = "/proc/self/exe";
 
 /// A supervisor that has been given nothing to do. It takes longer to come than its command does, so that it is launched
-/// while the broker is still asked whether the command may start. Dropped, it goes without having done anything.
+/// before it is known what the command will be, or whether it may start. Dropped, it goes without having done anything.
 #[derive(Debug)]
 pub struct Launched {
     binary: PathBuf,
