@@ -7,7 +7,6 @@ use crate::{start_latency, terraform_runs};
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use start_latency::StartLatency;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use terraform_runs::TerraformRuns;
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,19 +37,12 @@ enum RowCommand {
     StartLatency(StartLatency),
     /// One-resource Terraform runs (init, plan, apply) through submit, beside a bare shell loop of the same commands
     TerraformRuns(TerraformRuns),
-    /// What start-latency has runners run
-    #[command(hide = true)]
-    Stamp { pipe: PathBuf },
 }
 
-/// Parses the command line and does it. `begun` is when this process began.
-pub fn main(begun: Moment) -> ExitCode {
+/// Parses the command line and does it.
+pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let done = match &cli.row {
-        Some(RowCommand::Stamp { pipe }) => start_latency::stamp(begun, pipe).map(|()| ExitCode::SUCCESS),
-        row => measure(&cli, row.as_ref()),
-    };
-    done.unwrap_or_else(|error| {
+    measure(&cli, cli.row.as_ref()).unwrap_or_else(|error| {
         eprintln!("tendril-bench: {error:#}");
         ExitCode::FAILURE
     })

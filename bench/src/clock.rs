@@ -27,11 +27,6 @@ impl Moment {
         Self::from_nanos(u64::try_from(at.unix_timestamp_nanos()).unwrap_or_default())
     }
 
-    /// Nanoseconds since 1970.
-    pub fn nanos(self) -> u128 {
-        self.0.as_nanos()
-    }
-
     /// Milliseconds from an earlier moment to this one; negative when it is the later one.
     pub fn ms_since(self, earlier: Self) -> f64 {
         1e3 * (self.0.as_secs_f64() - earlier.0.as_secs_f64())

@@ -15,6 +15,5 @@ mod terraform_runs;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // First of all: as the process of a job this program says when it began.
-    cli::main(clock::Moment::now())
+    cli::main()
 }

@@ -3,6 +3,7 @@
 
 use crate::clock::Moment;
 use crate::comparison::{Comparison, Goal, Unit};
+use crate::program::beside;
 use crate::report::Table;
 use crate::rounds::{Rounds, Row, interleave};
 use crate::stage::{RunnerPlan, Stage};
@@ -12,15 +13,17 @@ use clap::Args;
 use nix::sys::stat::Mode;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 use tendril_broker::Address;
 use tendril_broker::baseline::RoundTrip;
 use tendril_broker::portal::deployments;
-use tendril_broker::portal::submission::{Submission, submit};
+use tendril_broker::portal::submission::{Submission, insert};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::unix::pipe::{OpenOptions, Receiver};
+use tokio::process::{Child, Command};
 use uuid::Uuid;
 
 /// Submit, claim, start: an `exec` changes the world unless the snapshot says otherwise, so that its start commits.
@@ -68,10 +71,17 @@ pub async fn measure(options: &StartLatency) -> anyhow::Result<Vec<Table>> {
     Ok(tables)
 }
 
-/// Milliseconds from each submit to two points.
+/// What both sides start.
+const STAMP: &str = "tendril-bench-stamp";
+
+/// Milliseconds from each submit to some points.
+#[derive(Default)]
 struct Latencies {
     claimed: Vec<f64>,
+    /// Ours: the process runs. The bare round trip's: its last commit is answered.
     started: Vec<f64>,
+    /// The process runs, on either side: the bare round trip starts one, too.
+    running: Vec<f64>,
 }
 
 struct Fleet {
@@ -109,32 +119,32 @@ impl Row for Fleet {
     async fn ours(&mut self) -> anyhow::Result<Latencies> {
         let address: Address = self.stage.portal_url().parse()?;
         let mut portal = address.connect("tendril-bench").await?;
-        let mut sent = Vec::new();
-        let mut started = Vec::new();
+        let (mut sent, mut latencies) = (Vec::new(), Latencies::default());
         for number in 0..self.submits {
             let cluster = self.clusters[number as usize % self.clusters.len()];
-            let submission = Submission { id: crate::clock::new_id(), cluster, snapshot: self.starts.snapshot()? };
+            let submission = Submission { id: crate::clock::new_id(), cluster, snapshot: self.starts.snapshot() };
             self.rest().await?;
             let before = Moment::now();
-            submit(&mut portal, &submission).await?;
+            insert(&mut portal, &submission).await?;
             let at = tokio::time::timeout(PATIENCE, self.starts.next()).await;
-            started.push(at.context("no process started")??.ms_since(before));
+            let started = at.context("no process started")??.ms_since(before);
+            latencies.started.push(started);
+            latencies.running.push(started);
             sent.push((submission.id, before));
         }
         self.rest().await?;
-        let mut claimed = Vec::new();
         for (id, before) in sent {
             let state = deployments::state(&mut portal, id).await?;
             ensure!(state.status == "SUCCESS", "deployment {id} ended as {}: {:?}", state.status, state.error_message);
             let at = state.whole.pointer("/jobs/0/attempt/claimed_at").and_then(serde_json::Value::as_str);
             let at = OffsetDateTime::parse(at.context("the claim's time is missing")?, &Rfc3339)?;
-            claimed.push(Moment::from_timestamp(at).ms_since(before));
+            latencies.claimed.push(Moment::from_timestamp(at).ms_since(before));
         }
-        Ok(Latencies { claimed, started })
+        Ok(latencies)
     }
 
     async fn bare(&mut self) -> anyhow::Result<Latencies> {
-        let mut latencies = Latencies { claimed: Vec::new(), started: Vec::new() };
+        let mut latencies = Latencies::default();
         for _ in 0..self.submits {
             self.rest().await?;
             let before = Moment::now();
@@ -143,6 +153,9 @@ impl Row for Fleet {
                 points.push(Moment::now().ms_since(before));
             };
             self.bare.turn(ANSWERS, mark).await?;
+            let process = self.starts.bare()?;
+            latencies.running.push(self.starts.next().await?.ms_since(before));
+            process.wait_with_output().await?;
         }
         Ok(latencies)
     }
@@ -151,6 +164,7 @@ impl Row for Fleet {
 /// Where processes say that they run: a named pipe, since whoever looked for a file would disturb what is measured.
 struct Starts {
     path: PathBuf,
+    program: PathBuf,
     lines: Lines<BufReader<Receiver>>,
 }
 
@@ -159,13 +173,18 @@ impl Starts {
         nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
         // Open for writing, too: the pipe is not to end when a process that wrote to it does.
         let pipe = OpenOptions::new().read_write(true).open_receiver(path)?;
-        Ok(Self { path: path.to_owned(), lines: BufReader::new(pipe).lines() })
+        let lines = BufReader::new(pipe).lines();
+        Ok(Self { path: path.to_owned(), program: beside(STAMP)?, lines })
     }
 
-    /// A deployment of one process: this very program, which says when it began.
-    fn snapshot(&self) -> anyhow::Result<serde_json::Value> {
-        let program = std::env::current_exe()?;
-        Ok(json!({"jobs": [{"name": "stamp", "kind": "exec", "argv": [program, "stamp", self.path]}]}))
+    /// A deployment of one process, which says when it began.
+    fn snapshot(&self) -> serde_json::Value {
+        json!({"jobs": [{"name": "stamp", "kind": "exec", "argv": [self.program, self.path]}]})
+    }
+
+    /// The same process without Tendril.
+    fn bare(&self) -> std::io::Result<Child> {
+        Command::new(&self.program).arg(&self.path).stdin(Stdio::null()).spawn()
     }
 
     async fn next(&mut self) -> anyhow::Result<Moment> {
@@ -174,17 +193,13 @@ impl Starts {
     }
 }
 
-/// What the started process does: writes when it began.
-///
-/// # Errors
-/// The pipe cannot be written.
-pub fn stamp(begun: Moment, pipe: &Path) -> anyhow::Result<()> {
-    Ok(std::fs::write(pipe, format!("{}\n", begun.nanos()))?)
-}
-
 fn table(options: &StartLatency, runners: u32, rounds: &Rounds<Latencies>) -> anyhow::Result<Table> {
     let mut lines = Vec::new();
-    for (point, pick) in [("claimed", (|l| &l.claimed) as fn(&Latencies) -> &Vec<f64>), ("started", |l| &l.started)] {
+    for (point, pick) in [
+        ("claimed", (|l| &l.claimed) as fn(&Latencies) -> &Vec<f64>),
+        ("started", |l| &l.started),
+        ("started, beside it with a process", |l| &l.running),
+    ] {
         for percent in [50.0, 90.0, 99.0] {
             let (ours, bare) = rounds.figures(|l| percentile(pick(l), percent).unwrap_or(f64::NAN));
             let what = format!("submit -> {point}, p{percent}");
@@ -197,7 +212,9 @@ fn table(options: &StartLatency, runners: u32, rounds: &Rounds<Latencies>) -> an
     Ok(Table {
         row: "start-latency",
         setting: format!("{commas}, {} submits a round, {} ms of rest before each", options.submits, options.rest_ms),
-        baseline: format!("LISTEN/NOTIFY between two sessions, {ANSWERS} answering commits"),
+        baseline: format!(
+            "LISTEN/NOTIFY between two sessions, {ANSWERS} answering commits; with a process: and the same program started"
+        ),
         rounds: rounds.ours.len(),
         lines,
     })

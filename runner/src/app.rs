@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::runner::{Runner, Signals};
 use crate::seal::ArtifactKey;
 use crate::ship::Shipper;
-use crate::supervise::{self, StopReason};
+use crate::supervise::{self, StopReason, Supervisors};
 use crate::{chance, claim, doorbell, heartbeat, http};
 use anyhow::Context;
 use nix::fcntl::{Flock, FlockArg};
@@ -66,8 +66,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         broker,
         registered,
         metrics,
+        supervisors: Supervisors::of(supervise::OWN_BINARY),
         key,
     });
+    runner.supervisors.call();
     let (soft, end) = (CancellationToken::new(), CancellationToken::new());
     let (jobs, loops) = (TaskTracker::new(), TaskTracker::new());
     if let Some(listener) = door {

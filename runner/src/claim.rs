@@ -7,10 +7,12 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use std::sync::Arc;
 use std::time::Duration;
 use tendril_broker::runner::{BrokerError, Claimed};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// When to look again after having asked for a ring: a submit that was under way meanwhile did not see the request.
+/// When to look again after having asked for a ring: a submit that was under way meanwhile did not see the request, and one
+/// soon after the last ring does not ring.
 const LOOK_AGAIN: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(300)];
 
 /// Claims and starts jobs until `soft`; jobs run as tasks of `jobs`.
@@ -59,21 +61,23 @@ impl Claims {
 
     /// Asks for a ring and looks a few times more; true when a claim has filled all slots.
     async fn filled_after_asking_for_a_ring(&mut self) -> bool {
-        'ring: while self.runner.broker.wait().await.is_ok() {
-            for pause in LOOK_AGAIN {
-                // A ring, or a job of our own that ended, is a better sign than the time.
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = self.runner.signals.work.notified() => {}
-                }
-                let slots = self.runner.free_slots();
-                let claimed = self.claim().await;
-                if claimed >= slots {
-                    return true;
-                }
-                if claimed > 0 {
-                    // It may have come with a ring: the next one is to be asked for anew.
-                    continue 'ring;
+        'ask: while self.runner.broker.wait().await.is_ok() {
+            let asked = Instant::now();
+            for after in LOOK_AGAIN {
+                let mut due = false;
+                while !due {
+                    // A ring, or a job of our own that ended, is a sign to look at once, and takes none of the looks away.
+                    tokio::select! {
+                        () = tokio::time::sleep_until(asked + after) => due = true,
+                        () = self.runner.signals.work.notified() => {}
+                    }
+                    let slots = self.runner.free_slots();
+                    match self.claim().await {
+                        0 => {}
+                        // It may have come with the ring: the next one is to be asked for anew.
+                        claimed if claimed < slots => continue 'ask,
+                        _ => return true,
+                    }
                 }
             }
             break;

@@ -7,7 +7,6 @@ use crate::logs::without_nul;
 use crate::run::{Means, Run};
 use crate::runner::Runner;
 use crate::stop::Stop;
-use crate::supervise::OWN_BINARY;
 use crate::work::Work;
 use serde_json::Value;
 use std::sync::Arc;
@@ -27,7 +26,7 @@ pub async fn run(runner: Arc<Runner>, job: Claimed, held: Held) {
                 cluster: runner.registered.cluster_id,
                 desk: Arc::new(runner.broker.clone()),
                 key: runner.key.clone(),
-                supervisor: OWN_BINARY.into(),
+                supervisors: runner.supervisors.clone(),
             };
             let mut run = Run::new(means, job, work, log.clone(), held);
             let verdict = execute(&runner, &mut run, &kind).await;

@@ -10,17 +10,16 @@ use crate::logs::{Dialect, Progress, Stream};
 use crate::seal::ArtifactKey;
 use crate::stop::Stop;
 use crate::supervise::{
-    self, Class, Control, DEFAULT_ORPHAN_LIMIT_BYTES, DEFAULT_UMASK, ExitRecord, Launched, Running, Step, StopReason,
-    SuperviseError,
+    Class, Control, DEFAULT_ORPHAN_LIMIT_BYTES, DEFAULT_UMASK, ExitRecord, Step, StopReason, SuperviseError,
+    Supervisors,
 };
 use crate::work::Work;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tendril_broker::runner::{BrokerError, Claimed};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -44,8 +43,8 @@ pub struct Means {
     pub desk: Arc<dyn Desk>,
     /// What artifacts are sealed with.
     pub key: ArtifactKey,
-    /// The binary that supervisors are started from: [`supervise::OWN_BINARY`], except in tests.
-    pub supervisor: PathBuf,
+    /// Where commands get their supervisors.
+    pub supervisors: Arc<Supervisors>,
 }
 
 /// A running attempt.
@@ -59,31 +58,15 @@ pub struct Run {
     held: Held,
     deadline: BootTime,
     started: bool,
-    /// For the first command.
-    supervisor: Option<JoinHandle<Result<Launched, SuperviseError>>>,
     records: Vec<ExitRecord>,
     children_dead: bool,
 }
 
 impl Run {
-    /// A run at its beginning: the job's timeout counts from now, and its first supervisor is on the way.
+    /// A run at its beginning: the job's timeout counts from now.
     pub fn new(means: Means, job: Claimed, work: Work, log: Arc<AttemptLog>, held: Held) -> Self {
         let deadline = BootTime::now().after(job.timeout);
-        let (binary, kind) = (means.supervisor.clone(), job.kind.clone());
-        // Off the runtime's threads, which a fork would hold up.
-        let supervisor = Some(tokio::task::spawn_blocking(move || Launched::new(&binary, &kind)));
-        Self {
-            job,
-            work,
-            means,
-            log,
-            held,
-            deadline,
-            started: false,
-            supervisor,
-            records: Vec::new(),
-            children_dead: true,
-        }
+        Self { job, work, means, log, held, deadline, started: false, records: Vec::new(), children_dead: true }
     }
 
     /// The runner's settings.
@@ -232,7 +215,7 @@ impl Run {
         let step = self.step(&command);
         tracing::debug!(attempt.id = %self.job.lease.attempt_id, command = command.name, "running");
         self.log.begin_child(if command.stdout == Stdout::Events { Dialect::Events } else { Dialect::Text });
-        let running = self.spawn(step).await.map_err(|e| Stop::failed(e.to_string()))?;
+        let running = self.means.supervisors.start(step).await.map_err(|e| self.without_record(class, &e))?;
         let over = CancellationToken::new();
         let ((stdout, cut), (stderr, _), (), ended) = tokio::join!(
             read_out(running.stdout, command.stdout, &self.log),
@@ -240,22 +223,27 @@ impl Run {
             self.show_progress(command.stdout, &over),
             attend(running.control, &self.held, command.room.as_ref(), &over),
         );
-        let (record, overfull) = ended.map_err(|e| {
-            self.children_dead = false;
-            lost(class, &e)
-        })?;
+        let (record, overfull) = ended.map_err(|e| self.without_record(class, &e))?;
         self.records.push(record.clone());
         Ok(Finished { record, stdout, cut, stderr, overfull })
     }
 
-    async fn spawn(&mut self, step: Step) -> Result<Running, SuperviseError> {
-        if let Some(launching) = self.supervisor.take()
-            && let Ok(Ok(launched)) = launching.await
-        {
-            return launched.start(step).await;
+    /// What becomes of a job whose command has no record. A supervisor that was killed leaves a doubt, which the report
+    /// must not hide.
+    fn without_record(&mut self, class: Class, error: &SuperviseError) -> Stop {
+        match error {
+            SuperviseError::Launch { .. } | SuperviseError::Unopened { .. } | SuperviseError::Unsendable { .. } => {
+                Stop::failed(error.to_string())
+            }
+            SuperviseError::Lost { .. } | SuperviseError::Channel { .. } => {
+                self.children_dead = false;
+                let doubt = match class {
+                    Class::Reading => "",
+                    Class::Mutating => "; what it has changed is not known, its state lock may be left behind",
+                };
+                Stop::refused(format!("{error}{doubt}"))
+            }
         }
-        // A second command, or a supervisor that did not come: now it is said why it cannot.
-        supervise::spawn_by(&self.means.supervisor, step).await
     }
 
     /// Shows the engine's progress about once a second while it changes. A courtesy: failures are only noted.
@@ -390,13 +378,4 @@ async fn read_captured(mut pipe: pipe::Receiver, limit: usize) -> (Vec<u8>, bool
         cut |= take < count;
     }
     (kept, cut)
-}
-
-/// A supervisor that was killed leaves a doubt, which the report must not hide.
-fn lost(class: Class, error: &SuperviseError) -> Stop {
-    let doubt = match class {
-        Class::Reading => "",
-        Class::Mutating => "; what it has changed is not known, its state lock may be left behind",
-    };
-    Stop::refused(format!("{error}{doubt}"))
 }

@@ -6,6 +6,7 @@ use crate::kinds::Kind;
 use crate::metrics::Metrics;
 use crate::seal::ArtifactKey;
 use crate::ship::Shipper;
+use crate::supervise::Supervisors;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -29,6 +30,8 @@ pub struct Runner {
     pub metrics: Arc<Metrics>,
     /// What it can do, by name.
     pub kinds: BTreeMap<&'static str, Arc<dyn Kind>>,
+    /// Where its commands get their supervisors.
+    pub supervisors: Arc<Supervisors>,
     /// What it seals artifacts with.
     pub key: ArtifactKey,
     /// Signals between its loops.

@@ -78,6 +78,24 @@ pub async fn submit(connection: &mut PgConnection, submission: &Submission) -> R
     })
 }
 
+/// Queues a deployment as an application with a prepared statement of its own would; an id that was submitted before is
+/// an error here.
+///
+/// # Errors
+/// As [`submit`].
+pub async fn insert(connection: &mut PgConnection, submission: &Submission) -> Result<(), Error> {
+    sqlx::query!(
+        "-- prepared submit
+        insert into tendril.deployments (id, cluster_id, config_snapshot) values ($1, $2, $3)",
+        submission.id,
+        submission.cluster,
+        submission.snapshot
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,8 @@ use std::process::Stdio;
 
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use nix::unistd::setsid;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{Pid, setsid};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
@@ -114,6 +115,15 @@ impl Launched {
             Ok(process) => Ok(Self { binary: binary.to_owned(), process: Some(process) }),
             Err(source) => Err(SuperviseError::Launch { binary: binary.to_owned(), source }),
         }
+    }
+
+    /// Whether it has not ended meanwhile, killed by somebody.
+    pub(super) fn is_alive(&self) -> bool {
+        self.process.as_ref().and_then(|(supervisor, _)| pid_of(supervisor)).is_some_and(|pid| {
+            // Looks without reaping, which is the handle's.
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+            matches!(waitid(Id::Pid(Pid::from_raw(pid)), flags), Ok(WaitStatus::StillAlive))
+        })
     }
 
     /// Starts the step's command under it.

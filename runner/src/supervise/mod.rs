@@ -30,7 +30,8 @@
 //!
 //! [`Step`] and [`ExitRecord`] are what goes in and comes out; `flow` decides what to do on which event
 //! and does no I/O; `entry` and `watch` are the supervisor process; `child` is the way from fork to exec and the place
-//! of the sandbox; `tree` ends and reaps; `handle` is the runner's side.
+//! of the sandbox; `tree` ends and reaps; `handle` is the runner's side, and `standby` keeps a
+//! supervisor ready.
 
 mod channel;
 mod child;
@@ -47,6 +48,7 @@ mod orphan;
 mod pidfd;
 mod procs;
 mod record;
+mod standby;
 mod start;
 mod step;
 mod tree;
@@ -58,6 +60,7 @@ pub use handle::{Control, Launched, OWN_BINARY, Running, SuperviseError, spawn_b
 pub use lost::{Left, adopt_orphans};
 pub use oom::OomKills;
 pub use record::{EXIT_FILE, ExitRecord, Kept, OrphanOutput, read_record};
+pub use standby::Supervisors;
 pub use start::StartFailure;
 pub use step::{
     Class, DEFAULT_KILL_GRACE_MS, DEFAULT_ORPHAN_LIMIT_BYTES, DEFAULT_UMASK, STDERR_FILE, STDOUT_FILE, Step,

@@ -18,7 +18,7 @@ use tendril_runner::kinds;
 use tendril_runner::run::{Means, Run};
 use tendril_runner::seal::ArtifactKey;
 use tendril_runner::stop::Stop;
-use tendril_runner::supervise::{ExitRecord, StopReason};
+use tendril_runner::supervise::{ExitRecord, StopReason, Supervisors};
 use tendril_runner::toolbox::Toolbox;
 use tendril_runner::work::Work;
 use tokio::sync::Notify;
@@ -196,7 +196,7 @@ impl Bed {
             cluster: CLUSTER,
             desk: self.desk.clone(),
             key: self.key.clone(),
-            supervisor: env!("CARGO_BIN_EXE_tendril-runner").into(),
+            supervisors: Supervisors::of(env!("CARGO_BIN_EXE_tendril-runner")),
         };
         let run = Run::new(means, job, work, log.clone(), held);
         Open { run, log, kind, stopper: Stopper { holdings, attempt } }

@@ -1,0 +1,72 @@
+//! A supervisor that waits for work.
+//!
+//! A supervisor takes longer to come than most commands take to start, so that one always stands by, and is replaced as
+//! soon as it has work. More commands at the same moment launch their own.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::handle::{Launched, Running, SuperviseError};
+use super::step::Step;
+
+/// What one that stands by is called in process lists.
+const NAME: &str = "standby";
+
+/// How long a command that has just begun is left alone before the next supervisor is launched beside it.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Where the commands of a process get their supervisors.
+#[derive(Debug)]
+pub struct Supervisors {
+    binary: PathBuf,
+    standby: Mutex<Option<Launched>>,
+}
+
+impl Supervisors {
+    /// Launched from `binary`, a `tendril-runner`: [`super::OWN_BINARY`], except in tests.
+    #[must_use]
+    pub fn of(binary: impl AsRef<Path>) -> Arc<Self> {
+        Arc::new(Self { binary: binary.as_ref().to_owned(), standby: Mutex::new(None) })
+    }
+
+    /// Has one stand by, if none does. That it does not come is no error here: the next command says why it cannot.
+    pub fn call(self: &Arc<Self>) {
+        let supervisors = self.clone();
+        // Off the runtime's threads, which a fork would hold up.
+        tokio::task::spawn_blocking(move || {
+            let mut standby = supervisors.standby();
+            if standby.is_none() {
+                *standby = Launched::new(&supervisors.binary, NAME).ok();
+            }
+        });
+    }
+
+    fn call_soon(self: &Arc<Self>) {
+        let supervisors = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(PAUSE).await;
+            supervisors.call();
+        });
+    }
+
+    /// Starts the step's command under a supervisor of its own.
+    ///
+    /// # Errors
+    /// See [`SuperviseError`]; a command that could not be started is no error but a record that says so.
+    pub async fn start(self: &Arc<Self>, step: Step) -> Result<Running, SuperviseError> {
+        // One that is being launched right now is not waited for.
+        let standby = self.standby.try_lock().ok().and_then(|mut standby| standby.take());
+        let launched = match standby.filter(Launched::is_alive) {
+            Some(launched) => launched,
+            None => Launched::new(&self.binary, &step.name)?,
+        };
+        let running = launched.start(step).await;
+        self.call_soon();
+        running
+    }
+
+    fn standby(&self) -> MutexGuard<'_, Option<Launched>> {
+        self.standby.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
