@@ -117,9 +117,13 @@ impl Launched {
         }
     }
 
+    pub(super) fn pid(&self) -> Option<i32> {
+        self.process.as_ref().and_then(|(supervisor, _)| pid_of(supervisor))
+    }
+
     /// Whether it has not ended meanwhile, killed by somebody.
     pub(super) fn is_alive(&self) -> bool {
-        self.process.as_ref().and_then(|(supervisor, _)| pid_of(supervisor)).is_some_and(|pid| {
+        self.pid().is_some_and(|pid| {
             // Looks without reaping, which is the handle's.
             let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
             matches!(waitid(Id::Pid(Pid::from_raw(pid)), flags), Ok(WaitStatus::StillAlive))
@@ -164,7 +168,7 @@ impl Launched {
 impl Drop for Launched {
     fn drop(&mut self) {
         // It sees its socket closed and goes; the runtime reaps it.
-        if let Some(pid) = self.process.as_ref().and_then(|(supervisor, _)| pid_of(supervisor)) {
+        if let Some(pid) = self.pid() {
             lost::forget(pid);
         }
     }

@@ -50,6 +50,12 @@ impl Supervisors {
         });
     }
 
+    /// Process id of the one that stands by, if one does. For people: it is no address for signals.
+    #[must_use]
+    pub fn standing_by(&self) -> Option<i32> {
+        self.standby().as_ref().and_then(Launched::pid)
+    }
+
     /// Starts the step's command under a supervisor of its own.
     ///
     /// # Errors

@@ -3,8 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use tendril_runner::supervise::{Ended, Exit, Launched, StartFailure, Step, SuperviseError, spawn_by};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+use tendril_runner::supervise::{Ended, Exit, Launched, StartFailure, Step, SuperviseError, Supervisors, spawn_by};
 
 use super::support::{BINARY, Bed, alive, apart, finish, marker, run, spawn, within};
 
@@ -248,6 +252,41 @@ async fn a_supervisor_that_came_early_starts_nothing_by_itself_and_goes_when_it_
     apart(gone).await;
     let nowhere = Launched::new(Path::new("/nowhere/tendril-runner"), "a");
     assert!(matches!(nowhere, Err(SuperviseError::Launch { .. })));
+}
+
+#[tokio::test]
+async fn a_supervisor_that_stands_by_takes_the_next_command_and_one_that_was_killed_is_passed_over() {
+    let bed = Bed::new();
+    let supervisors = Supervisors::of(BINARY);
+    supervisors.call();
+    let first = standing_by(&supervisors).await;
+    let running = within(supervisors.start(bed.bash("echo first"))).await.expect("a command");
+    assert_eq!(running.control.supervisor_pid(), first);
+    assert_eq!(finish(running).await.text(), "first\n");
+
+    // The next one comes by itself. Tried: it is killed while it waits.
+    let second = standing_by(&supervisors).await;
+    assert_ne!(second, first);
+    kill(Pid::from_raw(second), Signal::SIGKILL).expect("it is there");
+    let dead = move || waitid(Id::Pid(Pid::from_raw(second)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+    apart(dead).await.expect("it is ours");
+    let bed = Bed::new();
+    let running = within(supervisors.start(bed.bash("echo second"))).await.expect("a command");
+    assert_ne!(running.control.supervisor_pid(), second);
+    assert_eq!(finish(running).await.text(), "second\n");
+}
+
+async fn standing_by(supervisors: &Arc<Supervisors>) -> i32 {
+    let supervisors = supervisors.clone();
+    apart(move || {
+        loop {
+            match supervisors.standing_by() {
+                Some(pid) => return pid,
+                None => std::thread::yield_now(),
+            }
+        }
+    })
+    .await
 }
 
 #[test]
