@@ -8,6 +8,7 @@ mod commands;
 mod credentials;
 mod database;
 mod documentation;
+mod engines;
 mod fleet;
 mod grants;
 mod leases;

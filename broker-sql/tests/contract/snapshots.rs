@@ -237,6 +237,8 @@ async fn inputs_are_checked_against_a_registered_version() {
         json!({}),
         json!({"name": "x", "version": "1.0.0"}),
         json!({"name": "x", "version": "1.0.0", "inputs": []}),
+        json!({"name": "x", "version": "1.0.0", "inputs": {}, "engine": {"tofu": 1}}),
+        json!({"name": "x", "version": "1.0.0", "inputs": {}, "engine": {"tofu": ">>1"}}),
         json!([]),
     ] {
         assert_eq!(refused(&mut fleet.operator, &register(&bad)).await.sqlstate, "TD001", "{bad}");
@@ -257,7 +259,7 @@ async fn inputs_are_checked_against_a_registered_version() {
     let insert = fleet.insert(id(), &engine);
     assert_eq!(
         refused(&mut fleet.portal, &insert).await.message,
-        "config_snapshot.engine: template web 1.2.0 runs on tofu"
+        "config_snapshot.engine: the template works with tofu, not terraform"
     );
     let fine = fleet.insert(id(), &snapshot("1.2.0", json!({"region": "eu"})));
     run(&mut fleet.portal, &fine).await;
