@@ -204,6 +204,36 @@ async fn a_portal_user_function_of_ones_own_survives_migrations() {
 }
 
 #[tokio::test]
+async fn a_retry_belongs_to_who_asked_first_unless_somebody_says_who_asks() {
+    let database = TestDatabase::empty().await;
+    let mut operator = database.operator().await;
+    run(
+        &mut operator,
+        "create schema tendril; create function tendril.portal_user() returns text language sql stable as $$ select nullif(current_setting('app.user', true), '') $$",
+    )
+    .await;
+    migration::migrate(&mut operator).await.unwrap();
+    let cluster = clusters::create(&mut operator, "c", Some("owner")).await.unwrap();
+    let mut service = connect(&database.portal(Scope::All).await.url).await;
+    // Ann asked; the retries come from a service that names nobody, from one that names Bob, and once more from the first.
+    run(&mut service, "select set_config('app.user', 'ann', false)").await;
+    let mut failed: Uuid = one(&mut service, &insert(cluster.id)).await;
+    for (asks, user) in [("", "ann"), ("bob", "bob"), ("", "bob")] {
+        run(&mut service, &format!("select set_config('app.user', '{asks}', false)")).await;
+        run(&mut service, &format!("select tendril.cancel('{failed}')")).await;
+        failed = one(&mut service, &format!("select tendril.retry('{failed}')")).await;
+        let owner = format!("select user_id from tendril.deployments where id = '{failed}'");
+        assert_eq!(one::<String>(&mut service, &owner).await, user, "asked by {asks:?}");
+    }
+    // A deployment that nobody was named for is the cluster's user's, and so is its retry.
+    let nobodys: Uuid = one(&mut service, &insert(cluster.id)).await;
+    run(&mut service, &format!("select tendril.cancel('{nobodys}')")).await;
+    let again: Uuid = one(&mut service, &format!("select tendril.retry('{nobodys}')")).await;
+    let owner = format!("select user_id from tendril.deployments where id = '{again}'");
+    assert_eq!(one::<String>(&mut service, &owner).await, "owner");
+}
+
+#[tokio::test]
 async fn a_portals_role_reaches_nothing_behind_the_surface() {
     let mut fleet = Fleet::new().await;
     let cluster = fleet.cluster.id;
