@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tendril_broker::Error;
 use tendril_broker::portal::submission::{Submission, submit};
 
-use crate::fleet::{Fleet, exec, id, one, reading, refused, run, sqlstate};
+use crate::fleet::{Fleet, exec, id, needing, one, reading, refused, run, sqlstate};
 
 #[tokio::test]
 async fn a_plain_insert_is_a_submit() {
@@ -206,6 +206,74 @@ async fn cost_is_planned_when_a_runner_offers_it_or_the_snapshot_says_so() {
         expanded.push(fleet.state(deployment).await.jobs.len());
     }
     assert_eq!(expanded, [3, 2]);
+}
+
+#[tokio::test]
+async fn a_plan_is_shown_in_json_only_where_a_cost_job_reads_it() {
+    let mut fleet = Fleet::new().await;
+    let expanding = |keys: Value| {
+        let mut snapshot = json!({"template": {"name": "t"}, "stateless": true});
+        for (key, value) in keys.as_object().unwrap() {
+            snapshot[key] = value.clone();
+        }
+        snapshot
+    };
+    let plan = |name: &str| json!({"name": name, "kind": "terraform.plan"});
+    let cost = |needs: Value| json!({"name": "cost", "kind": "infracost.breakdown", "needs": needs});
+    for (keys, lean) in [
+        (json!({}), vec!["plan"]),
+        (json!({"cost": "off", "action": "plan"}), vec!["plan"]),
+        (json!({"cost": "on", "action": "destroy"}), vec!["plan"]),
+        (json!({"cost": "on"}), vec![]),
+        (json!({"cost": "on", "action": "plan"}), vec![]),
+        // Graphs of one's own: only the plan that the cost job needs is shown.
+        (json!({"jobs": [plan("a"), plan("b"), cost(json!(["b"]))]}), vec!["a"]),
+        (json!({"jobs": [cost(json!(["b"])), plan("a"), plan("b")]}), vec!["a"]),
+        (json!({"jobs": [plan("a"), cost(json!([]))]}), vec!["a"]),
+        // A cost job that does not need the plan itself is not given it.
+        (json!({"jobs": [plan("a"), needing(exec("b"), &["a"]), cost(json!(["b"]))]}), vec!["a"]),
+    ] {
+        let deployment = fleet.deploy(expanding(keys.clone())).await;
+        let flagged = format!(
+            "select coalesce(jsonb_agg(name order by name), '[]') from tendril_core.jobs
+              where deployment_id = '{deployment}' and spec -> 'plan_json' = 'false'"
+        );
+        assert_eq!(one::<Value>(&mut fleet.operator, &flagged).await, json!(lean), "{keys}");
+        let other = format!(
+            "select count(*) from tendril_core.jobs where deployment_id = '{deployment}' and spec ? 'plan_json'"
+        );
+        assert_eq!(one::<i64>(&mut fleet.operator, &other).await, i64::try_from(lean.len()).unwrap(), "{keys}");
+    }
+}
+
+#[tokio::test]
+async fn a_cost_job_is_given_the_plan_that_was_shown_for_it() {
+    let mut fleet = Fleet::new().await;
+    let mut runner = fleet.runner_of(&fleet.cluster, &["kind=terraform.plan", "kind=infracost.breakdown"]).await;
+    fleet.deploy(json!({"template": {"name": "t"}, "stateless": true, "action": "plan"})).await;
+    let plan = runner.perform("success").await;
+    let cost = runner.claim_one().await;
+    assert_eq!((cost.kind.as_str(), cost.plan_attempt_id), ("infracost.breakdown", Some(plan.attempt_id)));
+    let shown = "select not bool_or(spec ? 'plan_json') from tendril_core.jobs";
+    assert!(one::<bool>(&mut fleet.operator, shown).await, "the plan in JSON is there to be read");
+}
+
+#[tokio::test]
+async fn a_template_that_works_with_one_engine_is_left_to_runners_that_have_it() {
+    let mut fleet = Fleet::new().await;
+    for (version, engines) in [("1.0.0", json!({"tofu": "*"})), ("2.0.0", json!({"tofu": "*", "terraform": "*"}))] {
+        let record = json!({"name": "t", "version": version, "engine": engines, "inputs": {"type": "object"}});
+        run(&mut fleet.operator, &format!("select tendril.template_register('{record}')")).await;
+    }
+    let mut without = fleet.runner_of(&fleet.cluster, &["kind=terraform.plan", "engine=terraform"]).await;
+    let mut with = fleet.runner_of(&fleet.cluster, &["kind=terraform.plan", "engine=tofu"]).await;
+    let snapshot =
+        |version: &str| json!({"template": {"name": "t", "version": version}, "stateless": true, "action": "plan"});
+    let one_engine = fleet.deploy(snapshot("1.0.0")).await;
+    let both_engines = fleet.deploy(snapshot("2.0.0")).await;
+    let claimed = without.claim(9).await;
+    assert_eq!(claimed.iter().map(|c| c.deployment_id).collect::<Vec<_>>(), [both_engines]);
+    assert_eq!(with.claim_one().await.deployment_id, one_engine);
 }
 
 #[tokio::test]
