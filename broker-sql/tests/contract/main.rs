@@ -14,6 +14,7 @@ mod grants;
 mod leases;
 mod logs;
 mod program;
+mod runners;
 mod schema;
 mod serve;
 mod snapshots;
