@@ -351,6 +351,47 @@ async fn waiting_for_names_approvals_needs_keys_and_silent_runners() {
     assert_eq!(sqlstate(&mut runner.session, &finish_sql(&apply, &json!({}))).await, "TD001");
 }
 
+/// How many deployments say this.
+async fn say(fleet: &mut Fleet, what: &str) -> i64 {
+    one(&mut fleet.operator, &format!("select count(*) from tendril.deployments where waiting_for = '{what}'")).await
+}
+
+#[tokio::test]
+async fn each_unfinished_deployment_is_explained_in_its_turn_and_the_newest_at_once() {
+    const NOBODY: &str = "a runner: none of the cluster is online";
+    const NOT_YET: &str = "a free slot on a runner";
+    let mut fleet = Fleet::new().await;
+    let snapshot = json!({"jobs": [exec("a")]});
+    let many = format!(
+        "insert into tendril.deployments (cluster_id, config_snapshot) select '{}', '{snapshot}' from generate_series(1, 950)",
+        fleet.cluster.id
+    );
+    run(&mut fleet.portal, &many).await;
+    let newest = fleet.deploy_jobs(&[exec("a")]).await;
+    assert_eq!(fleet.waiting_for(newest).await.as_deref(), Some(NOBODY), "the newest is not behind 950 others");
+    assert_eq!(say(&mut fleet, NOBODY).await, 500, "what one run looks at is bounded");
+    for _ in 0..2 {
+        fleet.database.duty("explain").await;
+    }
+    assert_eq!(say(&mut fleet, NOBODY).await, 951);
+    // What they wait for changes: no old text stays, wherever the last round ended. Some were made at one moment.
+    run(&mut fleet.operator, "update tendril.deployments set created_at = '2026-01-01' where id > (select id from tendril.deployments order by id offset 300 limit 1)").await;
+    let mut runner = fleet.runner().await;
+    for _ in 0..3 {
+        fleet.database.duty("explain").await;
+    }
+    assert_eq!((say(&mut fleet, NOBODY).await, say(&mut fleet, NOT_YET).await), (0, 951));
+    // And when most have ended, what is left is looked at in each run.
+    let keep = fleet.deploy_jobs(&[exec("a")]).await;
+    run(&mut fleet.operator, &format!("select tendril.cancel(id) from tendril.deployments where id <> '{keep}'")).await;
+    assert_eq!(fleet.waiting_for(keep).await.as_deref(), Some(NOT_YET));
+    fleet.silence(&runner).await;
+    assert_eq!(fleet.waiting_for(keep).await.as_deref(), Some(NOBODY));
+    runner.heartbeat(&[]).await;
+    runner.perform("success").await;
+    assert_eq!(fleet.waiting_for(keep).await, None);
+}
+
 #[tokio::test]
 async fn a_runner_without_a_lease_starts_nothing() {
     let mut fleet = Fleet::new().await;
