@@ -206,6 +206,7 @@ async fn doctor_says_what_to_mend() {
         "version",
         "clock",
         "isolation",
+        "prepared_transactions",
         "superuser",
         "createrole",
         "create",

@@ -18,6 +18,9 @@ pub async fn examine(connection: &mut PgConnection) -> Result<Vec<Finding>, Erro
                (select reset_val from pg_settings where name = 'default_transaction_isolation') as "isolation!",
                current_setting('fsync') = 'on' and current_setting('full_page_writes') = 'on' as "durable!",
                current_setting('track_activities') = 'on' as "activities!",
+               current_setting('max_prepared_transactions')::integer as "preparable!",
+               (select count(*) from pg_prepared_xacts x where x.database = current_database() and x.owner ~ '^r_[0-9a-f]{32}_[0-9]+$')
+                 as "prepared!",
                pg_is_in_recovery() as "standby!", pg_notification_queue_usage() as "notifications!",
                coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false) or inet_client_addr() is null
                  or inet_client_addr() << '127.0.0.0/8' or inet_client_addr() = '::1' as "private!""#
@@ -47,6 +50,7 @@ pub async fn examine(connection: &mut PgConnection) -> Result<Vec<Finding>, Erro
             "ALTER DATABASE ... SET default_transaction_isolation = 'read committed', or have portals begin so",
         ),
     });
+    findings.push(prepared(s.preparable, s.prepared));
     if !s.durable {
         let remedy = "set fsync and full_page_writes to on, unless this is a test";
         findings.push(Finding::warn("durability", "a crash of the server may lose what was acknowledged", remedy));
@@ -74,6 +78,23 @@ fn version(version: &str, number: i32) -> Finding {
         newer if newer > 18 => Finding::warn("version", message, "it is newer than what was tested (15 to 18)"),
         _ => Finding::fail("version", message, "Tendril needs 15 to 18"),
     }
+}
+
+/// `left`: how many transactions the runners' roles have prepared and not ended.
+fn prepared(max: i32, left: i64) -> Finding {
+    const CHECK: &str = "prepared_transactions";
+    if max == 0 {
+        return Finding::ok(CHECK, "max_prepared_transactions is 0: locks end with their session");
+    }
+    Finding::warn(
+        CHECK,
+        format!(
+            "max_prepared_transactions is {max}: by PREPARE TRANSACTION a runner's role could keep locks beyond its session; it is \
+             keeping {left} such transactions now"
+        ),
+        "set it to 0 and restart the server; where others need it, look into pg_prepared_xacts and end what roles r_... have left: \
+         SET ROLE owner; ROLLBACK PREPARED 'gid'",
+    )
 }
 
 async fn replication(connection: &mut PgConnection) -> Result<Vec<Finding>, Error> {
@@ -118,4 +139,19 @@ async fn replication(connection: &mut PgConnection) -> Result<Vec<Finding>, Erro
         ));
     }
     Ok(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::doctor::Level;
+
+    #[test]
+    fn a_server_that_prepares_transactions_is_warned_of_with_what_to_do() {
+        assert_eq!(prepared(0, 0).level, Level::Ok);
+        let found = prepared(10, 2);
+        assert_eq!(found.level, Level::Warn);
+        assert!(found.message.contains("is 10") && found.message.contains("keeping 2"), "{found:?}");
+        assert!(found.remedy.is_some_and(|remedy| remedy.contains("ROLLBACK PREPARED")));
+    }
 }
