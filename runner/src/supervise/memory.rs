@@ -9,9 +9,10 @@ use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use super::procs;
 
-/// Samples come quickly at first, for commands that live a tenth of a second, then at this pace.
+/// Samples come quickly at first, for trees that live a few tenths of a second, then at this pace. What lives shorter is
+/// mostly one process, which the kernel accounts without a sample.
 const SLOWEST_MS: u64 = 200;
-const FIRST_MS: u64 = 10;
+const FIRST_MS: u64 = 50;
 
 /// The highest that was seen.
 #[derive(Debug)]
