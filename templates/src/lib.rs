@@ -7,6 +7,7 @@ mod lint;
 mod manifest;
 mod render;
 mod schema;
+mod state;
 mod template;
 mod tree;
 
@@ -20,6 +21,7 @@ pub use schema::{
     InputError, MAX_DEPTH, MAX_ENUM_VALUES, MAX_ERRORS, MAX_MATCHED_CHARS, MAX_NUMBER, MAX_PATTERN_ATOMS,
     MAX_PATTERN_CHARS, MAX_VALUES, Pattern, PatternFault, Schema, SchemaFault,
 };
+pub use state::State;
 pub use template::{Template, TemplateError};
 pub use tree::{
     File, MAX_FILE_BYTES, MAX_FILES, MAX_PATH_BYTES, MAX_PATH_SEGMENTS, MAX_SEGMENT_BYTES, MAX_TREE_BYTES, PathError,

@@ -10,6 +10,7 @@ use serde_saphyr::{DuplicateKeyPolicy, MergeKeyPolicy};
 use crate::engine::{Engine, Engines};
 use crate::finding::Finding;
 use crate::schema::Schema;
+use crate::state::State;
 
 /// The file that makes a folder a template.
 pub const MANIFEST_FILE: &str = "template.yaml";
@@ -22,7 +23,7 @@ pub const MAX_VERSION_CHARS: usize = 64;
 /// Characters of a template's description.
 pub const MAX_DESCRIPTION_CHARS: usize = 500;
 
-const KEYS: [&str; 6] = ["name", "version", "description", "kind", "engine", "inputs"];
+const KEYS: [&str; 8] = ["name", "version", "description", "kind", "engine", "inputs", "stateless", "backend"];
 
 /// What a template is for, which decides how its files are read and run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -41,6 +42,7 @@ pub(crate) struct Manifest {
     pub(crate) kind: Kind,
     pub(crate) engines: Engines,
     pub(crate) inputs: Schema,
+    pub(crate) state: Option<State>,
 }
 
 impl Manifest {
@@ -54,11 +56,12 @@ impl Manifest {
         let kind = reader.text("kind", kind);
         let engines = reader.engines();
         let inputs = reader.inputs();
+        let state = reader.state();
         match (name, version, description, kind, engines, inputs) {
             (Some(name), Some(version), Some(description), Some(kind), Some(engines), Some(inputs))
                 if reader.findings.is_empty() =>
             {
-                Ok(Manifest { name, version, description, kind, engines, inputs })
+                Ok(Manifest { name, version, description, kind, engines, inputs, state })
             }
             _ => Err(reader.findings),
         }
@@ -152,6 +155,15 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    fn state(&mut self) -> Option<State> {
+        let state = State::read(self.map.get("stateless"), self.map.get("backend"));
+        state.unwrap_or_else(|errors| {
+            let findings = errors.into_iter().map(|e| Finding::new(MANIFEST_FILE, e.path, e.message));
+            self.findings.extend(findings);
+            None
+        })
     }
 
     fn keep<T>(&mut self, key: &str, read: Result<T, String>) -> Option<T> {

@@ -13,6 +13,7 @@ use crate::lint::lint_files;
 use crate::manifest::{Kind, MANIFEST_FILE, Manifest};
 use crate::render::{RenderError, Renderer, Scope, TEMPLATE_SUFFIX};
 use crate::schema::{InputError, Schema};
+use crate::state::State;
 use crate::tree::{File, Tree, TreeDigest, TreeError, TreePath};
 
 /// A template in which `lint` finds nothing wrong.
@@ -103,6 +104,12 @@ impl Template {
         &self.manifest.inputs
     }
 
+    /// Where its state lies, unless a deployment says otherwise; none when each deployment has to say.
+    #[must_use]
+    pub fn state(&self) -> Option<&State> {
+        self.manifest.state.as_ref()
+    }
+
     /// Digest of the template's files as they are, `template.yaml` included.
     #[must_use]
     pub fn digest(&self) -> TreeDigest {
@@ -172,7 +179,7 @@ impl Template {
     /// What the broker keeps of a registered template.
     #[must_use]
     pub fn register_record(&self) -> Value {
-        json!({
+        let mut record = json!({
             "name": self.name(),
             "version": self.version().to_string(),
             "description": self.description(),
@@ -180,7 +187,13 @@ impl Template {
             "engine": self.engines(),
             "inputs": self.inputs().source(),
             "digest": self.digest(),
-        })
+        });
+        match self.state() {
+            Some(State::Stateless) => record["stateless"] = json!(true),
+            Some(State::Backend(backend)) => record["backend"] = backend.clone(),
+            None => {}
+        }
+        record
     }
 }
 

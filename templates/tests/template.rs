@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tendril_templates::{Engine, Finding, Template, TemplateError, Tree, lint};
+use tendril_templates::{Engine, Finding, State, Template, TemplateError, Tree, lint};
 
 const MANIFEST: &str = r#"
 name: sample
@@ -296,6 +296,36 @@ fn the_record_for_the_register_holds_what_the_broker_needs() {
     assert_eq!(record["engine"], json!({"terraform": ">=1.4.0", "tofu": ">=1.6.0"}));
     assert_eq!(record["inputs"]["properties"]["lines"]["maximum"], 1000);
     assert_eq!(record["digest"], hello.digest().to_string());
+}
+
+#[test]
+fn a_template_may_say_where_its_state_lies() {
+    let read = |line: &str| {
+        Template::from_tree(&tree(&[("template.yaml", &format!("{MANIFEST}{line}\n"))])).map(|template| {
+            let record = template.register_record();
+            (template.state().cloned(), record["stateless"].clone(), record["backend"].clone())
+        })
+    };
+    assert_eq!(read("").expect("sound"), (None, Value::Null, Value::Null));
+    assert_eq!(read("stateless: true").expect("sound"), (Some(State::Stateless), json!(true), Value::Null));
+    let backend = json!({"type": "s3", "config": {"bucket": "b", "key": "k"}});
+    let said = read("backend: {type: s3, config: {bucket: b, key: k}}").expect("sound");
+    assert_eq!(said, (Some(State::Backend(backend.clone())), Value::Null, backend));
+}
+
+#[test]
+fn a_state_that_cannot_lie_there_is_found() {
+    for (line, path) in [
+        ("stateless: false", "stateless"),
+        ("stateless: true\nbackend: {type: pg}", "stateless"),
+        ("backend: s3", "backend"),
+        ("backend: {type: own}", "backend.type"),
+        ("backend: {type: s3, config: {bucket: b}}", "backend.config.key"),
+        ("backend: {type: pg, config: {conn_str: x}}", "backend.config.conn_str"),
+        ("backend: {type: local, place: p, path: ../x}", "backend.path"),
+    ] {
+        assert_eq!(places(&format!("{MANIFEST}{line}\n")), [path], "{line}");
+    }
 }
 
 #[test]

@@ -20,4 +20,5 @@ mod serve;
 mod snapshots;
 mod states;
 mod submit;
+mod template_state;
 mod tenancy;
