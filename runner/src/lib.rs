@@ -22,6 +22,7 @@ pub mod job;
 pub mod kinds;
 pub mod logs;
 pub mod metrics;
+pub mod output;
 pub mod prepare;
 pub mod run;
 pub mod runner;

@@ -216,6 +216,11 @@ impl Bed {
 }
 
 impl Open {
+    /// The job's log.
+    pub fn log(&self) -> Arc<AttemptLog> {
+        self.log.clone()
+    }
+
     /// Runs one command as a kind would.
     pub async fn command(&mut self, command: Command) -> Finished {
         tokio::time::timeout(PATIENCE, self.run.command(command)).await.expect("it ends in time").unwrap()
@@ -318,6 +323,11 @@ impl Gate {
         let path = dir.join(name);
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         Self(path)
+    }
+
+    /// The pipe.
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     /// What a shell is to do at the gate.
