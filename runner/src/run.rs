@@ -15,6 +15,7 @@ use crate::supervise::{
     SuperviseError,
 };
 use crate::work::Work;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +62,8 @@ pub struct Run {
     supervisor: Option<JoinHandle<Result<Launched, SuperviseError>>>,
     records: Vec<ExitRecord>,
     children_dead: bool,
+    keeps_folder: bool,
+    known: Value,
 }
 
 impl Run {
@@ -81,6 +84,8 @@ impl Run {
             supervisor,
             records: Vec::new(),
             children_dead: true,
+            keeps_folder: false,
+            known: Value::Null,
         }
     }
 
@@ -112,6 +117,26 @@ impl Run {
     /// Whether every process that was started is confirmed dead.
     pub fn children_dead(&self) -> bool {
         self.children_dead
+    }
+
+    /// Whether the attempt's folder is to stay: something in it is nowhere else, or may still be written to.
+    pub fn keeps_folder(&self) -> bool {
+        self.keeps_folder || self.started && !self.children_dead
+    }
+
+    /// The attempt's folder stays: something in it is nowhere else.
+    pub fn keep_folder(&mut self) {
+        self.keeps_folder = true;
+    }
+
+    /// What is known of a job that does not end well, beside why.
+    pub fn known(&self) -> &Value {
+        &self.known
+    }
+
+    /// Notes what is known, for a job that was stopped.
+    pub fn note(&mut self, known: Value) {
+        self.known = known;
     }
 
     /// Stops the job here if somebody asked for it, before the next thing is begun.

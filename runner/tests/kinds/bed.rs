@@ -104,6 +104,10 @@ pub struct Outcome {
     pub log: Vec<(String, String)>,
     pub records: Vec<ExitRecord>,
     pub work: PathBuf,
+    /// What is known beside the reason why it stopped.
+    pub known: Value,
+    /// The work folder is to stay.
+    pub keeps_folder: bool,
 }
 
 /// A job on its way: to be run, and to be stopped.
@@ -247,6 +251,8 @@ impl Open {
             log,
             records: self.run.records().to_vec(),
             work: self.run.work.file(""),
+            known: self.run.known().clone(),
+            keeps_folder: self.run.keeps_folder(),
         }
     }
 }
