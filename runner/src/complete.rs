@@ -38,14 +38,14 @@ pub async fn finish(runner: &Runner, lease: &Lease, report: &Report) -> Result<D
 
 /// Removes the work folder once the report is answered, unless something in it is nowhere else. A report that was refused
 /// stays in the folder.
-pub fn tidy(run: Option<&Run>, report: &Report, reported: &Result<Disposition, String>) {
+pub async fn tidy(run: Option<&Run>, report: &Report, reported: &Result<Disposition, String>) {
     let Some(run) = run else { return };
     let removed = match reported {
         Ok(Disposition::Accepted | Disposition::Again | Disposition::Noted) if run.keeps_folder() => {
             tracing::warn!(folder = %run.work.file("").display(), "a work folder is kept: look at it, then remove it");
             return;
         }
-        Ok(Disposition::Accepted | Disposition::Again | Disposition::Noted) => run.work.remove(),
+        Ok(Disposition::Accepted | Disposition::Again | Disposition::Noted) => run.work.remove().await,
         Err(reason) => {
             let path = run.work.file("report.json");
             tracing::error!(reason, report = %path.display(), "the broker refused the report; it stays on disk");

@@ -44,7 +44,7 @@ pub async fn run(runner: Arc<Runner>, job: Claimed, held: Held) {
     let reported = complete::finish(&runner, &lease, &report).await;
     // What waited for this job may be claimable now, and the slot is free.
     runner.signals.work.notify_one();
-    complete::tidy(report_of.as_ref(), &report, &reported);
+    complete::tidy(report_of.as_ref(), &report, &reported).await;
     runner.metrics.ended(&kind, complete::label(&verdict), begun.elapsed());
 }
 

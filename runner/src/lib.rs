@@ -24,6 +24,7 @@ pub mod logs;
 pub mod metrics;
 pub mod output;
 pub mod prepare;
+pub mod remove;
 pub mod run;
 pub mod runner;
 pub mod seal;
