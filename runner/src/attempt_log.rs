@@ -12,6 +12,9 @@ use time::Date;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+/// What the capture takes beyond the limit, in bytes: who writes asks for room only before each read, of which an event
+/// or a run of NULs makes more.
+const SLACK_BYTES: usize = 4 * 1024 * 1024;
 /// A line without its end is shown after this long.
 const IDLE: time::Duration = time::Duration::seconds(1);
 
@@ -64,6 +67,7 @@ pub struct AttemptLog {
     whose: Arc<Whose>,
     limit_bytes: usize,
     flush_bytes: usize,
+    stall: Duration,
     inner: Mutex<Inner>,
     room: Notify,
     shipper: Arc<Notify>,
@@ -76,6 +80,8 @@ struct Inner {
     unacked_bytes: usize,
     finished: bool,
     closed: bool,
+    /// Nothing was stored for too long: until something is, the capture takes what it can and counts the rest.
+    stalled: bool,
 }
 
 impl AttemptLog {
@@ -90,17 +96,18 @@ impl AttemptLog {
             ordinal: claimed.ordinal,
         };
         let inner = Inner {
-            // Room asks for less than this, so that the capture itself never has to refuse.
-            capture: Capture::new(limit_bytes.saturating_mul(2)),
+            capture: Capture::new(limit_bytes.saturating_add(SLACK_BYTES)),
             unacked: VecDeque::new(),
             unacked_bytes: 0,
             finished: false,
             closed: false,
+            stalled: false,
         };
         Self {
             whose: Arc::new(whose),
             limit_bytes,
             flush_bytes: settings.flush_bytes.min(limit_bytes / 2),
+            stall: Duration::from_secs(settings.stall_s),
             inner: Mutex::new(inner),
             room: Notify::new(),
             shipper,
@@ -145,17 +152,21 @@ impl AttemptLog {
         end
     }
 
-    /// Waits until more may be pushed.
+    /// Waits until more may be pushed, but while nothing of the log is stored no longer than `logs.stall_s`: then output
+    /// gets lost, with a gap in its place, rather than that a command is held up for ever.
     pub async fn room(&self) {
         loop {
-            let freed = self.room.notified();
+            let stored = self.room.notified();
             {
                 let inner = self.inner();
-                if inner.closed || inner.waiting() < self.limit_bytes {
+                if inner.closed || inner.stalled || inner.waiting() < self.limit_bytes {
                     return;
                 }
             }
-            freed.await;
+            if tokio::time::timeout(self.stall, stored).await.is_err() {
+                self.inner().stalled = true;
+                tracing::warn!(attempt.id = %self.whose.lease.attempt_id, "its log cannot be stored; output may get lost");
+            }
         }
     }
 
@@ -218,11 +229,16 @@ impl AttemptLog {
     /// more: then the log cannot go on.
     pub fn acknowledge(&self, stored: i64) -> bool {
         let mut inner = self.inner();
+        let before = inner.unacked.len();
         while inner.unacked.front().is_some_and(|chunk| chunk.seq_to <= stored) {
             let bytes = inner.unacked.pop_front().map_or(0, |chunk| chunk.text.len());
             inner.unacked_bytes -= bytes;
         }
-        self.room.notify_waiters();
+        // Only what was stored is progress: a session that comes and goes is none.
+        if inner.unacked.len() < before {
+            inner.stalled = false;
+            self.room.notify_waiters();
+        }
         inner.unacked.front().is_none_or(|chunk| chunk.seq == stored + 1)
     }
 

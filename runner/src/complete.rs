@@ -1,8 +1,8 @@
 //! The report of an attempt's end, and what happens to its folder.
 
+use crate::run::Run;
 use crate::runner::Runner;
 use crate::stop::Stop;
-use crate::work::Work;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use serde_json::Value;
 use std::time::Duration;
@@ -36,13 +36,18 @@ pub async fn finish(runner: &Runner, lease: &Lease, report: &Report) -> Result<D
     }
 }
 
-/// Removes the work folder once the report is answered. A report that was refused stays in the folder.
-pub fn tidy(work: Option<&Work>, report: &Report, reported: &Result<Disposition, String>) {
-    let Some(work) = work else { return };
+/// Removes the work folder once the report is answered, unless something in it is nowhere else. A report that was refused
+/// stays in the folder.
+pub async fn tidy(run: Option<&Run>, report: &Report, reported: &Result<Disposition, String>) {
+    let Some(run) = run else { return };
     let removed = match reported {
-        Ok(Disposition::Accepted | Disposition::Again | Disposition::Noted) => work.remove(),
+        Ok(Disposition::Accepted | Disposition::Again | Disposition::Noted) if run.keeps_folder() => {
+            tracing::warn!(folder = %run.work.file("").display(), "a work folder is kept: look at it, then remove it");
+            return;
+        }
+        Ok(Disposition::Accepted | Disposition::Again | Disposition::Noted) => run.work.remove().await,
         Err(reason) => {
-            let path = work.file("report.json");
+            let path = run.work.file("report.json");
             tracing::error!(reason, report = %path.display(), "the broker refused the report; it stays on disk");
             serde_json::to_vec_pretty(report)
                 .map_err(std::io::Error::other)

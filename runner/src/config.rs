@@ -126,7 +126,7 @@ pub struct Infracost {
 }
 
 /// The log pipeline's numbers.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Logs {
     /// Longest wait of a line before it is sent.
@@ -135,6 +135,8 @@ pub struct Logs {
     pub flush_bytes: usize,
     /// Bytes of one attempt that may wait; beyond that its pipe is not read.
     pub attempt_buffer_bytes: usize,
+    /// How long a pipe is not read while nothing of its log can be stored; beyond that output is missing from the log.
+    pub stall_s: u64,
 }
 
 /// How long a shutdown may take.
@@ -175,7 +177,7 @@ impl Default for Tools {
 
 impl Default for Logs {
     fn default() -> Self {
-        Self { flush_interval_ms: 500, flush_bytes: 1024 * 1024, attempt_buffer_bytes: 8 * 1024 * 1024 }
+        Self { flush_interval_ms: 500, flush_bytes: 1024 * 1024, attempt_buffer_bytes: 8 * 1024 * 1024, stall_s: 10 }
     }
 }
 
@@ -403,7 +405,7 @@ mod tests {
     fn the_documented_sample_is_valid_and_shows_the_defaults() {
         let config = load(SAMPLE, &[("TENDRIL_AGENT_TOKEN", "")]).unwrap();
         assert_eq!(config.slots, default_slots());
-        assert_eq!(config.logs.flush_interval_ms, Logs::default().flush_interval_ms);
+        assert_eq!(config.logs, Logs::default());
         assert_eq!(config.shutdown.finish_within_s, Shutdown::default().finish_within_s);
         assert_eq!(config.http.listen, Http::default().listen);
         let (tools, default) = (config.tools, Tools::default());

@@ -43,7 +43,7 @@ pub async fn run(runner: Arc<Runner>, job: Claimed, held: Held) {
     let reported = complete::finish(&runner, &lease, &report).await;
     // What waited for this job may be claimable now, and the slot is free.
     runner.signals.work.notify_one();
-    complete::tidy(report_of.as_ref().map(|run| &run.work), &report, &reported);
+    complete::tidy(report_of.as_ref(), &report, &reported).await;
     runner.metrics.ended(&kind, complete::label(&verdict), begun.elapsed());
 }
 
@@ -61,7 +61,7 @@ fn report(verdict: &Result<Value, Stop>, log_end: i64, run: Option<&Run>) -> Rep
             let (permanent, result) = match stop {
                 Stop::Failed { permanent, result, .. } => (*permanent, result.clone()),
                 Stop::Cancelled(_) | Stop::TimedOut(_) | Stop::Released(_) | Stop::Superseded(_) => {
-                    (false, Value::Null)
+                    (false, run.map_or(Value::Null, |run| run.known().clone()))
                 }
             };
             (stop.outcome(), Some(stop.reason().to_owned()), permanent, result)

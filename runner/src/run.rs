@@ -2,11 +2,12 @@
 
 use crate::attempt_log::AttemptLog;
 use crate::clock::BootTime;
-use crate::command::{Command, Finished, Room, STDERR_HEAD_BYTES, Stdout};
+use crate::command::{Command, Finished, Room, Stdout};
 use crate::config::Config;
 use crate::desk::Desk;
 use crate::holdings::Held;
-use crate::logs::{Dialect, Progress, Stream};
+use crate::logs::{Dialect, Progress};
+use crate::output::Output;
 use crate::seal::ArtifactKey;
 use crate::stop::Stop;
 use crate::supervise::{
@@ -14,16 +15,14 @@ use crate::supervise::{
     Supervisors,
 };
 use crate::work::Work;
+use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tendril_broker::runner::{BrokerError, Claimed};
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-const READ_BYTES: usize = 64 * 1024;
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 const START_RETRY: Duration = Duration::from_millis(500);
 /// The broker's code for what is not there.
@@ -60,13 +59,27 @@ pub struct Run {
     started: bool,
     records: Vec<ExitRecord>,
     children_dead: bool,
+    keeps_folder: bool,
+    known: Value,
 }
 
 impl Run {
     /// A run at its beginning: the job's timeout counts from now.
     pub fn new(means: Means, job: Claimed, work: Work, log: Arc<AttemptLog>, held: Held) -> Self {
         let deadline = BootTime::now().after(job.timeout);
-        Self { job, work, means, log, held, deadline, started: false, records: Vec::new(), children_dead: true }
+        Self {
+            job,
+            work,
+            means,
+            log,
+            held,
+            deadline,
+            started: false,
+            records: Vec::new(),
+            children_dead: true,
+            keeps_folder: false,
+            known: Value::Null,
+        }
     }
 
     /// The runner's settings.
@@ -97,6 +110,26 @@ impl Run {
     /// Whether every process that was started is confirmed dead.
     pub fn children_dead(&self) -> bool {
         self.children_dead
+    }
+
+    /// Whether the attempt's folder is to stay: something in it is nowhere else, or may still be written to.
+    pub fn keeps_folder(&self) -> bool {
+        self.keeps_folder || self.started && !self.children_dead
+    }
+
+    /// The attempt's folder stays: something in it is nowhere else.
+    pub fn keep_folder(&mut self) {
+        self.keeps_folder = true;
+    }
+
+    /// What is known of a job that does not end well, beside why.
+    pub fn known(&self) -> &Value {
+        &self.known
+    }
+
+    /// Notes what is known, for a job that was stopped.
+    pub fn note(&mut self, known: Value) {
+        self.known = known;
     }
 
     /// Stops the job here if somebody asked for it, before the next thing is begun.
@@ -217,15 +250,16 @@ impl Run {
         self.log.begin_child(if command.stdout == Stdout::Events { Dialect::Events } else { Dialect::Text });
         let running = self.means.supervisors.start(step).await.map_err(|e| self.without_record(class, &e))?;
         let over = CancellationToken::new();
-        let ((stdout, cut), (stderr, _), (), ended) = tokio::join!(
-            read_out(running.stdout, command.stdout, &self.log),
-            read_log(running.stderr, Stream::Stderr, &self.log, STDERR_HEAD_BYTES),
+        let output = Output { log: &self.log, held: &self.held, over: &over };
+        let (stdout, stderr, (), ended) = tokio::join!(
+            output.stdout(running.stdout, command.stdout),
+            output.stderr(running.stderr),
             self.show_progress(command.stdout, &over),
             attend(running.control, &self.held, command.room.as_ref(), &over),
         );
         let (record, overfull) = ended.map_err(|e| self.without_record(class, &e))?;
         self.records.push(record.clone());
-        Ok(Finished { record, stdout, cut, stderr, overfull })
+        Ok(Finished { record, stdout: stdout.bytes, cut: stdout.cut, stderr: stderr.bytes, overfull })
     }
 
     /// What becomes of a job whose command has no record. A supervisor that was killed leaves a doubt, which the report
@@ -333,49 +367,4 @@ fn size(dir: &Path) -> u64 {
         Err(_) => 0,
     });
     sizes.sum()
-}
-
-async fn read_out(pipe: pipe::Receiver, stdout: Stdout, log: &AttemptLog) -> (Vec<u8>, bool) {
-    match stdout {
-        Stdout::Capture(limit) => read_captured(pipe, limit).await,
-        Stdout::Both(limit) => read_log(pipe, Stream::Stdout, log, limit).await,
-        Stdout::Log | Stdout::Events => read_log(pipe, Stream::Stdout, log, 0).await,
-    }
-}
-
-/// Reads a pipe into the log, and returns its first bytes; true when there was more. When the log has no room the pipe
-/// is not read, and the command waits.
-async fn read_log(mut pipe: pipe::Receiver, stream: Stream, log: &AttemptLog, limit: usize) -> (Vec<u8>, bool) {
-    let (mut kept, mut cut) = (Vec::new(), false);
-    let mut buffer = vec![0; READ_BYTES];
-    loop {
-        log.room().await;
-        match pipe.read(&mut buffer).await {
-            Ok(0) => break,
-            Ok(count) => {
-                let take = count.min(limit - kept.len());
-                kept.extend_from_slice(&buffer[..take]);
-                cut |= take < count;
-                log.push(stream, &buffer[..count]);
-            }
-            Err(error) => {
-                tracing::warn!(%error, stream = stream.as_str(), "a command's output cannot be read any more");
-                break;
-            }
-        }
-    }
-    log.end(stream);
-    (kept, cut)
-}
-
-/// Reads a pipe to its end and keeps at most `limit` bytes; true when there was more.
-async fn read_captured(mut pipe: pipe::Receiver, limit: usize) -> (Vec<u8>, bool) {
-    let (mut kept, mut cut) = (Vec::new(), false);
-    let mut buffer = vec![0; READ_BYTES];
-    while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
-        let take = count.min(limit - kept.len());
-        kept.extend_from_slice(&buffer[..take]);
-        cut |= take < count;
-    }
-    (kept, cut)
 }

@@ -9,6 +9,7 @@ use crate::config::Logs;
 use crate::metrics::Metrics;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tendril_broker::connect::Connector;
@@ -21,8 +22,10 @@ use uuid::Uuid;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Batches are sized so that one takes less than this.
 const TARGET: Duration = Duration::from_secs(3);
-/// Smallest batch that a slow line gets.
+/// Smallest batch, with which every session begins: a line may be slow.
 const SMALLEST_BATCH_BYTES: usize = 64 * 1024;
+/// Batches one after the other of which nothing was stored, before the session is taken over anew, with its waits.
+const FRUITLESS: u32 = 8;
 
 /// All open logs of this runner process, and the one writer for them.
 pub struct Shipper {
@@ -31,12 +34,14 @@ pub struct Shipper {
     metrics: Arc<Metrics>,
     wake: Arc<Notify>,
     logs: Mutex<BTreeMap<Uuid, Arc<AttemptLog>>>,
+    /// Who comes first in a batch; counts on.
+    turn: AtomicUsize,
 }
 
 impl Shipper {
     /// A shipper that nothing has been given to yet.
     pub fn new(settings: Logs, writer: Uuid, metrics: Arc<Metrics>) -> Self {
-        Self { settings, writer, metrics, wake: Arc::default(), logs: Mutex::default() }
+        Self { settings, writer, metrics, wake: Arc::default(), logs: Mutex::default(), turn: AtomicUsize::new(0) }
     }
 
     /// Opens the log of a claimed attempt.
@@ -53,9 +58,10 @@ impl Shipper {
 
     /// Ships until `end`, then what is left, until `end` of patience by the caller: it may be dropped at any time.
     pub async fn run(&self, connector: &Connector, end: CancellationToken) {
-        let mut batch_bytes = self.settings.flush_bytes;
         loop {
             let Some(mut session) = self.session(connector, &end).await else { return };
+            // A batch that is never stored in time would be sent for ever: each session finds out anew what the line bears.
+            let mut batch_bytes = SMALLEST_BATCH_BYTES;
             loop {
                 let ended = end.is_cancelled();
                 if !ended {
@@ -86,7 +92,7 @@ impl Shipper {
     async fn session(&self, connector: &Connector, end: &CancellationToken) -> Option<LogWriter> {
         let mut waits = backoff();
         loop {
-            let error = match self.take_over(connector).await {
+            let error = match within(self.take_over(connector)).await {
                 Ok(session) => return Some(session),
                 Err(error) => error,
             };
@@ -119,6 +125,7 @@ impl Shipper {
 
     /// Sends what waits, in batches; the last one may be small, and what comes meanwhile waits for the next turn.
     async fn flush(&self, session: &mut LogWriter, batch_bytes: &mut usize) -> Result<(), BrokerError> {
+        let mut fruitless = 0;
         loop {
             let batch = self.gather(*batch_bytes);
             if batch.is_empty() {
@@ -128,15 +135,22 @@ impl Shipper {
             let full = batch.iter().map(|row| row.chunk.text.len()).sum::<usize>() >= *batch_bytes / 2;
             let begun = BootTime::now();
             let rows: Vec<_> = batch.iter().map(Outgoing::row).collect();
-            let written = session.write(&rows, PATIENCE).await?;
+            let written = within(session.write(&rows, PATIENCE)).await?;
             let took = begun.elapsed();
             let settled = written == Written::Stored;
+            fruitless = if settled { 0 } else { fruitless + 1 };
+            if fruitless > FRUITLESS {
+                return Err(BrokerError::Unavailable(format!("{FRUITLESS} batches were refused, one after the other")));
+            }
             match written {
                 Written::Stored => self.stored(&batch, took),
                 Written::Refused(refused) => self.refused(&refused),
                 Written::Rewind(reason) => {
                     tracing::info!(reason, "a batch overlapped with what is stored");
-                    self.resume(&session.positions().await?);
+                    self.resume(&within(session.positions()).await?);
+                    if fruitless > 1 {
+                        self.weed_out(session).await?;
+                    }
                 }
             }
             *batch_bytes = resized(*batch_bytes, took, self.settings.flush_bytes);
@@ -147,13 +161,46 @@ impl Shipper {
         }
     }
 
-    fn gather(&self, budget: usize) -> Vec<Outgoing> {
+    /// Rows were refused as a whole again, although they begin where the stored ones end: there is no place for some of
+    /// them, such as those of a day that is stored no more. They must not keep the other attempts' from theirs.
+    async fn weed_out(&self, session: &mut LogWriter) -> Result<(), BrokerError> {
         let logs: Vec<_> = self.logs().values().cloned().collect();
-        // Shares, so that one loud attempt does not starve the others.
+        for log in logs {
+            let batch = log.outgoing(SMALLEST_BATCH_BYTES);
+            if batch.is_empty() {
+                continue;
+            }
+            let begun = BootTime::now();
+            let rows: Vec<_> = batch.iter().map(Outgoing::row).collect();
+            match within(session.write(&rows, PATIENCE)).await? {
+                Written::Stored => self.stored(&batch, begun.elapsed()),
+                Written::Refused(refused) => self.refused(&refused),
+                Written::Rewind(reason) => self.give_up(&log, &reason),
+            }
+        }
+        self.forget_done();
+        Ok(())
+    }
+
+    fn gather(&self, budget: usize) -> Vec<Outgoing> {
+        let mut logs: Vec<_> = self.logs().values().cloned().collect();
+        // Turns and shares, so that one loud attempt does not starve the others.
+        let first = self.turn.fetch_add(1, Ordering::Relaxed) % logs.len().max(1);
+        logs.rotate_left(first);
         let share = (budget / logs.len().max(1)).max(4096);
         let lag = logs.iter().filter_map(|log| log.lag()).max().unwrap_or_default();
         self.metrics.log_lag(lag);
-        logs.iter().flat_map(|log| log.outgoing(share)).collect()
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for log in logs {
+            // Each gives one chunk at least: the batch's own bound comes first.
+            if bytes >= budget {
+                break;
+            }
+            let rows = log.outgoing(share);
+            bytes += rows.iter().map(|row| row.chunk.text.len()).sum::<usize>();
+            batch.extend(rows);
+        }
+        batch
     }
 
     fn stored(&self, batch: &[Outgoing], took: Duration) {
@@ -204,6 +251,14 @@ fn backoff() -> impl Iterator<Item = Duration> {
         .with_jitter()
         .without_max_times()
         .build()
+}
+
+/// Bounds what the session's own time-outs leave open, such as a line that swallows everything.
+async fn within<T>(call: impl Future<Output = Result<T, BrokerError>>) -> Result<T, BrokerError> {
+    match tokio::time::timeout(PATIENCE + TARGET, call).await {
+        Ok(result) => result,
+        Err(_) => Err(BrokerError::Unavailable(format!("no reply within {} s", (PATIENCE + TARGET).as_secs()))),
+    }
 }
 
 /// The next batch's size after one that took `took`: halved on a slow line, doubled back on a fast one.

@@ -1,9 +1,10 @@
 //! The work folder of one attempt.
 
+use crate::remove;
 use crate::stop::Stop;
-use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -65,19 +66,13 @@ impl Work {
         self.root.join("records").join(format!("{number:02}-{name}"))
     }
 
-    /// Removes the folder with all that is in it.
+    /// Removes the folder with all that is in it. It may take a while, and so has a thread of its own.
     ///
     /// # Errors
     /// The system's error.
-    pub fn remove(&self) -> io::Result<()> {
-        // A command may have taken its own write permission away from folders.
-        match std::fs::remove_dir_all(&self.root) {
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                open_folders(&self.root);
-                std::fs::remove_dir_all(&self.root)
-            }
-            other => other,
-        }
+    pub async fn remove(&self) -> io::Result<()> {
+        let root = self.root.clone();
+        tokio::task::spawn_blocking(move || remove::folder(&root)).await.map_err(io::Error::other)?
     }
 }
 
@@ -96,20 +91,14 @@ fn private() -> DirBuilder {
     builder
 }
 
-fn open_folders(dir: &Path) {
-    drop(std::fs::set_permissions(dir, Permissions::from_mode(0o700)));
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-        open_folders(&entry.path());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
-    #[test]
-    fn a_work_folder_is_private_made_once_and_removed_whole() {
+    #[tokio::test]
+    async fn a_work_folder_is_private_made_once_and_removed_whole() {
         let state = tempfile::tempdir().unwrap();
         let work = Work::create(state.path(), Uuid::from_u128(7)).unwrap();
         let mode = std::fs::metadata(work.tmp()).unwrap().permissions().mode();
@@ -118,7 +107,7 @@ mod tests {
         std::fs::create_dir_all(work.tree().join("deep")).unwrap();
         std::fs::write(work.tree().join("deep/file"), "x").unwrap();
         std::fs::set_permissions(work.tree().join("deep"), Permissions::from_mode(0o500)).unwrap();
-        work.remove().unwrap();
+        work.remove().await.unwrap();
         assert_eq!(std::fs::read_dir(state.path().join("work")).unwrap().count(), 0);
     }
 }

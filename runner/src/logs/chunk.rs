@@ -11,6 +11,8 @@ use super::stream::Stream;
 
 /// Longest text of a chunk in bytes.
 pub const MAX_CHUNK_BYTES: usize = 64 * 1024;
+/// Room for lines of Tendril itself when the rest is full, in bytes.
+pub const SYSTEM_BYTES: usize = 256 * 1024;
 /// What a waiting chunk is reckoned to take in memory beside its text, in bytes.
 const CHUNK_OVERHEAD_BYTES: usize = 128;
 
@@ -126,7 +128,8 @@ struct Refused {
 /// Numbers the records of one attempt and groups consecutive ones of a stream into chunks.
 ///
 /// At most `limit_bytes` wait to be drained. Beyond that records are refused and counted, until half of it is free
-/// again; then each stream that lost some gets one gap.
+/// again; then each stream that lost some gets one gap. What Tendril itself has to say has [`SYSTEM_BYTES`] more, which
+/// its few lines do not fill: they tell where a state lies that could not be saved.
 #[derive(Debug)]
 pub struct Chunker {
     next_seq: i64,
@@ -157,7 +160,11 @@ impl Chunker {
     /// Takes the next record.
     pub fn record(&mut self, record: Record<'_>) {
         let cost = record.text.len() + CHUNK_OVERHEAD_BYTES;
-        if self.refusing || self.waiting_bytes + cost > self.limit_bytes {
+        let (closed, limit_bytes) = match record.stream {
+            Stream::System => (false, self.limit_bytes.saturating_add(SYSTEM_BYTES)),
+            Stream::Stdout | Stream::Stderr => (self.refusing, self.limit_bytes),
+        };
+        if closed || self.waiting_bytes + cost > limit_bytes {
             return self.refuse(record);
         }
         let bytes = record.text.len();

@@ -23,7 +23,7 @@ mod stream;
 mod tests;
 
 pub use capture::{Capture, Dialect, stored_event_text};
-pub use chunk::{Chunk, ChunkKind, Chunker, Counters, Gap, GapKind, MAX_CHUNK_BYTES};
+pub use chunk::{Chunk, ChunkKind, Chunker, Counters, Gap, GapKind, MAX_CHUNK_BYTES, SYSTEM_BYTES};
 pub use diagnostic::Problem;
 pub use events::{Events, MAX_EVENT_BYTES, MAX_PROBLEMS, Rendered};
 pub use frame::{Framer, MAX_RECORD_BYTES, Record};

@@ -13,6 +13,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 use serde_json::Value;
 use tempfile::TempDir;
+use tendril_broker::connect::{Address, Connector};
 use tendril_broker::operator::grants::Scope;
 use tendril_broker::testing::{TestDatabase, run};
 use tokio::sync::watch;
@@ -68,6 +69,32 @@ impl Fleet {
         Self { folder, token, cluster: credential.id, portal, database }
     }
 
+    /// Connects as a runner of the cluster does.
+    pub fn connector(&self) -> Connector {
+        let token = self.token.parse().expect("a token");
+        Address::parse(&self.url()).and_then(|address| address.connector(&token)).expect("a connector")
+    }
+
+    /// The database's address, without user and password.
+    fn url(&self) -> String {
+        let url = self.database.runner_url(&self.token);
+        let (scheme, rest) = url.split_once("://").expect("a URL");
+        let (_, host) = rest.rsplit_once('@').expect("a URL with a role");
+        format!("{scheme}://{host}")
+    }
+
+    /// Nothing here takes this long unless it is stuck.
+    pub fn patience(&self) -> Duration {
+        PATIENCE
+    }
+
+    /// The stored chunks of all attempts, in their order.
+    pub async fn chunks(&self, deployment: Uuid) -> Vec<(Uuid, String)> {
+        let sql = "select attempt_id, log_chunk from tendril.deployment_logs where deployment_id = $1 order by attempt_id, seq";
+        let rows = self.portal.query(sql, &[&deployment]).await.expect("rows");
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    }
+
     /// A runner that is ready for work.
     pub async fn runner(&self, name: &str, terraform: &[PathBuf]) -> Runner {
         let mut runner = self.start(name, terraform, &self.token);
@@ -96,13 +123,10 @@ impl Fleet {
              [http]\nlisten = \"127.0.0.1:{port}\"\n[logs]\nflush_interval_ms = 50\n"
         );
         std::fs::write(&config, text).expect("a settings file");
-        let url = self.database.runner_url(token);
-        let (scheme, rest) = url.split_once("://").expect("a URL");
-        let (_, host) = rest.rsplit_once('@').expect("a URL with a role");
         let mut child = Command::new(binary)
             .arg("--config")
             .arg(&config)
-            .env("TENDRIL_DATABASE_URL", format!("{scheme}://{host}"))
+            .env("TENDRIL_DATABASE_URL", self.url())
             .env("TENDRIL_AGENT_TOKEN", token)
             .stderr(Stdio::piped())
             .spawn()

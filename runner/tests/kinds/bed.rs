@@ -104,6 +104,10 @@ pub struct Outcome {
     pub log: Vec<(String, String)>,
     pub records: Vec<ExitRecord>,
     pub work: PathBuf,
+    /// What is known beside the reason why it stopped.
+    pub known: Value,
+    /// The work folder is to stay.
+    pub keeps_folder: bool,
 }
 
 /// A job on its way: to be run, and to be stopped.
@@ -216,6 +220,11 @@ impl Bed {
 }
 
 impl Open {
+    /// The job's log.
+    pub fn log(&self) -> Arc<AttemptLog> {
+        self.log.clone()
+    }
+
     /// Runs one command as a kind would.
     pub async fn command(&mut self, command: Command) -> Finished {
         tokio::time::timeout(PATIENCE, self.run.command(command)).await.expect("it ends in time").unwrap()
@@ -242,6 +251,8 @@ impl Open {
             log,
             records: self.run.records().to_vec(),
             work: self.run.work.file(""),
+            known: self.run.known().clone(),
+            keeps_folder: self.run.keeps_folder(),
         }
     }
 }
@@ -318,6 +329,11 @@ impl Gate {
         let path = dir.join(name);
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         Self(path)
+    }
+
+    /// The pipe.
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     /// What a shell is to do at the gate.

@@ -1,4 +1,4 @@
-use crate::bed::{Bed, Stopper, job};
+use crate::bed::{Bed, Gate, Stopper, job};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -54,6 +54,43 @@ async fn a_job_that_only_reads_needs_no_start() {
     let done = bed.run(Claimed { mutating: false, ..exec(&["true"]) }).await;
     done.result();
     assert!(bed.desk.started.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_takes_holds_a_command_up_for_a_while_and_then_has_a_gap() {
+    // Nothing is ever stored: 2 MB, and room for a quarter of one.
+    let mut bed = Bed::new();
+    bed.config.logs.attempt_buffer_bytes = 262_144;
+    bed.config.logs.stall_s = 1;
+    let done = bed.run(exec(&["sh", "-c", "yes 0123456789 | head -c 20000000; echo end >&2"])).await;
+    done.result();
+    for stream in ["stdout", "stderr"] {
+        assert!(done.stream(stream).contains("bytes of output are missing here"), "{stream}");
+    }
+    assert!(done.text().len() < 8 << 20, "it stays bounded: {}", done.text().len());
+}
+
+#[tokio::test]
+async fn a_stranger_that_keeps_a_commands_output_open_does_not_keep_the_job() {
+    let bed = Bed::new();
+    let (tells, goes) = (Gate::new(bed.dir(), "tells"), Gate::new(bed.dir(), "goes"));
+    let script = format!("echo $$ > {}; read x < {}; echo last", tells.path().display(), goes.path().display());
+    let open = bed.open(exec(&["sh", "-c", &script])).await;
+    let (done, stranger) = tokio::join!(open.run(), async {
+        let (tells, goes) = (tells.path().to_owned(), goes.path().to_owned());
+        let opened = tokio::task::spawn_blocking(move || {
+            let pid = std::fs::read_to_string(tells).unwrap();
+            // Somebody of the same user, and no descendant of the command: this test itself.
+            let stdout = format!("/proc/{}/fd/1", pid.trim());
+            let stranger = std::fs::File::options().write(true).open(stdout).unwrap();
+            std::fs::write(goes, "go\n").unwrap();
+            stranger
+        });
+        opened.await.unwrap()
+    });
+    done.result();
+    assert_eq!(done.stream("stdout"), "last\n", "all that the command itself has printed is there");
+    drop(stranger);
 }
 
 #[tokio::test]

@@ -54,6 +54,46 @@ async fn an_interrupted_apply_leaves_a_usable_state_and_no_lock() {
     assert_eq!(resources(&file), ["first"]);
 }
 
+/// A second resource that prints two megabytes, then waits at the gate and for ever.
+fn loud(gate: &Gate) -> Value {
+    let main = format!(
+        r#"
+        resource "terraform_data" "first" {{ input = "x" }}
+        resource "terraform_data" "second" {{
+          depends_on = [terraform_data.first]
+          provisioner "local-exec" {{ command = "{}; yes 0123456789012345678901234567890123456789 | head -c 2000000; exec sleep 600" }}
+        }}
+        "#,
+        gate.pass()
+    );
+    local("x", &main)
+}
+
+#[tokio::test]
+async fn an_apply_whose_log_finds_no_room_still_obeys_its_interrupt_and_saves_its_state() {
+    // The broker is away: nothing of the log is ever stored, and nobody gives up waiting for it.
+    let mut bed = terraform_bed();
+    let gate = Gate::new(bed.dir(), "gate");
+    let snapshot = loud(&gate);
+    let planned = bed.run(plan(&snapshot)).await;
+    bed.config.logs.attempt_buffer_bytes = 262_144;
+    bed.config.logs.stall_s = 3600;
+    let job = Claimed { kill_grace: Duration::from_secs(20), ..apply(&snapshot, &planned) };
+    let open = bed.open(job).await;
+    let (stopper, log) = (open.stopper.clone(), open.log());
+    let (done, ()) = tokio::join!(open.run(), async {
+        gate.reached().await;
+        while log.waiting() < 262_144 {
+            tokio::task::yield_now().await;
+        }
+        stopper.stop(StopReason::Cancelled);
+    });
+    let record = done.records.last().unwrap();
+    assert!(record.interrupted && !record.forced, "it was held up by its own output: {record:?}");
+    assert!(resources(&state_file(&bed, "x", "default")).contains(&"first".to_owned()));
+    nothing_locked(&bed, "x");
+}
+
 #[tokio::test]
 async fn an_apply_that_outlives_its_grace_is_killed_and_says_what_may_be_left() {
     let mut bed = terraform_bed();

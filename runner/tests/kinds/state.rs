@@ -1,6 +1,6 @@
 //! Where states lie, and what happens to one that cannot be saved.
 
-use crate::bed::{Bed, Outcome, apply, local, plan, script};
+use crate::bed::{Bed, Gate, Outcome, apply, local, plan, script};
 use crate::http::serve;
 use crate::terraform::{engine, resources, state_file, terraform_bed};
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use tendril_broker::runner::BrokerError;
 use tendril_runner::stop::Stop;
+use tendril_runner::supervise::StopReason;
 
 const ONE: &str =
     "resource \"terraform_data\" \"one\" { input = \"x\" }\noutput \"o\" { value = terraform_data.one.output }\n";
@@ -99,6 +100,52 @@ async fn a_state_that_the_broker_refuses_stays_on_the_place() {
     assert_eq!(state["resources"][0]["name"], json!("one"));
     let said = done.stream("system");
     assert!(said.contains(kept.to_str().unwrap()) && said.contains("too large"), "{said}");
+}
+
+#[tokio::test]
+async fn a_state_that_can_be_neither_set_aside_nor_stored_keeps_its_work_folder() {
+    let bed = terraform_bed();
+    let backend = HttpBackend::start();
+    let planned = bed.run(plan(&backend.snapshot())).await;
+    planned.result();
+    assert!(!planned.keeps_folder);
+    *backend.refuses.lock().unwrap() = true;
+    // As on a full disk: no folder can be made.
+    std::fs::write(bed.config.state_dir.join("rescued"), "").unwrap();
+    let refusal = BrokerError::Refused { code: "TD011".into(), message: "too large".into(), detail: None };
+    bed.desk.put_refusals.lock().unwrap().push_back(refusal);
+    let done = bed.run(apply(&backend.snapshot(), &planned)).await;
+    assert!(done.keeps_folder, "else its last copy is removed with it");
+    let kept = done.work.join("tree/errored.tfstate");
+    assert!(done.reason().contains(kept.to_str().unwrap()), "{}", done.reason());
+    let state: Value = serde_json::from_slice(&std::fs::read(&kept).unwrap()).unwrap();
+    assert_eq!(state["resources"][0]["name"], json!("one"));
+}
+
+#[tokio::test]
+async fn a_cancelled_apply_that_could_not_save_its_state_says_where_it_is() {
+    let bed = terraform_bed();
+    let backend = HttpBackend::start();
+    let gate = Gate::new(bed.dir(), "gate");
+    let mut snapshot = backend.snapshot();
+    let second = format!(
+        "resource \"terraform_data\" \"two\" {{\n  depends_on = [terraform_data.one]\n  provisioner \"local-exec\" {{\n    command = \"{}; exec sleep 600\"\n  }}\n}}\n",
+        gate.pass()
+    );
+    snapshot["template"]["inline"]["two.tf"] = json!(second);
+    let planned = bed.run(plan(&snapshot)).await;
+    planned.result();
+    *backend.refuses.lock().unwrap() = true;
+    let open = bed.open(apply(&snapshot, &planned)).await;
+    let stopper = open.stopper.clone();
+    let (done, ()) = tokio::join!(open.run(), async {
+        gate.reached().await;
+        stopper.stop(StopReason::Cancelled);
+    });
+    let Stop::Cancelled(reason) = done.stop() else { panic!("{:?}", done.verdict) };
+    assert!(reason.contains("artifact errored-state holds it") && !reason.contains("the state holds them"), "{reason}");
+    assert_eq!(done.known["artifacts"], json!(["errored-state"]), "the report of a cancelled job names it too");
+    assert!(bed.artifact(done.attempt, "errored-state").is_some());
 }
 
 #[tokio::test]

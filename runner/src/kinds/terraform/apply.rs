@@ -4,6 +4,7 @@ use crate::command::Stdout;
 use crate::engines::{Installed, Wanted};
 use crate::kinds::Kind;
 use crate::kinds::terraform::bundle::{Bundle, Manifest};
+use crate::kinds::terraform::rescue::Rescued;
 use crate::kinds::terraform::site::Site;
 use crate::kinds::terraform::summary::Summary;
 use crate::kinds::terraform::{ERRORED_STATE_ARTIFACT, PLAN_ARTIFACT, PLAN_FILE, available, ending, labels, rescue};
@@ -66,12 +67,13 @@ impl Apply {
         let what = if self.destroy { "destroy" } else { "apply" };
         let progress = run.log().progress();
         let ended = finished.and_then(|finished| {
-            ending::judge(&finished, &progress, &run.log().problems(), &format!("{} {what}", site.engine.engine))
+            let what = format!("{} {what}", site.engine.engine);
+            ending::judge(&finished, &progress, &run.log().problems(), &what, rescued.as_ref())
         });
         let mut result = Map::new();
         result.insert("engine".to_owned(), json!(site.engine.engine.name()));
         result.insert("engine_version".to_owned(), json!(site.engine.version));
-        if rescued {
+        if rescued == Some(Rescued::Stored) {
             result.insert("artifacts".to_owned(), json!([ERRORED_STATE_ARTIFACT]));
         }
         match ended {
@@ -86,7 +88,10 @@ impl Apply {
             Err(Stop::Failed { reason, permanent, .. }) => {
                 Err(Stop::Failed { reason, permanent, result: Value::Object(result) })
             }
-            Err(stop) => Err(stop),
+            Err(stop) => {
+                run.note(Value::Object(result));
+                Err(stop)
+            }
         }
     }
 

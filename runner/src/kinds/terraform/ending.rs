@@ -3,6 +3,7 @@
 
 use crate::command::Finished;
 use crate::kinds::terraform::failure;
+use crate::kinds::terraform::rescue::Rescued;
 use crate::logs::{Problem, Progress, State};
 use crate::stop::Stop;
 use crate::supervise::{Class, Exit, StopReason};
@@ -20,19 +21,28 @@ pub enum Ended {
     AskedTooLate,
 }
 
-/// Judges an apply by its exit and by what its events have told.
+/// Judges an apply by its exit, by what its events have told, and by state that it has left unsaved.
 ///
 /// # Errors
 /// The job's [`Stop`]: it names the first problem, how far the apply came, and what may be left behind.
-pub fn judge(finished: &Finished, progress: &Progress, problems: &[Problem], what: &str) -> Result<Ended, Stop> {
+pub fn judge(
+    finished: &Finished,
+    progress: &Progress,
+    problems: &[Problem],
+    what: &str,
+    unsaved: Option<&Rescued>,
+) -> Result<Ended, Stop> {
     let record = &finished.record;
     let asked = matches!(record.exit, Exit::TimedOut | Exit::Interrupted { .. });
     if asked && finished.left_with_zero() && progress.done.is_some() {
         return Ok(Ended::AskedTooLate);
     }
     let Err(stop) = finished.require_success(what, Class::Mutating) else { return Ok(Ended::Itself) };
-    let saved =
-        if record.forced { format!("it had to be killed: {LEFT_BEHIND}") } else { "the state holds them".to_owned() };
+    let saved = match (unsaved, record.forced) {
+        (Some(rescued), _) => rescued.to_string(),
+        (None, true) => format!("it had to be killed: {LEFT_BEHIND}"),
+        (None, false) => "the state holds them".to_owned(),
+    };
     let remarks = format!("{}; {saved}", how_far(progress));
     Err(match (stop, &record.exit) {
         (Stop::Cancelled(_), _) => Stop::Cancelled(format!("cancelled during the {what}: {remarks}")),
@@ -40,8 +50,8 @@ pub fn judge(finished: &Finished, progress: &Progress, problems: &[Problem], wha
         (Stop::Failed { .. }, Exit::Interrupted { reason }) => {
             Stop::failed(format!("{what} was interrupted because {}: {remarks}", because(*reason)))
         }
-        (stop, Exit::OutOfMemory { .. } | Exit::Signalled { .. }) => killed(stop),
-        (stop, _) => failure::explained(stop, what, problems),
+        (stop, Exit::OutOfMemory { .. } | Exit::Signalled { .. }) => also(also(stop, Some(&LEFT_BEHIND)), unsaved),
+        (stop, _) => also(failure::explained(stop, what, problems), unsaved),
     })
 }
 
@@ -55,13 +65,13 @@ fn because(reason: StopReason) -> &'static str {
     }
 }
 
-/// Nobody asked it to: then it could not tidy up.
-fn killed(stop: Stop) -> Stop {
-    match stop {
-        Stop::Failed { reason, permanent, result } => {
-            Stop::Failed { reason: format!("{reason}; {LEFT_BEHIND}"), permanent, result }
+/// A failure with a remark.
+fn also(stop: Stop, remark: Option<&impl std::fmt::Display>) -> Stop {
+    match (stop, remark) {
+        (Stop::Failed { reason, permanent, result }, Some(remark)) => {
+            Stop::Failed { reason: format!("{reason}; {remark}"), permanent, result }
         }
-        stop => stop,
+        (stop, _) => stop,
     }
 }
 
@@ -104,7 +114,7 @@ mod tests {
     fn judged(exit: Exit, code: i32, forced: bool, done: bool) -> Result<Ended, Stop> {
         let progress = Progress { done: done.then(Totals::default), ..Progress::default() };
         let problems = Problem::in_text("Error: No\n\nwhy\n");
-        judge(&finished(exit, code, forced), &progress, problems.as_slice(), "terraform apply")
+        judge(&finished(exit, code, forced), &progress, problems.as_slice(), "terraform apply", None)
     }
 
     const CANCELLED: Exit = Exit::Interrupted { reason: StopReason::Cancelled };
@@ -118,6 +128,17 @@ mod tests {
         assert!(matches!(judged(CANCELLED, 0, false, false), Err(Stop::Cancelled(_))));
         assert!(matches!(judged(CANCELLED, 1, false, true), Err(Stop::Cancelled(_))));
         assert!(matches!(judged(Exit::TimedOut, 1, false, false), Err(Stop::TimedOut(_))));
+    }
+
+    #[test]
+    fn state_that_was_not_saved_is_never_said_to_be() {
+        let place = Rescued::OnDisk("/rescued/x".into());
+        for (exit, code) in [(CANCELLED, 1), (Exit::TimedOut, 1), (Exit::Failure { code: 1 }, 1)] {
+            let progress = Progress::default();
+            let stop =
+                judge(&finished(exit, code, false), &progress, &[], "terraform apply", Some(&place)).unwrap_err();
+            assert!(stop.reason().contains("/rescued/x") && !stop.reason().contains("holds them"), "{stop:?}");
+        }
     }
 
     #[test]

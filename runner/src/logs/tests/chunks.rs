@@ -1,5 +1,5 @@
 use super::super::{
-    Chunk, ChunkKind, Chunker, Framer, Gap, GapKind, MAX_CHUNK_BYTES, MAX_RECORD_BYTES, Record, Stream,
+    Chunk, ChunkKind, Chunker, Framer, Gap, GapKind, MAX_CHUNK_BYTES, MAX_RECORD_BYTES, Record, SYSTEM_BYTES, Stream,
 };
 use super::at_ms;
 use proptest::prelude::*;
@@ -127,6 +127,22 @@ fn a_full_waiting_room_refuses_counts_and_leaves_one_gap_for_each_stream() {
         "[tendril: 1649 bytes of output are missing here: it came faster than it could be stored]\n"
     );
     assert_eq!(chunker.counters().gaps, 2);
+}
+
+#[test]
+fn what_tendril_itself_has_to_say_finds_room_when_all_else_is_refused() {
+    let mut chunker = Chunker::new(1000);
+    for _ in 0..3 {
+        chunker.record(line(Stream::Stdout, &"x".repeat(600)));
+    }
+    chunker.record(line(Stream::System, "the state lies there\n"));
+    assert_eq!(chunker.counters().refused_records, 2);
+    let text: Vec<String> = chunker.drain(PLENTY).into_iter().map(|chunk| chunk.text).collect();
+    assert_eq!(text.last().unwrap(), "the state lies there\n");
+    for _ in 0..10_000 {
+        chunker.record(line(Stream::System, &"x".repeat(600)));
+    }
+    assert!(chunker.waiting_bytes() <= 1000 + SYSTEM_BYTES, "and is bounded all the same");
 }
 
 #[test]
