@@ -7,11 +7,12 @@ use crate::config::Config;
 use crate::desk::Desk;
 use crate::holdings::Held;
 use crate::logs::{Dialect, Progress, Stream};
+use crate::metrics::Metrics;
 use crate::seal::ArtifactKey;
 use crate::stop::Stop;
 use crate::supervise::{
-    self, Class, Control, DEFAULT_ORPHAN_LIMIT_BYTES, DEFAULT_UMASK, ExitRecord, Launched, Running, Step, StopReason,
-    SuperviseError,
+    self, Class, Control, DEFAULT_ORPHAN_LIMIT_BYTES, DEFAULT_UMASK, Exit, ExitRecord, Launched, Running, Step,
+    StopReason, SuperviseError,
 };
 use crate::work::Work;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,8 @@ pub struct Means {
     pub key: ArtifactKey,
     /// The binary that supervisors are started from: [`supervise::OWN_BINARY`], except in tests.
     pub supervisor: PathBuf,
+    /// The runner's figures.
+    pub metrics: Arc<Metrics>,
 }
 
 /// A running attempt.
@@ -57,6 +60,7 @@ pub struct Run {
     means: Means,
     log: Arc<AttemptLog>,
     held: Held,
+    begun: BootTime,
     deadline: BootTime,
     started: bool,
     /// For the first command.
@@ -68,7 +72,8 @@ pub struct Run {
 impl Run {
     /// A run at its beginning: the job's timeout counts from now, and its first supervisor is on the way.
     pub fn new(means: Means, job: Claimed, work: Work, log: Arc<AttemptLog>, held: Held) -> Self {
-        let deadline = BootTime::now().after(job.timeout);
+        let begun = BootTime::now();
+        let deadline = begun.after(job.timeout);
         let (binary, kind) = (means.supervisor.clone(), job.kind.clone());
         // Off the runtime's threads, which a fork would hold up.
         let supervisor = Some(tokio::task::spawn_blocking(move || Launched::new(&binary, &kind)));
@@ -78,6 +83,7 @@ impl Run {
             means,
             log,
             held,
+            begun,
             deadline,
             started: false,
             supervisor,
@@ -233,6 +239,9 @@ impl Run {
         tracing::debug!(attempt.id = %self.job.lease.attempt_id, command = command.name, "running");
         self.log.begin_child(if command.stdout == Stdout::Events { Dialect::Events } else { Dialect::Text });
         let running = self.spawn(step).await.map_err(|e| Stop::failed(e.to_string()))?;
+        if self.records.is_empty() {
+            self.means.metrics.started(&self.job.kind, self.begun.elapsed());
+        }
         let over = CancellationToken::new();
         let ((stdout, cut), (stderr, _), (), ended) = tokio::join!(
             read_out(running.stdout, command.stdout, &self.log),
@@ -244,6 +253,9 @@ impl Run {
             self.children_dead = false;
             lost(class, &e)
         })?;
+        if matches!(record.exit, Exit::OutOfMemory { .. }) {
+            self.means.metrics.out_of_memory();
+        }
         self.records.push(record.clone());
         Ok(Finished { record, stdout, cut, stderr, overfull })
     }

@@ -81,7 +81,16 @@ impl Fleet {
         self.start("stranger", &[], &format!("{known}.{}", "0".repeat(48)))
     }
 
+    /// A runner with a good token, at the door of another database.
+    pub async fn lost(&self, database: &TestDatabase) -> Runner {
+        self.start_at(database, "lost", &[], &self.token)
+    }
+
     fn start(&self, name: &str, terraform: &[PathBuf], token: &str) -> Runner {
+        self.start_at(&self.database, name, terraform, token)
+    }
+
+    fn start_at(&self, database: &TestDatabase, name: &str, terraform: &[PathBuf], token: &str) -> Runner {
         let binary = env!("CARGO_BIN_EXE_tendril-runner");
         let key = self.folder.path().join("artifact-key");
         if !key.exists() {
@@ -96,7 +105,7 @@ impl Fleet {
              [http]\nlisten = \"127.0.0.1:{port}\"\n[logs]\nflush_interval_ms = 50\n"
         );
         std::fs::write(&config, text).expect("a settings file");
-        let url = self.database.runner_url(token);
+        let url = database.runner_url(token);
         let (scheme, rest) = url.split_once("://").expect("a URL");
         let (_, host) = rest.rsplit_once('@').expect("a URL with a role");
         let mut child = Command::new(binary)
@@ -131,6 +140,12 @@ impl Fleet {
             (!status["ended_at"].is_null()).then_some(status)
         })
         .await
+    }
+
+    /// How long it ran, by the database's clock.
+    pub async fn seconds(&self, deployment: Uuid) -> f64 {
+        let sql = "select extract(epoch from ended_at - started_at)::float8 from tendril.deployments where id = $1";
+        self.portal.query_one(sql, &[&deployment]).await.expect("its times").get(0)
     }
 
     /// What is stored of its log, Tendril's own lines left out.
