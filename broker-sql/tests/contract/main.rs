@@ -12,6 +12,7 @@ mod fleet;
 mod grants;
 mod leases;
 mod logs;
+mod plans;
 mod program;
 mod schema;
 mod serve;
