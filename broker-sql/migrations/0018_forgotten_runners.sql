@@ -2,7 +2,7 @@
 -- runner of its own, so that a pod that crashes again and again, or a tenant who registers in a loop, would fill the tables.
 
 alter table tendril_core.settings
-  add column runners_max  integer  not null default 100 check (runners_max between 1 and 100000),
+  add column runners_max  integer  not null default 1000 check (runners_max between 1 and 100000),
   add column runners_kept interval not null default '30 days' check (runners_kept >= '1 day');
 comment on column tendril_core.settings.runners_max is 'Up to how many runners of one cluster may be online when a further one registers.';
 comment on column tendril_core.settings.runners_kept is 'How long a runner that is gone is remembered.';

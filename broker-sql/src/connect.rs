@@ -231,7 +231,10 @@ impl Connector {
     pub fn explain(&self, error: &tokio_postgres::Error) -> ConnectError {
         let target = self.target.clone();
         if let Some(db) = error.as_db_error() {
-            let reason = db.message().to_owned();
+            let reason = match remedy(db.code().code()) {
+                Some(remedy) => format!("{}; {remedy}", db.message()),
+                None => db.message().to_owned(),
+            };
             return match db.code().code() {
                 "28P01" | "28000" => ConnectError::Credential { target, role: self.role.clone(), reason },
                 _ => ConnectError::Server { target, reason },
@@ -242,6 +245,16 @@ impl Connector {
             return ConnectError::Tls { target, reason };
         }
         ConnectError::Unreachable { target, reason }
+    }
+}
+
+/// What to do about errors of the server that do not say it.
+fn remedy(code: &str) -> Option<&'static str> {
+    match code {
+        "3D000" => Some("check the database's name in the address"),
+        "42501" => Some("an operator has to GRANT CONNECT; `tendril-broker doctor` names the statement"),
+        "53300" => Some("all its connections are in use: run fewer runners, or raise the limit that is named"),
+        _ => None,
     }
 }
 

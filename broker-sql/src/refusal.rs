@@ -90,15 +90,19 @@ impl Refusal {
     }
 }
 
-/// Remedies for refusals of Postgres's own, which know nothing of us.
+/// Remedies for refusals that bring none.
 fn remedy(sqlstate: &str) -> Option<&'static str> {
     match sqlstate {
         "3F000" | "42P01" | "42883" => {
             Some("is this the right database? `tendril-broker migrate` puts the schema there")
         }
         "42501" => Some(
-            "operators connect as the role that ran the migrations; portals need `tendril-broker portal grant ROLE`",
+            "operators connect as the role that ran the migrations; portals need `tendril-broker portal grant ROLE --scope SCOPE`",
         ),
+        // Ours, from places that cannot know what the caller is looking for.
+        "TD002" => {
+            Some("`list`, `status`, `cluster list`, `portal list` and `key list` of tendril-broker show what is there")
+        }
         "55P03" => Some("somebody else holds the lock; try again"),
         "53100" => Some("the server's disk is full"),
         _ => None,

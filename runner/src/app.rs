@@ -36,6 +36,7 @@ const CALL_SESSIONS: usize = 4;
 /// Settings that cannot work, a credential that is refused, a folder that another runner uses.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     supervise::adopt_orphans().context("cannot become a subreaper")?;
+    config.check_files()?;
     let _place = lock_place(&config)?;
     let key = ArtifactKey::read(&config.artifact_key_file)?;
     let connector = config.address()?.connector(&config.token()?)?;
@@ -44,7 +45,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("http.listen: cannot listen on {}", config.http.listen))?;
     let mut stop = Stops::new()?;
     tell_what_was_left(&config);
-    let kinds = kinds::available(&config).await;
+    let kinds = kinds::available(&config).await?;
     let config = Arc::new(config);
 
     let (runner_id, writer) = (chance::id(), chance::id());

@@ -92,7 +92,7 @@ impl Claims {
             let sent = BootTime::now();
             match self.runner.broker.claim(self.next_no, i32::try_from(slots).unwrap_or(i32::MAX)).await {
                 Ok(claimed) => {
-                    self.runner.metrics.claim(sent.elapsed());
+                    self.runner.metrics.answered("claim", sent.elapsed());
                     self.outage = None;
                     let count = claimed.len();
                     claimed.into_iter().for_each(|job| self.take(job));

@@ -2,6 +2,7 @@
 
 use crate::app;
 use crate::config::Config;
+use crate::kinds;
 use crate::seal::ArtifactKey;
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
@@ -27,7 +28,7 @@ struct Cli {
 enum Command {
     /// Run until SIGTERM (what no command means)
     Run,
-    /// Check the settings and say what is wrong with them
+    /// Check the settings without connecting: say what is wrong with them, and which kinds of jobs are taken
     Check,
     /// Print a new artifact key, for all runners of one cluster
     ArtifactKey,
@@ -55,7 +56,11 @@ fn act(cli: &Cli) -> anyhow::Result<()> {
             let config = load()?;
             config.address()?.connector(&config.token()?)?;
             ArtifactKey::read(&config.artifact_key_file)?;
-            println!("the settings are in order");
+            config.check_files()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let kinds = runtime.block_on(kinds::available(&config))?;
+            let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+            println!("the settings are in order; jobs of these kinds are taken: {}", names.join(", "));
         }
         Some(Command::Run) | None => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -1,5 +1,6 @@
 //! The report of an attempt's end, and what happens to its folder.
 
+use crate::clock::BootTime;
 use crate::run::Run;
 use crate::runner::Runner;
 use crate::stop::Stop;
@@ -15,8 +16,10 @@ use tendril_broker::runner::{Disposition, Lease, Report};
 pub async fn finish(runner: &Runner, lease: &Lease, report: &Report) -> Result<Disposition, String> {
     let mut waits = backoff();
     loop {
+        let sent = BootTime::now();
         let error = match runner.broker.finish(lease, report).await {
             Ok(disposition) => {
+                runner.metrics.answered("finish", sent.elapsed());
                 if disposition == Disposition::Noted {
                     runner.metrics.lease_lost();
                     tracing::warn!(attempt.id = %lease.attempt_id, "the job had gone on without this attempt; its report is kept as a note");

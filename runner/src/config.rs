@@ -224,10 +224,10 @@ pub enum ConfigError {
     },
     /// The agent token is none.
     #[error("agent_token: {0}")]
-    Token(#[from] BadToken),
+    Token(BadToken),
     /// The database's address is none.
     #[error("database_url: {0}")]
-    Address(#[from] ConnectError),
+    Address(ConnectError),
 }
 
 /// Environment variables that set a key, and the key.
@@ -318,10 +318,27 @@ impl Config {
         if self.logs.flush_bytes < 65_536 || self.logs.attempt_buffer_bytes < 262_144 {
             return refuse("logs", "flush_bytes must be at least 65536, attempt_buffer_bytes at least 262144");
         }
+        if !self.http.listen.is_empty() && !is_host_and_port(&self.http.listen) {
+            return refuse("http.listen", "must be host:port, such as 127.0.0.1:9464, or empty for none");
+        }
         if self.agent_token.is_some() && self.agent_token_file.is_some() {
             return refuse("agent_token", "set either agent_token or agent_token_file");
         }
         Ok(())
+    }
+
+    /// Whether what the settings name is there.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key.
+    pub fn check_files(&self) -> Result<(), ConfigError> {
+        let Some(path) = &self.templates_dir else { return Ok(()) };
+        let unreadable = |e: std::io::Error| ConfigError::Unreadable {
+            key: "templates_dir",
+            path: path.clone(),
+            reason: e.to_string(),
+        };
+        std::fs::read_dir(path).map(drop).map_err(unreadable)
     }
 
     /// The database's address.
@@ -329,7 +346,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Address`].
     pub fn address(&self) -> Result<Address, ConfigError> {
-        Ok(Address::parse(&self.database_url)?)
+        Address::parse(&self.database_url).map_err(ConfigError::Address)
     }
 
     /// The agent token, from wherever it is kept.
@@ -345,7 +362,7 @@ impl Config {
                 return Err(ConfigError::Value { key: "agent_token", reason });
             }
         };
-        Ok(text.parse()?)
+        text.parse().map_err(ConfigError::Token)
     }
 
     /// How long a line may wait.
@@ -370,6 +387,10 @@ fn is_word(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
         && text.as_bytes()[0].is_ascii_alphanumeric()
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
 fn is_label(text: &str) -> bool {
@@ -448,6 +469,8 @@ mod tests {
             ("[logs]\nflush_interval_ms = 1", "flush_interval_ms"),
             ("[logs]\nflushed = 1", "flushed"),
             ("[tools]\nterrafrom = []", "terrafrom"),
+            ("[http]\nlisten = \"9464\"", "http.listen"),
+            ("[http]\nlisten = \"localhost:http\"", "http.listen"),
             ("agent_token = \"x\"\nagent_token_file = \"/x\"", "agent_token"),
         ] {
             let text = format!(
@@ -464,8 +487,22 @@ mod tests {
     fn a_bad_token_or_address_names_its_key() {
         let config =
             load(SAMPLE, &[("TENDRIL_AGENT_TOKEN", "hunter2"), ("TENDRIL_DATABASE_URL", "mysql://x")]).unwrap();
-        let said = config.token().unwrap_err().to_string();
-        assert!(said.starts_with("agent_token") && !said.contains("hunter2"), "{said}");
-        assert!(config.address().unwrap_err().to_string().starts_with("database_url"));
+        // As the program prints it: the error with its causes, and nothing said twice.
+        let said = |error: ConfigError| format!("{:#}", anyhow::Error::from(error));
+        let token = said(config.token().unwrap_err());
+        assert!(token.starts_with("agent_token: not an agent token") && !token.contains("hunter2"), "{token}");
+        assert_eq!(token.matches("not an agent token").count(), 1, "{token}");
+        let address = said(config.address().unwrap_err());
+        assert!(address.starts_with("database_url: "), "{address}");
+        assert_eq!(address.matches("it looks like").count(), 1, "{address}");
+    }
+
+    #[test]
+    fn a_folder_of_templates_that_is_not_there_is_named() {
+        let mut config = load(SAMPLE, &[]).unwrap();
+        config.check_files().unwrap();
+        config.templates_dir = Some("/nowhere/templates".into());
+        let said = config.check_files().unwrap_err().to_string();
+        assert!(said.starts_with("templates_dir: cannot read /nowhere/templates: "), "{said}");
     }
 }

@@ -48,7 +48,6 @@ async fn beat(runner: &Runner, heart: &mut Heart) -> Result<(), BrokerError> {
     let beat = heart.beat(runner.broker.runner(), settled, &holding, patience).await?;
     runner.metrics.heartbeat(sent.elapsed());
     runner.holdings.renew(sent, Duration::from_millis(beat.lease_ttl_ms));
-    runner.metrics.lease_left(runner.holdings.lease_left());
     obey(runner, &beat);
     Ok(())
 }

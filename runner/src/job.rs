@@ -2,8 +2,9 @@
 
 use crate::clock::BootTime;
 use crate::complete;
+use crate::desk::Metered;
 use crate::holdings::Held;
-use crate::logs::without_nul;
+use crate::logs::{LOCK_CONFLICT, without_nul};
 use crate::run::{Means, Run};
 use crate::runner::Runner;
 use crate::stop::Stop;
@@ -24,9 +25,10 @@ pub async fn run(runner: Arc<Runner>, job: Claimed, held: Held) {
             let means = Means {
                 config: runner.config.clone(),
                 cluster: runner.registered.cluster_id,
-                desk: Arc::new(runner.broker.clone()),
+                desk: Arc::new(Metered::new(runner.broker.clone(), runner.metrics.clone())),
                 key: runner.key.clone(),
                 supervisors: runner.supervisors.clone(),
+                metrics: runner.metrics.clone(),
             };
             let mut run = Run::new(means, job, work, log.clone(), held);
             let verdict = execute(&runner, &mut run, &kind).await;
@@ -36,6 +38,9 @@ pub async fn run(runner: Arc<Runner>, job: Claimed, held: Held) {
     };
     if let Err(stop) = &verdict {
         log.say(&format!("tendril: {}", stop.reason()));
+        if stop.reason().contains(LOCK_CONFLICT) {
+            runner.metrics.state_was_locked();
+        }
     }
     let report = report(&verdict, log.finish(), report_of.as_ref());
     tracing::info!(attempt.id = %lease.attempt_id, outcome = ?report.outcome, error = report.error.as_deref(), "ended");

@@ -7,7 +7,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use crate::clock::BootTime;
 
 /// A job's kind.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -38,16 +41,20 @@ pub struct Metrics {
     leases_lost: Counter,
     running: Gauge,
     broker_errors: Family<CallLabel, Counter>,
-    heartbeat_seconds: Histogram,
-    claim_seconds: Histogram,
+    call_seconds: Family<CallLabel, Histogram>,
+    start_seconds: Family<KindLabel, Histogram>,
     prepare_to_end_seconds: Family<KindLabel, Histogram>,
     lease_left: Seconds,
+    heartbeat_age: Seconds,
+    /// When a heartbeat was answered last; at first, when the process began.
+    heard: Mutex<BootTime>,
     log_rows: Counter,
     log_bytes: Counter,
     log_refused_bytes: Counter,
     log_flush_seconds: Histogram,
     log_lag: Seconds,
     oom_kills: Counter,
+    state_lock_conflicts: Counter,
     doorbell_rings: Counter,
 }
 
@@ -68,16 +75,19 @@ impl Default for Metrics {
             leases_lost: Counter::default(),
             running: Gauge::default(),
             broker_errors: Family::default(),
-            heartbeat_seconds: fast(),
-            claim_seconds: fast(),
+            call_seconds: Family::new_with_constructor(fast),
+            start_seconds: Family::new_with_constructor(fast),
             prepare_to_end_seconds: Family::new_with_constructor(slow),
             lease_left: Seconds::default(),
+            heartbeat_age: Seconds::default(),
+            heard: Mutex::new(BootTime::now()),
             log_rows: Counter::default(),
             log_bytes: Counter::default(),
             log_refused_bytes: Counter::default(),
             log_flush_seconds: fast(),
             log_lag: Seconds::default(),
             oom_kills: Counter::default(),
+            state_lock_conflicts: Counter::default(),
             doorbell_rings: Counter::default(),
         };
         metrics.register();
@@ -93,14 +103,20 @@ impl Metrics {
         r.register("leases_lost", "Attempts that the job went on without", self.leases_lost.clone());
         r.register("attempts_running", "Attempts held now", self.running.clone());
         r.register("broker_errors", "Calls to the broker that failed", self.broker_errors.clone());
-        r.register_with_unit("heartbeat", "Round trip of a heartbeat", Unit::Seconds, self.heartbeat_seconds.clone());
-        r.register_with_unit("claim", "Round trip of a claim", Unit::Seconds, self.claim_seconds.clone());
-        r.register_with_unit("attempt", "Length of an attempt", Unit::Seconds, self.prepare_to_end_seconds.clone());
+        r.register_with_unit("call", "Round trip of a call to the broker", Unit::Seconds, self.call_seconds.clone());
         r.register_with_unit(
-            "lease_left",
-            "How long the lease held at the last heartbeat's turn",
+            "attempt_start",
+            "From the claim to the attempt's first command",
             Unit::Seconds,
-            self.lease_left.clone(),
+            self.start_seconds.clone(),
+        );
+        r.register_with_unit("attempt", "Length of an attempt", Unit::Seconds, self.prepare_to_end_seconds.clone());
+        r.register_with_unit("lease_left", "How long the lease still holds", Unit::Seconds, self.lease_left.clone());
+        r.register_with_unit(
+            "heartbeat_age",
+            "Since a heartbeat was answered",
+            Unit::Seconds,
+            self.heartbeat_age.clone(),
         );
         r.register("log_rows", "Log rows stored", self.log_rows.clone());
         r.register_with_unit("log", "Log text stored", Unit::Bytes, self.log_bytes.clone());
@@ -118,6 +134,11 @@ impl Metrics {
         );
         r.register_with_unit("log_lag", "Age of the oldest log text that waits", Unit::Seconds, self.log_lag.clone());
         r.register("oom_kills", "Commands that ran out of memory", self.oom_kills.clone());
+        r.register(
+            "state_lock_conflicts",
+            "Attempts that failed because somebody else held Terraform's state lock",
+            self.state_lock_conflicts.clone(),
+        );
         r.register("doorbell_rings", "Rings heard", self.doorbell_rings.clone());
     }
 
@@ -126,6 +147,8 @@ impl Metrics {
     /// # Errors
     /// Formatting failed.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        self.heartbeat_age.set(heard.elapsed().as_secs_f64());
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
@@ -155,9 +178,20 @@ impl Metrics {
         self.oom_kills.inc();
     }
 
+    /// Somebody else held the state lock.
+    pub fn state_was_locked(&self) {
+        self.state_lock_conflicts.inc();
+    }
+
+    /// An attempt's first command runs.
+    pub fn started(&self, kind: &str, took: Duration) {
+        self.start_seconds.get_or_create(&KindLabel { kind: kind.to_owned() }).observe(took.as_secs_f64());
+    }
+
     /// A heartbeat was answered.
     pub fn heartbeat(&self, took: Duration) {
-        self.heartbeat_seconds.observe(took.as_secs_f64());
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = BootTime::now();
+        self.answered("heartbeat", took);
     }
 
     /// How long the lease holds.
@@ -165,9 +199,9 @@ impl Metrics {
         self.lease_left.set(left.as_secs_f64());
     }
 
-    /// A claim was answered.
-    pub fn claim(&self, took: Duration) {
-        self.claim_seconds.observe(took.as_secs_f64());
+    /// A call was answered.
+    pub fn answered(&self, call: &'static str, took: Duration) {
+        self.call_seconds.get_or_create(&CallLabel { call }).observe(took.as_secs_f64());
     }
 
     /// A call failed.
@@ -195,5 +229,31 @@ impl Metrics {
     /// The broker refused log text for good.
     pub fn log_refused(&self, bytes: usize) {
         self.log_refused_bytes.inc_by(bytes as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    const PAGE: &str = include_str!("../../docs/RUNNER.md");
+
+    #[test]
+    fn the_page_lists_every_figure_and_no_other() {
+        let metrics = Metrics::default();
+        metrics.claimed("exec");
+        metrics.started("exec", Duration::ZERO);
+        metrics.ended("exec", "success", Duration::ZERO);
+        metrics.answered("claim", Duration::ZERO);
+        metrics.broker_error("claim");
+        let text = metrics.text().unwrap();
+        let named =
+            |line: &str| line.strip_prefix("# HELP ").and_then(|rest| rest.split(' ').next()).map(str::to_owned);
+        let there: BTreeSet<String> = text.lines().filter_map(named).collect();
+        let listed = PAGE.lines().filter_map(|line| line.strip_prefix("| `tendril_runner_")?.split('`').next());
+        let listed: BTreeSet<String> =
+            listed.map(|name| format!("tendril_runner_{}", name.trim_end_matches("_total"))).collect();
+        assert_eq!(listed, there);
     }
 }

@@ -7,11 +7,12 @@ use crate::config::Config;
 use crate::desk::Desk;
 use crate::holdings::Held;
 use crate::logs::{Dialect, Progress};
+use crate::metrics::Metrics;
 use crate::output::Output;
 use crate::seal::ArtifactKey;
 use crate::stop::Stop;
 use crate::supervise::{
-    Class, Control, DEFAULT_ORPHAN_LIMIT_BYTES, DEFAULT_UMASK, ExitRecord, Step, StopReason, SuperviseError,
+    Class, Control, DEFAULT_ORPHAN_LIMIT_BYTES, DEFAULT_UMASK, Exit, ExitRecord, Step, StopReason, SuperviseError,
     Supervisors,
 };
 use crate::work::Work;
@@ -44,6 +45,8 @@ pub struct Means {
     pub key: ArtifactKey,
     /// Where commands get their supervisors.
     pub supervisors: Arc<Supervisors>,
+    /// The runner's figures.
+    pub metrics: Arc<Metrics>,
 }
 
 /// A running attempt.
@@ -55,6 +58,7 @@ pub struct Run {
     means: Means,
     log: Arc<AttemptLog>,
     held: Held,
+    begun: BootTime,
     deadline: BootTime,
     started: bool,
     records: Vec<ExitRecord>,
@@ -66,13 +70,15 @@ pub struct Run {
 impl Run {
     /// A run at its beginning: the job's timeout counts from now.
     pub fn new(means: Means, job: Claimed, work: Work, log: Arc<AttemptLog>, held: Held) -> Self {
-        let deadline = BootTime::now().after(job.timeout);
+        let begun = BootTime::now();
+        let deadline = begun.after(job.timeout);
         Self {
             job,
             work,
             means,
             log,
             held,
+            begun,
             deadline,
             started: false,
             records: Vec::new(),
@@ -249,6 +255,9 @@ impl Run {
         tracing::debug!(attempt.id = %self.job.lease.attempt_id, command = command.name, "running");
         self.log.begin_child(if command.stdout == Stdout::Events { Dialect::Events } else { Dialect::Text });
         let running = self.means.supervisors.start(step).await.map_err(|e| self.without_record(class, &e))?;
+        if self.records.is_empty() {
+            self.means.metrics.started(&self.job.kind, self.begun.elapsed());
+        }
         let over = CancellationToken::new();
         let output = Output { log: &self.log, held: &self.held, over: &over };
         let (stdout, stderr, (), ended) = tokio::join!(
@@ -258,6 +267,9 @@ impl Run {
             attend(running.control, &self.held, command.room.as_ref(), &over),
         );
         let (record, overfull) = ended.map_err(|e| self.without_record(class, &e))?;
+        if matches!(record.exit, Exit::OutOfMemory { .. }) {
+            self.means.metrics.out_of_memory();
+        }
         self.records.push(record.clone());
         Ok(Finished { record, stdout: stdout.bytes, cut: stdout.cut, stderr: stderr.bytes, overfull })
     }

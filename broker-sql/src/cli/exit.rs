@@ -138,3 +138,19 @@ impl Failure {
         ExitCode::from(self.code())
     }
 }
+
+/// Says what is wrong with the command line, as JSON if that was asked for on it; returns the exit code. Help and version
+/// come this way, too.
+pub fn misused(error: &clap::Error) -> ExitCode {
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    if !json || !error.use_stderr() {
+        error.exit();
+    }
+    let text = error.render().to_string();
+    // Behind the message stand the usage and where to find help: for people.
+    let lines =
+        text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let words: Vec<&str> = lines.map(str::trim).filter(|line| !line.is_empty()).collect();
+    let message = words.join(" ");
+    Failure::Usage(message.strip_prefix("error: ").unwrap_or(&message).to_owned()).report(json)
+}

@@ -60,7 +60,10 @@ impl Context {
 
 /// Runs the command line of this process.
 pub async fn run() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return exit::misused(&error),
+    };
     let json = arguments.common.json;
     let context = Context { output: Output::new(json), common: arguments.common };
     match dispatch(&context, arguments.command).await {

@@ -6,7 +6,7 @@ use crate::cli::Context;
 use crate::cli::arguments::{Migrate, Uninstall};
 use crate::cli::exit::{Failure, Outcome};
 use crate::operator::doctor::{self, Finding, Level};
-use crate::operator::migration;
+use crate::operator::migration::{self, SchemaState};
 use crate::operator::uninstall::{self, Installed};
 
 pub async fn migrate(context: &Context, options: &Migrate) -> Result<Outcome, Failure> {
@@ -18,10 +18,7 @@ pub async fn migrate(context: &Context, options: &Migrate) -> Result<Outcome, Fa
     let mut connection = context.connect().await?;
     if options.check {
         let state = migration::state(&mut connection).await?;
-        context.output.print(&state, || match state.pending.as_slice() {
-            [] => format!("the schema is up to date: {}", state.known),
-            pending => format!("{} migrations are missing: {pending:?}", pending.len()),
-        })?;
+        context.output.print(&state, || compared(&state))?;
         let complete = state.pending.is_empty();
         return Ok(if complete { Outcome::Done } else { Outcome::Negative });
     }
@@ -33,6 +30,20 @@ pub async fn migrate(context: &Context, options: &Migrate) -> Result<Outcome, Fa
         n => format!("applied {n} migrations; the schema is at {}", state.known),
     })?;
     Ok(Outcome::Done)
+}
+
+fn compared(state: &SchemaState) -> String {
+    let known = state.known;
+    match (state.pending.as_slice(), state.version) {
+        ([], Some(version)) if version > known => {
+            format!("the schema is at {version}, newer than this tendril-broker, which knows {known}")
+        }
+        ([], _) => format!("the schema is up to date: {known}"),
+        (pending, _) => {
+            let numbers: Vec<String> = pending.iter().map(i64::to_string).collect();
+            format!("missing, and put there by `tendril-broker migrate`: {}", numbers.join(", "))
+        }
+    }
 }
 
 pub async fn doctor(context: &Context) -> Result<Outcome, Failure> {

@@ -25,7 +25,7 @@ pub async fn find(connection: &mut PgConnection, name_or_id: &str) -> Result<Uui
         [id] => Ok(*id),
         [] => Err(unknown(
             format!("there is no cluster {name_or_id} that this role may see"),
-            "tendril-broker cluster list; a revoked one is named by its id",
+            "portals find theirs in tendril.clusters, operators by `tendril-broker cluster list`; a revoked one is named by its id",
         )),
         several => {
             let ids: Vec<String> = several.iter().map(Uuid::to_string).collect();

@@ -68,13 +68,24 @@ fn is_passing_state(code: &str) -> bool {
         || ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class))
 }
 
+/// Remedies for refusals of Postgres's own, which know nothing of us.
+fn remedy(code: &str) -> Option<&'static str> {
+    match code {
+        "3F000" | "42P01" | "42883" => {
+            Some("check the database's name in the address; an operator's `tendril-broker migrate` makes the schema")
+        }
+        "42501" => Some("the token belongs to another database than this one; check the address and the token"),
+        _ => None,
+    }
+}
+
 impl From<tokio_postgres::Error> for BrokerError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(db) = error.as_db_error() else {
             return Self::Unavailable(error.to_string());
         };
         let code = db.code().code();
-        let message = match db.hint() {
+        let message = match db.hint().filter(|hint| !hint.is_empty()).or_else(|| remedy(code)) {
             Some(hint) => format!("{}; {hint}", db.message()),
             None => db.message().to_owned(),
         };

@@ -1,10 +1,10 @@
-//! Claims: the same number again, races, order, labels, keys; and the plan of the pick.
+//! Claims: the same number again, races, order, labels, keys.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::fleet::{Fleet, apply_at, connect, exec, one, reading, refusal, refused, run, sqlstate, start_sql};
+use crate::fleet::{Fleet, apply_at, exec, one, reading, refusal, refused, run, sqlstate, start_sql};
 
 #[tokio::test]
 async fn the_same_claim_number_returns_the_same_attempts() {
@@ -238,106 +238,6 @@ async fn a_claim_shows_the_deployment_as_processing_even_if_it_was_locked() {
     run(&mut fleet.operator, "commit").await;
     fleet.database.duty("explain").await;
     assert_eq!(fleet.status(deployment).await, "PROCESSING");
-}
-
-#[tokio::test]
-async fn the_pick_reads_the_queue_in_claim_order() {
-    let mut fleet = Fleet::new().await;
-    let Some(url) = fleet.database.superuser_url() else {
-        eprintln!("NOTE: TENDRIL_TEST_SUPERUSER_URL is not set; the plan of the pick was not read");
-        return;
-    };
-    // A long queue, with statistics that would tempt a generic plan.
-    let jobs: Vec<Value> = (0..200).map(|n| reading(&format!("j{n}"))).collect();
-    for _ in 0..10 {
-        fleet.deploy_jobs(&jobs).await;
-    }
-    run(&mut fleet.operator, "analyze tendril_core.queue; analyze tendril_core.jobs; analyze tendril_core.attempts")
-        .await;
-    let plans = explained(&url, &mut fleet.runner().await, "select q.job_id from tendril_core.queue").await;
-    assert_eq!(plans.len(), 7, "one for each claim: {plans:?}");
-    for plan in plans {
-        assert!(plan.contains("Index Scan using queue_in_claim_order"), "{plan}");
-        for bad in ["Seq Scan", "Hash Join", "Merge Join", "Sort", "Bitmap", "JIT"] {
-            assert!(!plan.contains(bad), "{bad} in {plan}");
-        }
-    }
-}
-
-/// Plans of one statement inside a function, as auto_explain sees them; more often than Postgres tries custom plans.
-async fn explained(superuser: &str, runner: &mut crate::fleet::Runner, statement: &str) -> Vec<String> {
-    // Only a superuser may load auto_explain: the runner's session becomes one that it prepared.
-    let role: String = one(&mut runner.session, "select session_user::text").await;
-    let mut session = connect(superuser).await;
-    run(
-        &mut session,
-        &format!(
-            "load 'auto_explain'; set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on;
-             set auto_explain.log_level = 'notice'; set client_min_messages = 'notice'; set session authorization {role}"
-        ),
-    )
-    .await;
-    runner.session = session;
-    let seen = notices::capture();
-    for _ in 0..7 {
-        assert_eq!(runner.claim(5).await.len(), 5);
-    }
-    seen.take().into_iter().filter(|plan| plan.contains(statement)).collect()
-}
-
-/// What the server says beside its answers reaches us as events of the driver.
-mod notices {
-    use std::sync::{Arc, Mutex};
-
-    use tracing::field::{Field, Visit};
-    use tracing::span::{Attributes, Id, Record};
-    use tracing::subscriber::DefaultGuard;
-    use tracing::{Event, Metadata, Subscriber};
-
-    pub struct Seen {
-        texts: Arc<Mutex<Vec<String>>>,
-        _guard: DefaultGuard,
-    }
-
-    impl Seen {
-        pub fn take(&self) -> Vec<String> {
-            std::mem::take(&mut self.texts.lock().unwrap())
-        }
-    }
-
-    pub fn capture() -> Seen {
-        let texts = Arc::new(Mutex::new(Vec::new()));
-        let guard = tracing::subscriber::set_default(Capture(texts.clone()));
-        Seen { texts, _guard: guard }
-    }
-
-    struct Capture(Arc<Mutex<Vec<String>>>);
-
-    impl Subscriber for Capture {
-        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-            metadata.target().starts_with("sqlx")
-        }
-        fn new_span(&self, _: &Attributes<'_>) -> Id {
-            Id::from_u64(1)
-        }
-        fn record(&self, _: &Id, _: &Record<'_>) {}
-        fn record_follows_from(&self, _: &Id, _: &Id) {}
-        fn event(&self, event: &Event<'_>) {
-            event.record(&mut Text(&self.0));
-        }
-        fn enter(&self, _: &Id) {}
-        fn exit(&self, _: &Id) {}
-    }
-
-    struct Text<'a>(&'a Mutex<Vec<String>>);
-
-    impl Visit for Text<'_> {
-        fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-            if field.name() == "message" {
-                self.0.lock().unwrap().push(format!("{value:?}"));
-            }
-        }
-    }
 }
 
 #[tokio::test]

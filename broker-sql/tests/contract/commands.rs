@@ -125,6 +125,32 @@ async fn every_command_names_what_is_wrong_with_its_input() {
     let error: Value = serde_json::from_str(&ran.err).unwrap();
     assert_eq!(error["error"]["sqlstate"], "TD001");
     assert_eq!(error["error"]["problems"][0]["path"], "config_snapshot.jobs[0].kind");
+    // What the server cannot know how to mend, the program does.
+    let absent: Value = serde_json::from_str(&broker(&url, &["status", NOWHERE, "--json"]).await.err).unwrap();
+    assert!(absent["error"]["hint"].as_str().unwrap().contains("cluster list"), "{absent}");
+}
+
+#[tokio::test]
+async fn wrong_usage_is_an_object_too_when_json_is_asked_for() {
+    for (arguments, words) in [
+        (&["frobnicate", "--json"][..], "unrecognized subcommand 'frobnicate'"),
+        (&["--json", "list", "--frob"], "unexpected argument '--frob' found"),
+        (
+            &["--json", "submit", "--cluster", "one"],
+            "the following required arguments were not provided: <--file <FILE>",
+        ),
+        (&["watch", "x", "--json"], "invalid value 'x' for '<ID>'"),
+        (&["list", "--json"], "no database is named"),
+        (&["submit", "--json", "--cluster", "one", "--file", "/nowhere/x.json"], "cannot read /nowhere/x.json"),
+    ] {
+        let ran = broker("", arguments).await;
+        let error: Value = serde_json::from_str(&ran.err).unwrap_or_else(|bad| panic!("{bad}: {:?}", ran.err));
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{arguments:?}");
+        let message = error["error"]["message"].as_str().unwrap();
+        assert!(message.starts_with(words) && !message.contains("Usage:"), "{arguments:?}: {message}");
+    }
+    let help = broker("", &["--json", "--help"]).await;
+    assert!(help.code == 0 && help.out.contains("Commands:"), "{}", help.err);
 }
 
 #[tokio::test]

@@ -180,6 +180,88 @@ async fn the_published_schema_is_the_one_that_is_checked() {
     );
 }
 
+/// Each key that a snapshot may have, and the test that sees its effect.
+const KEYS: &[(&str, &str)] = &[
+    ("action", "cost_is_planned_when_a_runner_offers_it_or_the_snapshot_says_so"),
+    ("approval", "approval_holds_a_job_back_until_somebody_gives_it"),
+    ("backend", "a_tree_with_a_backend_of_its_own_is_refused_with_file_and_line"),
+    ("backend.config", "a_remote_state_is_applied_by_another_runner_with_nothing_in_common"),
+    ("backend.path", "a_plan_is_applied_and_destroyed_and_the_state_shows_it"),
+    ("backend.place", "a_state_of_another_place_is_refused"),
+    ("backend.type", "every_remote_backend_is_written_down_as_the_snapshot_has_it"),
+    ("cost", "cost_is_planned_when_a_runner_offers_it_or_the_snapshot_says_so"),
+    ("engine", "the_snapshot_says_which_of_several_engines_runs"),
+    ("engine_version", "the_snapshot_says_which_of_several_engines_runs"),
+    ("inputs", "a_template_is_rendered_with_its_inputs_and_applied"),
+    ("jobs", "a_graph_runs_in_the_order_of_its_needs"),
+    ("jobs[].approval", "a_deployment_whose_first_job_needs_approval_awaits_it_from_the_submit_on"),
+    ("jobs[].argv", "a_job_that_runs_for_too_long_is_ended_and_says_so"),
+    ("jobs[].destroy", "a_job_says_its_own_limits_and_adds_its_own_labels"),
+    ("jobs[].kind", "only_a_runner_with_all_labels_gets_a_job"),
+    ("jobs[].labels", "a_job_says_its_own_limits_and_adds_its_own_labels"),
+    ("jobs[].limits", "a_job_says_its_own_limits_and_adds_its_own_labels"),
+    ("jobs[].limits.kill_grace_s", "a_job_says_its_own_limits_and_adds_its_own_labels"),
+    (
+        "jobs[].limits.max_attempts",
+        "a_failure_is_tried_again_only_for_reading_jobs_with_max_attempts_and_waits_longer_each_time",
+    ),
+    ("jobs[].limits.timeout_s", "a_job_says_its_own_limits_and_adds_its_own_labels"),
+    ("jobs[].name", "a_failed_need_skips_what_waits_behind_it"),
+    ("jobs[].needs", "a_graph_runs_in_the_order_of_its_needs"),
+    ("jobs[].optional", "an_optional_job_that_fails_leaves_the_success_alone"),
+    ("jobs[].reading", "what_was_claimed_or_only_reads_is_queued_again_and_the_old_attempt_is_stale"),
+    ("labels", "only_a_runner_with_all_labels_gets_a_job"),
+    ("limits", "limits_labels_and_engine_reach_the_jobs"),
+    ("limits.kill_grace_s", "a_job_that_runs_for_too_long_is_ended_and_says_so"),
+    ("limits.max_attempts", "limits_labels_and_engine_reach_the_jobs"),
+    ("limits.timeout_s", "a_job_that_runs_for_too_long_is_ended_and_says_so"),
+    ("state_key", "a_backend_of_the_trees_own_is_used_as_it_is"),
+    ("stateless", "a_state_that_is_thrown_away_leaves_nothing_on_the_place"),
+    ("template", "it_runs_in_the_files_of_the_template_or_in_an_empty_folder"),
+    ("template.git", "a_plan_runs_on_a_repository"),
+    ("template.inline", "it_runs_in_the_files_of_the_template_or_in_an_empty_folder"),
+    ("template.name", "the_template_hello_is_applied"),
+    ("template.path", "branches_tags_commits_and_folders_are_fetched"),
+    ("template.ref", "branches_tags_commits_and_folders_are_fetched"),
+    ("template.submodules", "a_submodule_is_fetched_over_https_when_asked_for"),
+    ("template.version", "inputs_templates_and_versions_that_do_not_fit_are_named"),
+    ("workspace", "workspaces_have_a_state_each_and_are_made_when_they_are_new"),
+];
+
+/// The paths of all properties below a schema.
+fn keys_of(schema: &serde_json::Value, path: &str) -> Vec<String> {
+    let properties = schema["properties"].as_object().into_iter().flatten();
+    let below = properties.flat_map(|(name, property)| {
+        let path = format!("{path}{name}");
+        let inner = [keys_of(property, &format!("{path}.")), keys_of(&property["items"], &format!("{path}[]."))];
+        std::iter::once(path).chain(inner.into_iter().flatten())
+    });
+    below.collect()
+}
+
+/// All text of Rust files below a folder, but for what was built.
+fn sources(folder: &std::path::Path) -> String {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let read = |path: PathBuf| match path {
+        path if path.is_dir() && !path.ends_with("target") && !path.ends_with("node_modules") => sources(&path),
+        path if path.extension().is_some_and(|extension| extension == "rs") => std::fs::read_to_string(path).unwrap(),
+        _ => String::new(),
+    };
+    entries.map(read).collect()
+}
+
+#[test]
+fn every_key_of_a_snapshot_has_a_test_that_sees_its_effect() {
+    let schema = serde_json::from_str(&file("docs/config-snapshot.schema.json")).unwrap();
+    let there: BTreeSet<String> = keys_of(&schema, "").into_iter().collect();
+    assert_eq!(KEYS.iter().map(|(key, _)| (*key).to_owned()).collect::<BTreeSet<_>>(), there);
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
+    let sources: String = ["broker-sql", "runner"].map(|folder| sources(&root.join(folder))).concat();
+    for (key, test) in KEYS {
+        assert!(sources.contains(&format!("fn {test}()")), "{key}: there is no test {test}");
+    }
+}
+
 #[tokio::test]
 async fn the_pages_snapshots_are_good_ones() {
     let database = TestDatabase::create().await;

@@ -13,6 +13,7 @@ mod fleet;
 mod grants;
 mod leases;
 mod logs;
+mod plans;
 mod program;
 mod runners;
 mod schema;

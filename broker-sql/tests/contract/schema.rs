@@ -91,6 +91,8 @@ async fn a_schema_that_is_newer_or_changed_gives_a_clear_error() {
         "{}",
         newer.err
     );
+    let checked = broker(&database.url(), &["migrate", "--check"]).await;
+    assert!(checked.code == 0 && checked.out.contains("is at 9999, newer than this"), "{}", checked.out);
     run(
         &mut operator,
         "delete from tendril_core._sqlx_migrations where version = 9999; update tendril_core._sqlx_migrations set checksum = '' where version = 3",

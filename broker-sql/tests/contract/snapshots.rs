@@ -172,6 +172,15 @@ fn bad_jobs() -> Vec<Bad> {
         ("config_snapshot.action", json!({"jobs": [exec("a")], "action": "plan"})),
         ("config_snapshot.engine", json!({"jobs": [exec("a")], "engine": "tofu"})),
         ("config_snapshot.inputs", json!({"jobs": [exec("a")], "inputs": {}})),
+        // What would have no effect.
+        ("config_snapshot.approval", json!({"jobs": [exec("a")], "approval": "required"})),
+        ("config_snapshot.cost", json!({"jobs": [exec("a")], "cost": "on"})),
+        ("config_snapshot.workspace", json!({"jobs": [exec("a")], "workspace": "w"})),
+        ("config_snapshot.stateless", json!({"jobs": [exec("a")], "stateless": true})),
+        ("config_snapshot.state_key", json!({"jobs": [exec("a")], "state_key": "k"})),
+        ("config_snapshot.backend", json!({"jobs": [exec("a")], "backend": {"type": "own"}})),
+        ("config_snapshot.template.path", template(json!({"inline": {"a": "b"}, "path": "x"}))),
+        ("config_snapshot.template.submodules", template(json!({"name": "t", "submodules": true}))),
     ]
 }
 

@@ -307,6 +307,48 @@ async fn limits_labels_and_engine_reach_the_jobs() {
 }
 
 #[tokio::test]
+async fn a_job_says_its_own_limits_and_adds_its_own_labels() {
+    let mut fleet = Fleet::new().await;
+    let snapshot = json!({
+        "template": {"name": "t"}, "stateless": true, "labels": ["eu"],
+        "limits": {"timeout_s": 7, "kill_grace_s": 3, "max_attempts": 5},
+        "jobs": [
+            {"name": "gone", "kind": "terraform.plan", "destroy": true},
+            {"name": "own", "kind": "exec", "argv": ["x", "y z"], "reading": true, "labels": ["gpu"],
+             "limits": {"timeout_s": 8, "kill_grace_s": 0, "max_attempts": 2}, "optional": true, "approval": "required"},
+            {"name": "some", "kind": "exec", "argv": ["x"], "limits": {"timeout_s": 9}, "needs": ["own"], "approval": "none"},
+        ],
+    });
+    fleet.deploy(snapshot).await;
+    let jobs: Value = one(
+        &mut fleet.operator,
+        "select jsonb_agg(jsonb_build_array(name, timeout_ms, kill_grace_ms, max_attempts, requires, spec) order by name) from tendril_core.jobs",
+    )
+    .await;
+    assert_eq!(
+        jobs,
+        json!([
+            ["gone", 7000, 3000, 5, ["kind=terraform.plan", "eu"], {"destroy": true}],
+            ["own", 8000, 0, 2, ["kind=exec", "eu", "gpu"], {"argv": ["x", "y z"]}],
+            ["some", 9000, 3000, 5, ["kind=exec", "eu"], {"argv": ["x"], "needs": ["own"]}],
+        ])
+    );
+    let flags: Value = one(
+        &mut fleet.operator,
+        "select jsonb_agg(jsonb_build_array(name, mutating, optional, state) order by name) from tendril_core.jobs",
+    )
+    .await;
+    assert_eq!(
+        flags,
+        json!([
+            ["gone", false, false, "QUEUED"],
+            ["own", false, true, "AWAITING_APPROVAL"],
+            ["some", true, false, "BLOCKED"]
+        ])
+    );
+}
+
+#[tokio::test]
 async fn snapshots_that_write_one_state_have_one_key() {
     let mut fleet = Fleet::new().await;
     for (snapshot, key) in [

@@ -148,6 +148,37 @@ mod tests {
     }
 
     #[test]
+    fn every_remote_backend_is_written_down_as_the_snapshot_has_it() {
+        let state = tempfile::tempdir().unwrap();
+        let set = [
+            ("TENDRIL_DATABASE_URL", "postgres://127.0.0.1/none"),
+            ("TENDRIL_ARTIFACT_KEY_FILE", "/nowhere"),
+            ("TENDRIL_STATE_DIR", state.path().to_str().unwrap()),
+        ];
+        let find = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let config = Config::load(None, &find).unwrap();
+        for (number, backend) in [
+            json!({"type": "s3", "config": {"bucket": "b", "key": "k", "region": "eu-central-1", "use_lockfile": true}}),
+            json!({"type": "gcs", "config": {"bucket": "b", "prefix": "p"}}),
+            json!({"type": "azurerm", "config": {"storage_account_name": "a", "container_name": "c", "key": "k"}}),
+            json!({"type": "http", "config": {"address": "https://h/s"}}),
+            json!({"type": "pg", "config": {"schema_name": "s"}}),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let work = Work::create(state.path(), uuid::Uuid::from_u128(number as u128)).unwrap();
+            std::fs::create_dir_all(work.tree()).unwrap();
+            write(&Snapshot::read(&json!({"backend": backend})).unwrap(), &config, &work).unwrap();
+            let written: Value =
+                serde_json::from_slice(&std::fs::read(work.tree().join(BACKEND_FILE)).unwrap()).unwrap();
+            let mut expected = Map::new();
+            expected.insert(backend["type"].as_str().unwrap().to_owned(), backend["config"].clone());
+            assert_eq!(written, json!({"terraform": {"backend": expected}}));
+        }
+    }
+
+    #[test]
     fn nobody_else_writes_the_backend_file() {
         // With the second, OpenTofu would not read ours at all.
         for name in [BACKEND_FILE, "tendril_backend_override.tofu.json", "tendril_backend_override.tf"] {

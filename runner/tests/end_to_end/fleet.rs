@@ -72,12 +72,14 @@ impl Fleet {
     /// Connects as a runner of the cluster does.
     pub fn connector(&self) -> Connector {
         let token = self.token.parse().expect("a token");
-        Address::parse(&self.url()).and_then(|address| address.connector(&token)).expect("a connector")
+        Address::parse(&Self::url(&self.database, &self.token))
+            .and_then(|address| address.connector(&token))
+            .expect("a connector")
     }
 
     /// The database's address, without user and password.
-    fn url(&self) -> String {
-        let url = self.database.runner_url(&self.token);
+    fn url(database: &TestDatabase, token: &str) -> String {
+        let url = database.runner_url(token);
         let (scheme, rest) = url.split_once("://").expect("a URL");
         let (_, host) = rest.rsplit_once('@').expect("a URL with a role");
         format!("{scheme}://{host}")
@@ -108,7 +110,16 @@ impl Fleet {
         self.start("stranger", &[], &format!("{known}.{}", "0".repeat(48)))
     }
 
+    /// A runner with a good token, at the door of another database.
+    pub async fn lost(&self, database: &TestDatabase) -> Runner {
+        self.start_at(database, "lost", &[], &self.token)
+    }
+
     fn start(&self, name: &str, terraform: &[PathBuf], token: &str) -> Runner {
+        self.start_at(&self.database, name, terraform, token)
+    }
+
+    fn start_at(&self, database: &TestDatabase, name: &str, terraform: &[PathBuf], token: &str) -> Runner {
         let binary = env!("CARGO_BIN_EXE_tendril-runner");
         let key = self.folder.path().join("artifact-key");
         if !key.exists() {
@@ -126,7 +137,7 @@ impl Fleet {
         let mut child = Command::new(binary)
             .arg("--config")
             .arg(&config)
-            .env("TENDRIL_DATABASE_URL", self.url())
+            .env("TENDRIL_DATABASE_URL", Self::url(database, token))
             .env("TENDRIL_AGENT_TOKEN", token)
             .stderr(Stdio::piped())
             .spawn()
@@ -155,6 +166,12 @@ impl Fleet {
             (!status["ended_at"].is_null()).then_some(status)
         })
         .await
+    }
+
+    /// How long it ran, by the database's clock.
+    pub async fn seconds(&self, deployment: Uuid) -> f64 {
+        let sql = "select extract(epoch from ended_at - started_at)::float8 from tendril.deployments where id = $1";
+        self.portal.query_one(sql, &[&deployment]).await.expect("its times").get(0)
     }
 
     /// What is stored of its log, Tendril's own lines left out.

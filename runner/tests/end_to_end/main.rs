@@ -8,6 +8,7 @@ mod logs;
 
 use fleet::{Fleet, terraform};
 use serde_json::json;
+use tendril_broker::testing::TestDatabase;
 
 #[tokio::test]
 async fn an_insert_becomes_a_plan_an_apply_and_outputs() {
@@ -64,6 +65,9 @@ async fn a_job_that_runs_for_too_long_is_ended_and_says_so() {
     let status = fleet.ended(deployment).await;
     assert_eq!(status["status"], "FAILED");
     assert!(status["error_message"].as_str().expect("a reason").contains("timeout"), "{status:#}");
+    // It ignores its interrupt: the kill came after the grace that was asked for, not after the usual minute.
+    let took = fleet.seconds(deployment).await;
+    assert!(took < 30.0, "{took} s");
     runner.end().await;
 }
 
@@ -167,6 +171,21 @@ async fn a_wrong_token_ends_the_runner_at_once_with_words() {
 }
 
 #[tokio::test]
+async fn a_database_that_is_not_the_brokers_ends_the_runner_at_once_with_what_to_do() {
+    let fleet = Fleet::new().await;
+    // Tried: a database without the schema, and one that has it and does not know the token's role.
+    for (database, words) in [
+        (TestDatabase::empty().await, ["schema \"tendril\" does not exist", "tendril-broker migrate"]),
+        (TestDatabase::create().await, ["is not a runner's credential", "use the token that cluster create"]),
+    ] {
+        let mut runner = fleet.lost(&database).await;
+        assert_eq!(runner.exited().await.code(), Some(1));
+        let said = runner.all_said();
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn metrics_and_probes_answer() {
     let fleet = Fleet::new().await;
     let runner = fleet.runner("a", &[]).await;
@@ -175,9 +194,17 @@ async fn metrics_and_probes_answer() {
     assert_eq!(runner.get("/healthz").await, "alive\n");
     assert_eq!(runner.get("/readyz").await, "ready\n");
     let metrics = runner.get("/metrics").await;
-    for line in
-        ["tendril_runner_attempts_claimed_total{kind=\"exec\"} 1", "tendril_runner_heartbeat_seconds_count", "# EOF"]
-    {
+    for line in [
+        "tendril_runner_attempts_claimed_total{kind=\"exec\"} 1",
+        "tendril_runner_attempt_start_seconds_count{kind=\"exec\"} 1",
+        "tendril_runner_attempt_seconds_count{kind=\"exec\"} 1",
+        "tendril_runner_attempts_ended_total{kind=\"exec\",outcome=\"success\"} 1",
+        "tendril_runner_call_seconds_count{call=\"start\"} 1",
+        "tendril_runner_call_seconds_count{call=\"finish\"} 1",
+        "tendril_runner_call_seconds_count{call=\"claim\"}",
+        "tendril_runner_call_seconds_count{call=\"heartbeat\"}",
+        "# EOF",
+    ] {
         assert!(metrics.contains(line), "{line} is missing in\n{metrics}");
     }
     runner.end().await;

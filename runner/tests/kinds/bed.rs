@@ -15,6 +15,7 @@ use tendril_runner::config::Config;
 use tendril_runner::desk::Desk;
 use tendril_runner::holdings::{Held, Holdings};
 use tendril_runner::kinds;
+use tendril_runner::metrics::Metrics;
 use tendril_runner::run::{Means, Run};
 use tendril_runner::seal::ArtifactKey;
 use tendril_runner::stop::Stop;
@@ -90,6 +91,7 @@ impl Desk for MemoryDesk {
 pub struct Bed {
     dir: TempDir,
     pub desk: Arc<MemoryDesk>,
+    pub metrics: Arc<Metrics>,
     pub config: Config,
     key: ArtifactKey,
     /// The runner's own environment.
@@ -174,7 +176,7 @@ impl Bed {
         // Nobody takes it away while a job runs.
         config.logs.attempt_buffer_bytes = 64 << 20;
         let path = std::env::var("PATH").unwrap();
-        Self { dir, desk, config, key, own_env: [("PATH".to_owned(), path)].into() }
+        Self { dir, desk, metrics: Arc::default(), config, key, own_env: [("PATH".to_owned(), path)].into() }
     }
 
     pub fn dir(&self) -> &Path {
@@ -201,6 +203,7 @@ impl Bed {
             desk: self.desk.clone(),
             key: self.key.clone(),
             supervisors: Supervisors::of(env!("CARGO_BIN_EXE_tendril-runner")),
+            metrics: self.metrics.clone(),
         };
         let run = Run::new(means, job, work, log.clone(), held);
         Open { run, log, kind, stopper: Stopper { holdings, attempt } }

@@ -1,4 +1,4 @@
-use crate::bed::{Bed, Outcome, PLACE, apply, job, local, plan};
+use crate::bed::{Bed, Outcome, PLACE, apply, job, local, plan, script};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tendril_broker::runner::Claimed;
@@ -94,6 +94,37 @@ async fn a_plan_is_applied_and_destroyed_and_the_state_shows_it() {
         assert_eq!(gone.result()["outputs"], json!({}));
         assert_eq!(resources(&file), [""; 0]);
     }
+}
+
+#[tokio::test]
+async fn the_snapshot_says_which_of_several_engines_runs() {
+    let mut bed = Bed::new();
+    let real = engine("terraform").expect("terraform, to test with");
+    let posing = |version: &str| {
+        let body = format!(
+            "[ \"$1\" = version ] && echo '{{\"terraform_version\": \"{version}\"}}' && exit\nexec {} \"$@\"",
+            real.display()
+        );
+        script(&bed.dir().join(version), &body)
+    };
+    let (terraforms, tofu) = (vec![posing("1.0.1"), posing("1.0.2")], posing("1.6.2"));
+    (bed.config.tools.terraform, bed.config.tools.tofu) = (Some(terraforms), Some(vec![tofu]));
+    for (asked, engine, version) in [
+        (json!({}), "terraform", "1.0.1"),
+        (json!({"engine": "tofu"}), "tofu", "1.6.2"),
+        (json!({"engine": "terraform", "engine_version": "1.0.2"}), "terraform", "1.0.2"),
+    ] {
+        let mut snapshot = json!({"template": {"inline": {"main.tf": ""}}, "stateless": true});
+        snapshot.as_object_mut().unwrap().extend(asked.as_object().unwrap().clone());
+        let planned = bed.run(plan(&snapshot)).await;
+        let result = planned.result();
+        assert_eq!((&result["engine"], &result["engine_version"]), (&json!(engine), &json!(version)), "{asked}");
+        assert!(planned.stream("system").contains(&format!("{engine} {version}\n")), "{}", planned.text());
+    }
+    let mut absent = json!({"template": {"inline": {"main.tf": ""}}, "stateless": true, "engine": "tofu"});
+    absent["engine_version"] = json!("1.6.3");
+    let reason = bed.run(plan(&absent)).await.reason().to_owned();
+    assert!(reason.contains("no tofu 1.6.3") && reason.contains("tofu 1.6.2"), "{reason}");
 }
 
 #[tokio::test]

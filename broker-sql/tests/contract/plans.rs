@@ -1,0 +1,213 @@
+//! What hot statements touch, as auto_explain counts it inside the functions.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use sqlx::postgres::PgConnection;
+
+use crate::fleet::{Fleet, connect, exec, finish_sql, id, needing, one, row, run, start_sql};
+
+/// More often than Postgres tries custom plans, before it takes the generic one.
+const TURNS: usize = 7;
+
+/// Rows that a statement may touch for a handful of jobs. The tables have thousands.
+const FEW: u64 = 250;
+
+/// A fleet whose sessions may be explained; none without a superuser.
+async fn fleet() -> Option<(Fleet, String)> {
+    let fleet = Fleet::new().await;
+    let superuser = fleet.database.superuser_url();
+    if superuser.is_none() {
+        eprintln!("NOTE: TENDRIL_TEST_SUPERUSER_URL is not set; no plan was read");
+    }
+    Some((fleet, superuser?))
+}
+
+/// So many deployments of a graph that wait.
+async fn submit(fleet: &mut Fleet, count: usize) {
+    let snapshot = json!({"jobs": [exec("a"), needing(exec("b"), &["a"])]});
+    let cluster = fleet.cluster.id;
+    let sql = format!(
+        "insert into tendril.deployments (cluster_id, config_snapshot) select '{cluster}', '{snapshot}' from generate_series(1, {count})"
+    );
+    run(&mut fleet.portal, &sql).await;
+}
+
+/// So many deployments that have ended, each with a log.
+async fn history(fleet: &mut Fleet, count: usize) {
+    submit(fleet, count).await;
+    let mut runner = fleet.runner().await;
+    runner.take_over().await;
+    let claimed = runner.claim(i32::try_from(count).unwrap()).await;
+    let rows: Vec<String> = claimed.iter().map(|claimed| row(claimed, 0, 0, "x")).collect();
+    runner.copy(&rows).await.unwrap();
+    let report = json!({"outcome": "failure", "log_end": 0});
+    let ends: Vec<String> =
+        claimed.iter().map(|one| format!("{};{}", start_sql(one), finish_sql(one, &report))).collect();
+    run(&mut runner.session, &ends.join(";")).await;
+}
+
+const ANALYZE: &str = "analyze tendril_core.queue; analyze tendril_core.jobs; analyze tendril_core.job_needs; \
+                       analyze tendril_core.attempts; analyze tendril.deployments; analyze tendril.deployment_logs";
+
+/// A session of the same role that explains what it runs. Only a superuser may load auto_explain: it becomes the role then.
+async fn explaining(superuser: &str, session: &mut PgConnection) -> PgConnection {
+    let role: String = one(session, "select session_user::text").await;
+    let mut explaining = connect(superuser).await;
+    run(
+        &mut explaining,
+        &format!(
+            "load 'auto_explain'; set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on;
+             set auto_explain.log_analyze = on; set auto_explain.log_timing = off; set auto_explain.log_level = 'notice';
+             set client_min_messages = 'notice'; set session authorization {role}"
+        ),
+    )
+    .await;
+    explaining
+}
+
+#[tokio::test]
+async fn the_pick_reads_the_queue_in_claim_order() {
+    let Some((mut fleet, superuser)) = fleet().await else { return };
+    submit(&mut fleet, 2000).await;
+    run(&mut fleet.operator, ANALYZE).await;
+    let mut runner = fleet.runner().await;
+    runner.session = explaining(&superuser, &mut runner.session).await;
+    let seen = notices::capture();
+    for _ in 0..TURNS {
+        assert_eq!(runner.claim(5).await.len(), 5);
+    }
+    let plans = seen.take();
+    let picks: Vec<_> = plans.iter().filter(|plan| plan.contains("select q.job_id from tendril_core.queue")).collect();
+    assert_eq!(picks.len(), TURNS, "one for each claim: {plans:?}");
+    for plan in picks {
+        assert!(plan.contains("Index Scan using queue_in_claim_order"), "{plan}");
+        for bad in ["Seq Scan", "Hash Join", "Merge Join", "Sort", "Bitmap", "JIT"] {
+            assert!(!plan.contains(bad), "{bad} in {plan}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_portals_statements_touch_few_rows_in_a_database_with_a_history() {
+    let Some((mut fleet, superuser)) = fleet().await else { return };
+    history(&mut fleet, 1000).await;
+    submit(&mut fleet, 1000).await;
+    fleet.database.duty("fold").await;
+    run(&mut fleet.operator, ANALYZE).await;
+    let mut portal = explaining(&superuser, &mut fleet.portal).await;
+    let seen = notices::capture();
+    for _ in 0..TURNS {
+        visit(&fleet, &mut portal).await;
+    }
+    let plans = seen.take();
+    for statement in
+        ["insert into tendril_core.jobs", "insert into tendril_core.queue", "insert into tendril_core.job_needs"]
+    {
+        assert!(plans.iter().any(|plan| plan.contains(statement)), "no plan of: {statement}");
+    }
+    assert_few(&plans);
+}
+
+/// A submit of a graph, and everything that a portal asks of it.
+async fn visit(fleet: &Fleet, portal: &mut PgConnection) {
+    let snapshot = json!({"jobs": [exec("a"), needing(exec("b"), &["a"])]});
+    let id = id();
+    for sql in [
+        format!("{} on conflict (id) do nothing", fleet.insert(id, &snapshot)),
+        format!("select status, waiting_for, outputs from tendril.deployments where id = '{id}'"),
+        format!("select tendril.status('{id}')"),
+        format!("select * from tendril.logs_after('{id}')"),
+        format!("select * from tendril.jobs where deployment_id = '{id}'"),
+        "select * from tendril.queue_depth()".to_owned(),
+        format!("select tendril.cancel('{id}')"),
+        format!("select tendril.retry('{id}')"),
+    ] {
+        run(portal, &sql).await;
+    }
+}
+
+/// No statement touches more than a few rows, and none is compiled.
+fn assert_few(plans: &[String]) {
+    let mut worst = BTreeMap::new();
+    for plan in plans {
+        let most = plan.lines().map(touched).max().unwrap_or(0);
+        if most > FEW || plan.contains("JIT:") {
+            worst.insert(statement(plan), (most, plan));
+        }
+    }
+    let said: Vec<String> = worst.values().map(|(most, plan)| format!("{most} rows:\n{plan}")).collect();
+    assert!(said.is_empty(), "{}", said.join("\n"));
+}
+
+/// Rows that went through a node of a plan, or were read and dropped there.
+fn touched(line: &str) -> u64 {
+    let number = |text: &str, name: &str| {
+        let digits: String = text.split(name).nth(1)?.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<u64>().ok()
+    };
+    let dropped =
+        ["Rows Removed by Filter: ", "Rows Removed by Join Filter: "].iter().find_map(|name| number(line, name));
+    let passed =
+        line.split("(actual").nth(1).and_then(|actual| Some(number(actual, "rows=")? * number(actual, "loops=")?));
+    passed.or(dropped).unwrap_or(0)
+}
+
+fn statement(plan: &str) -> String {
+    plan.lines().skip(1).take_while(|line| !line.contains("(cost=")).map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+/// What the server says beside its answers reaches us as events of the driver.
+mod notices {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::subscriber::DefaultGuard;
+    use tracing::{Event, Metadata, Subscriber};
+
+    pub struct Seen {
+        texts: Arc<Mutex<Vec<String>>>,
+        _guard: DefaultGuard,
+    }
+
+    impl Seen {
+        pub fn take(&self) -> Vec<String> {
+            std::mem::take(&mut self.texts.lock().unwrap())
+        }
+    }
+
+    pub fn capture() -> Seen {
+        let texts = Arc::new(Mutex::new(Vec::new()));
+        let guard = tracing::subscriber::set_default(Capture(texts.clone()));
+        Seen { texts, _guard: guard }
+    }
+
+    struct Capture(Arc<Mutex<Vec<String>>>);
+
+    impl Subscriber for Capture {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.target().starts_with("sqlx")
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, event: &Event<'_>) {
+            event.record(&mut Text(&self.0));
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    struct Text<'a>(&'a Mutex<Vec<String>>);
+
+    impl Visit for Text<'_> {
+        fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+            if field.name() == "message" {
+                self.0.lock().unwrap().push(format!("{value:?}").replace("\\n", "\n"));
+            }
+        }
+    }
+}
