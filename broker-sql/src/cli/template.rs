@@ -43,7 +43,7 @@ async fn register(context: &Context, dir: &Path) -> Result<Outcome, Failure> {
     let (name, version) = (template.name(), template.version().to_string());
     let object = json!({"name": name, "version": version, "registered": registered});
     context.output.print(&object, || match registered {
-        true => format!("template {name} {version} is registered: submits are checked against its inputs"),
+        true => format!("template {name} {version} is registered: submits are checked against it"),
         false => format!("template {name} {version} was registered before, with the same content"),
     })?;
     Ok(Outcome::Done)

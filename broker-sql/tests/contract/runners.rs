@@ -101,6 +101,10 @@ async fn a_cluster_has_a_bound_of_live_runners_and_is_told_what_to_do() {
         Some("stop some; leases of those that crashed run out within 30 s; an operator can raise runners_max")
     );
     assert_eq!(known(&mut fleet, third).await, (false, false));
+    run(&mut fleet.operator, "update tendril_core.settings set runners_max = 1").await;
+    let fewer = refused(&mut first.session, &register(third)).await;
+    assert_eq!(fewer.message, "the cluster has 2 runners online, and may have 1");
+    run(&mut fleet.operator, "update tendril_core.settings set runners_max = 2").await;
     // Who is known may say so again; other clusters have a bound of their own.
     let again = register(second.id);
     run(&mut second.session, &again).await;
