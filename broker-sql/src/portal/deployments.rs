@@ -100,6 +100,13 @@ pub struct LogState {
     pub log_state: String,
 }
 
+impl JobState {
+    /// Whether nothing of it will change any more.
+    pub fn is_final(&self) -> bool {
+        matches!(self.state.as_str(), "SUCCESS" | "FAILED" | "CANCELLED" | "SKIPPED")
+    }
+}
+
 impl State {
     /// Whether nothing will change any more.
     pub fn is_final(&self) -> bool {

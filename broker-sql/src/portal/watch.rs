@@ -1,4 +1,5 @@
-//! Following a deployment until its end: status changes and logs, in the order in which they became known.
+//! Following a deployment until its end: status changes and logs, in the order in which they became known; only the end
+//! of a job waits for its last line.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,6 +31,16 @@ pub enum Event {
     End(Ending),
 }
 
+impl Event {
+    fn is_an_end(&self) -> bool {
+        match self {
+            Self::Status(state) => state.is_final(),
+            Self::Job(job) => job.is_final(),
+            Self::Log(_) | Self::End(_) => false,
+        }
+    }
+}
+
 /// How a deployment ended.
 #[derive(Clone, Debug)]
 pub struct Ending {
@@ -46,13 +57,15 @@ pub struct Watch {
     reader: LogReader,
     shown: Option<(String, Option<String>)>,
     jobs: BTreeMap<String, (String, Option<String>)>,
+    behind_since: Option<Instant>,
     ended_at: Option<Instant>,
 }
 
 impl Watch {
     /// From the beginning of its logs.
     pub fn new(deployment: Uuid) -> Self {
-        Self { deployment, reader: LogReader::new(deployment), shown: None, jobs: BTreeMap::new(), ended_at: None }
+        let reader = LogReader::new(deployment);
+        Self { deployment, reader, shown: None, jobs: BTreeMap::new(), behind_since: None, ended_at: None }
     }
 
     /// Waits for the next events. After a broken connection it may be called with another one: nothing is told twice.
@@ -65,8 +78,12 @@ impl Watch {
             // The state first: what it says about the logs' ends is then older than the rows that are read.
             let state = deployments::state(connection, self.deployment).await?;
             let (chunks, more) = self.reader.next(connection).await?;
-            let mut events = self.changes(&state);
-            events.extend(chunks.into_iter().map(Event::Log));
+            let changes = if self.is_behind(&state, more) { Vec::new() } else { self.changes(&state) };
+            let (mut events, logs): (Vec<_>, Vec<_>) = (Vec::new(), chunks.into_iter().map(Event::Log).collect());
+            match changes.iter().any(Event::is_an_end) {
+                true => events.extend(logs.into_iter().chain(changes)),
+                false => events.extend(changes.into_iter().chain(logs)),
+            }
             if !more && state.is_final() {
                 events.extend(self.ending(state));
             }
@@ -75,6 +92,15 @@ impl Watch {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Whether rows of a finished attempt are still on their way: a job's end is told after its last line.
+    fn is_behind(&mut self, state: &State, more: bool) -> bool {
+        let behind = more || state.logs.iter().any(|log| log.log_end.is_some() && !self.reader.is_done_with(log));
+        if !behind {
+            self.behind_since = None;
+        }
+        behind && self.behind_since.get_or_insert_with(Instant::now).elapsed() < TAIL
     }
 
     fn changes(&mut self, state: &State) -> Vec<Event> {

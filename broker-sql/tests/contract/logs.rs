@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use sqlx::Connection;
+use tendril_broker::portal::{Event, Watch};
 
 use crate::fleet::{Claimed, Fleet, Runner, copy_as, exec, id, one, reading, refusal, row, run, sqlstate};
 
@@ -350,4 +351,32 @@ async fn artifacts_are_stored_once_and_bounded() {
     }
     assert_eq!(sqlstate(&mut runner.session, &put("one-too-many", "'x'")).await, "TD011");
     run(&mut runner.session, &put("plan", "'three'")).await;
+}
+
+#[tokio::test]
+async fn whoever_watches_learns_of_a_jobs_end_after_its_last_line() {
+    let mut fleet = Fleet::new().await;
+    let (mut runner, a, b) = at_work(&mut fleet).await;
+    runner.append(&a, 0, 0, "first\n").await.unwrap();
+    let mut watch = Watch::new(a.deployment_id);
+    let told = |events: Vec<Event>| -> Vec<String> {
+        let words = events.iter().map(|event| match event {
+            Event::Status(state) => state.status.clone(),
+            Event::Job(job) => format!("{} {}", job.name, job.state),
+            Event::Log(chunk) => chunk.log_chunk.trim_end().to_owned(),
+            Event::End(ending) => format!("end, logs complete: {}", ending.logs_complete),
+        });
+        words.collect()
+    };
+    let begun = told(watch.next(&mut fleet.portal).await.unwrap());
+    assert_eq!(begun, ["PROCESSING", "a STARTED", "b STARTED", "first"]);
+
+    // Both have ended, but rows of one are still on their way.
+    runner.finish(&b, "success").await;
+    runner.report(&a, json!({"outcome": "success", "log_end": 2})).await;
+    runner.append(&a, 1, 1, "second\n").await.unwrap();
+    assert_eq!(told(watch.next(&mut fleet.portal).await.unwrap()), ["second"]);
+    runner.append(&a, 2, 2, "third\n").await.unwrap();
+    let ended = told(watch.next(&mut fleet.portal).await.unwrap());
+    assert_eq!(ended, ["third", "SUCCESS", "a SUCCESS", "b SUCCESS", "end, logs complete: true"]);
 }

@@ -328,7 +328,7 @@ async fn a_job_says_its_own_limits_and_adds_its_own_labels() {
     assert_eq!(
         jobs,
         json!([
-            ["gone", 7000, 3000, 5, ["kind=terraform.plan", "eu"], {"destroy": true}],
+            ["gone", 7000, 3000, 5, ["kind=terraform.plan", "eu"], {"destroy": true, "plan_json": false}],
             ["own", 8000, 0, 2, ["kind=exec", "eu", "gpu"], {"argv": ["x", "y z"]}],
             ["some", 9000, 3000, 5, ["kind=exec", "eu"], {"argv": ["x"], "needs": ["own"]}],
         ])
