@@ -16,6 +16,7 @@ mod logs;
 mod plans;
 mod program;
 mod runners;
+mod refusals;
 mod schema;
 mod serve;
 mod snapshots;
