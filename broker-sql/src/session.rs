@@ -104,6 +104,11 @@ impl Address {
             sqlx::Error::Tls(why) => Unreachable::Tls(at, why.to_string()),
             sqlx::Error::Database(error) => Unreachable::from_database(at, error.downcast_ref::<PgDatabaseError>()),
             sqlx::Error::PoolTimedOut => Unreachable::Silent(at),
+            // What a server leaves on the line that dies in the middle of a greeting.
+            sqlx::Error::Protocol(why) => Unreachable::NoServer(
+                at,
+                format!("it broke off in the middle of the greeting, or is no Postgres ({why})"),
+            ),
             other => Unreachable::Other(at, other.to_string()),
         }
     }

@@ -68,6 +68,27 @@ fn two_runners_end_two_hundred_mixed_jobs_through_a_crash_of_postgres_and_a_kill
         assert!(states.contains_key(state), "the workload has jobs that end as {state}: {states:?}");
     }
     assert_eq!(seed["acts"].as_array().map(Vec::len), Some(2));
+
+    // All of it was there: what is mixed is not left to the seed's luck.
+    let history = std::fs::read_to_string(seed["history"].as_str().unwrap()).unwrap();
+    let history: Value = serde_json::from_str(&history).unwrap();
+    let list = |value: &Value| value.as_array().unwrap().clone();
+    let all = list(&history["workload"]["deployments"]);
+    let submitted: Vec<_> = all.iter().filter(|one| one["manner"] != "taken-back").collect();
+    for when in ["at-once", "after-start"] {
+        assert!(submitted.iter().filter(|one| one["cancel"] == when).count() >= 3, "cancelled {when}");
+    }
+    let jobs: Vec<Value> = submitted.iter().flat_map(|one| list(&one["jobs"])).collect();
+    let count = |what: &dyn Fn(&Value) -> bool| jobs.iter().filter(|job| what(job)).count();
+    assert!(count(&|job| job["work"]["kind"] == "plan") >= 10, "is there a terraform or tofu to test with?");
+    assert!(count(&|job| job["work"]["kind"] == "apply") >= 10);
+    assert!(count(&|job| job["work"]["reading"] == false) >= 20);
+    assert!(count(&|job| job["work"]["child"]["exit"].as_u64().is_some_and(|exit| exit > 0)) >= 10);
+    assert!(count(&|job| job["work"]["child"]["ms"].as_u64().is_some_and(|ms| ms >= 1000)) >= 10);
+    assert!(count(&|job| job["needs"].as_array().is_some_and(|needs| !needs.is_empty())) >= 30);
+    let ended = list(&history["dump"]["jobs"]);
+    let succeeded = |kind: &str| ended.iter().any(|job| job["kind"] == kind && job["state"] == "SUCCESS");
+    assert!(succeeded("terraform.plan") && succeeded("terraform.apply"));
 }
 
 #[test]

@@ -153,6 +153,18 @@ async fn wrong_usage_is_an_object_too_when_json_is_asked_for() {
     assert!(help.code == 0 && help.out.contains("Commands:"), "{}", help.err);
 }
 
+/// What a server looks like that dies while it greets.
+fn dying_server() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map(Result::unwrap) {
+            let _ = std::io::Write::write_all(&mut stream, &[0]);
+        }
+    });
+    address
+}
+
 #[tokio::test]
 async fn an_unreachable_database_is_named_with_the_reason() {
     let database = TestDatabase::create().await;
@@ -160,7 +172,9 @@ async fn an_unreachable_database_is_named_with_the_reason() {
     let (login, rest) = url.split_once("://").unwrap().1.split_once('@').unwrap();
     let user = login.split(':').next().unwrap();
     let server = rest.split('/').next().unwrap();
+    let dying = dying_server();
     for (url, code, words) in [
+        (format!("postgres://{login}@{dying}/d"), 4, "broke off in the middle of the greeting"),
         (String::new(), 2, "no database is named: give --database-url, or set TENDRIL_DATABASE_URL or DATABASE_URL"),
         ("mysql://h/d".into(), 2, "does not begin with postgres://"),
         ("postgres://u:secret-word@h:port/d".into(), 2, "the database URL cannot be read"),

@@ -7,7 +7,7 @@ use tendril_broker::operator::{clusters, migration};
 use tendril_broker::testing::TestDatabase;
 use uuid::Uuid;
 
-use crate::fleet::{Fleet, connect, exec, one, refused, run, sqlstate};
+use crate::fleet::{Fleet, connect, exec, one, reading, refused, run, sqlstate};
 
 const SEEN: &str = "select coalesce(string_agg(name, ' ' order by name), '') from tendril.clusters";
 const DEPLOYMENTS: &str = "select count(*) from tendril.deployments";
@@ -70,6 +70,34 @@ async fn a_grant_of_one_cluster_sees_and_submits_there_and_nowhere_else() {
     run(&mut fleet.operator, &format!("select tendril.portal_grant('{}', 'cluster', '{}')", portal.role, two.id)).await;
     assert_eq!(one::<String>(&mut session, SEEN).await, "one two");
     run(&mut session, &format!("select tendril.cancel('{mine}'), tendril.cancel('{theirs}')")).await;
+}
+
+#[tokio::test]
+async fn log_rows_and_runners_are_seen_by_those_who_see_their_cluster() {
+    let mut fleet = Fleet::new().await;
+    let portal = fleet.database.portal(Scope::Cluster(fleet.cluster.id)).await;
+    let mut own = connect(&fleet.database.portal(Scope::Own).await.url).await;
+    let mut nobody = connect(&portal.url).await;
+    // The same work in two clusters, of which the portal may see the first.
+    let clusters = [fleet.cluster.clone(), fleet.database.cluster("two").await];
+    let mut deployments = Vec::new();
+    for (cluster, text) in clusters.iter().zip(["ours", "theirs"]) {
+        fleet.cluster = cluster.clone();
+        let mut runner = fleet.runner_of(cluster, &["kind=exec"]).await;
+        deployments.push(fleet.deploy_jobs(&[reading("a")]).await);
+        let claimed = runner.claim_one().await;
+        runner.take_over().await;
+        runner.append(&claimed, 0, 0, text).await.unwrap();
+    }
+    let rows = "select coalesce(string_agg(log_chunk, ' '), '') from tendril.deployment_logs";
+    let runners = "select count(*) from tendril.runners";
+    assert_eq!((one::<String>(&mut nobody, rows).await.as_str(), one::<i64>(&mut nobody, runners).await), ("ours", 1));
+    // Tried: to name the others' rows by what is known of them.
+    let theirs = format!("{rows} where deployment_id = '{}' or cluster_id = '{}'", deployments[1], clusters[1].id);
+    assert_eq!(one::<String>(&mut nobody, &theirs).await, "");
+    assert_eq!((one::<String>(&mut own, rows).await.as_str(), one::<i64>(&mut own, runners).await), ("", 0));
+    assert_eq!(one::<i64>(&mut fleet.portal, runners).await, 2);
+    assert_eq!(sqlstate(&mut nobody, "select from tendril.log_inbox").await, "42501");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod leases;
 mod logs;
 mod plans;
 mod program;
+mod refusals;
 mod runners;
 mod schema;
 mod serve;

@@ -157,33 +157,37 @@ fn statement(plan: &str) -> String {
     plan.lines().skip(1).take_while(|line| !line.contains("(cost=")).map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
-/// What the server says beside its answers reaches us as events of the driver.
+/// What the server says beside its answers reaches us as events of the driver, on the thread that asked.
 mod notices {
-    use std::sync::{Arc, Mutex};
+    use std::cell::RefCell;
+    use std::sync::Once;
 
     use tracing::field::{Field, Visit};
     use tracing::span::{Attributes, Id, Record};
-    use tracing::subscriber::DefaultGuard;
     use tracing::{Event, Metadata, Subscriber};
 
-    pub struct Seen {
-        texts: Arc<Mutex<Vec<String>>>,
-        _guard: DefaultGuard,
+    thread_local! {
+        static HEARD: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
     }
+
+    /// From here on this thread's notices are kept.
+    pub struct Seen;
 
     impl Seen {
         pub fn take(&self) -> Vec<String> {
-            std::mem::take(&mut self.texts.lock().unwrap())
+            HEARD.with_borrow_mut(Option::take).unwrap_or_default()
         }
     }
 
+    /// One subscriber for all threads: with one each, what one of them leaves silences the others for a moment.
     pub fn capture() -> Seen {
-        let texts = Arc::new(Mutex::new(Vec::new()));
-        let guard = tracing::subscriber::set_default(Capture(texts.clone()));
-        Seen { texts, _guard: guard }
+        static INSTALLED: Once = Once::new();
+        INSTALLED.call_once(|| tracing::subscriber::set_global_default(Capture).unwrap());
+        HEARD.set(Some(Vec::new()));
+        Seen
     }
 
-    struct Capture(Arc<Mutex<Vec<String>>>);
+    struct Capture;
 
     impl Subscriber for Capture {
         fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -195,18 +199,19 @@ mod notices {
         fn record(&self, _: &Id, _: &Record<'_>) {}
         fn record_follows_from(&self, _: &Id, _: &Id) {}
         fn event(&self, event: &Event<'_>) {
-            event.record(&mut Text(&self.0));
+            event.record(&mut Text);
         }
         fn enter(&self, _: &Id) {}
         fn exit(&self, _: &Id) {}
     }
 
-    struct Text<'a>(&'a Mutex<Vec<String>>);
+    struct Text;
 
-    impl Visit for Text<'_> {
+    impl Visit for Text {
         fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
             if field.name() == "message" {
-                self.0.lock().unwrap().push(format!("{value:?}").replace("\\n", "\n"));
+                let said = format!("{value:?}").replace("\\n", "\n");
+                HEARD.with_borrow_mut(|heard| heard.iter_mut().for_each(|heard| heard.push(said.clone())));
             }
         }
     }

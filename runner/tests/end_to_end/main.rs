@@ -30,6 +30,23 @@ async fn an_insert_becomes_a_plan_an_apply_and_outputs() {
     assert_eq!(status["outputs"]["greeting"], "Hello, Ada");
     assert!(!status.to_string().contains("hunter2"), "{status:#}");
     assert_eq!(status["state_location"], "local://test/e2e/one#default");
+    // What the portal sees of the apply: each resource, and each command with its end, length and memory.
+    let apply = status["jobs"].as_array().expect("jobs").iter().find(|job| job["kind"] == "terraform.apply");
+    let attempt = &apply.expect("an apply")["attempt"];
+    assert_eq!(attempt["progress"]["resources"]["terraform_data.one"]["state"], "complete", "{attempt:#}");
+    let commands = attempt["report"]["commands"].as_array().expect("commands");
+    assert!(commands.iter().any(|command| command["name"] == "apply"), "{attempt:#}");
+    for command in commands {
+        assert_eq!(
+            (&command["exit"]["kind"], &command["ended"]["code"]),
+            (&json!("success"), &json!(0)),
+            "{command:#}"
+        );
+        assert!(
+            command["duration_ms"].as_u64() > Some(0) && command["peak_memory_bytes"].as_u64() > Some(0),
+            "{command:#}"
+        );
+    }
     let log = fleet.whole_log(deployment).await;
     assert!(log.contains("(local-exec): made by Ada\n") && log.contains("Plan: 1 to add"), "{log}");
     assert!(!log.contains("hunter2"), "{log}");

@@ -1,0 +1,113 @@
+//! Bad input of every function, and the words in which it is refused.
+
+use std::collections::BTreeSet;
+
+use crate::fleet::{Fleet, exec, one, refused};
+
+/// Who calls.
+#[derive(Clone, Copy)]
+enum By {
+    Portal,
+    Operator,
+    Runner,
+}
+
+/// A call, its SQLSTATE, and words that its refusal must have. In braces stands what the test has prepared.
+type Bad = (By, &'static str, &'static str, &'static str);
+
+const NOBODY: &str = "01900000-0000-7000-8000-000000000000";
+
+const PORTALS: &[Bad] = &[
+    (By::Portal, "submit(null, '{}')", "TD002", "there is no cluster NULL that portal_"),
+    (By::Portal, "submit('{nobody}', '{}')", "TD002", "there is no cluster {nobody}"),
+    (By::Portal, "submit('{cluster}', null)", "TD001", "config_snapshot: is required"),
+    (By::Portal, "submit('{cluster}', '{\"jobs\": 1}')", "TD001", "config_snapshot.jobs: "),
+    (By::Portal, "submit('{cluster}', 'nonsense')", "22P02", "invalid input syntax for type json"),
+    (By::Portal, "status('{nobody}')", "TD002", "there is no deployment {nobody}"),
+    (By::Portal, "status(null)", "TD002", "there is no deployment NULL"),
+    (By::Portal, "logs_after('{nobody}')", "TD002", "there is no deployment {nobody}"),
+    (By::Portal, "logs_after('{deployment}', '[]')", "TD001", "position: must be an object"),
+    (By::Portal, "cancel('{nobody}')", "TD002", "there is no deployment {nobody}"),
+    (By::Portal, "approve('{nobody}')", "TD002", "there is no deployment {nobody}"),
+    (By::Portal, "approve('{deployment}', 'x')", "TD003", "no job x of the deployment waits for approval"),
+    (By::Portal, "retry('{nobody}')", "TD002", "there is no deployment {nobody}"),
+    (By::Portal, "retry('{deployment}')", "TD003", "the deployment is PROCESSING"),
+];
+
+const OPERATORS: &[Bad] = &[
+    (By::Operator, "cluster_create('a/b')", "TD001", "'a/b' is not a cluster's name"),
+    (By::Operator, "cluster_create(null)", "TD001", "NULL is not a cluster's name"),
+    (By::Operator, "cluster_create('one')", "TD003", "there is a cluster one already"),
+    (By::Operator, "cluster_rotate('{nobody}')", "TD002", "there is no cluster {nobody}"),
+    (By::Operator, "cluster_rotate('{cluster}', 'soon')", "22007", "invalid input syntax for type interval"),
+    (By::Operator, "cluster_revoke('{nobody}')", "TD002", "there is no cluster {nobody}"),
+    (By::Operator, "portal_grant('nobody_here', 'all')", "TD002", "there is no role nobody_here"),
+    (By::Operator, "portal_grant(session_user::text, 'some')", "TD001", "scope: some"),
+    (By::Operator, "portal_grant(session_user::text, 'cluster', '{nobody}')", "TD002", "there is no cluster {nobody}"),
+    (By::Operator, "portal_revoke('nobody_here')", "TD002", "role nobody_here has no grant"),
+    (By::Operator, "template_register('[]')", "TD001", "needs name, version, inputs and engine"),
+    (By::Operator, "template_register(null)", "TD001", "needs name, version, inputs and engine"),
+    (By::Operator, "declare_lost('{nobody}', 'a', 'r')", "TD002", "deployment {nobody} has no job a"),
+    (By::Operator, "declare_lost('{deployment}', 'x', 'r')", "TD002", "has no job x"),
+    (By::Operator, "key_release('{cluster}', 'k', 'r')", "TD002", "key k is not held"),
+];
+
+const RUNNERS: &[Bad] = &[
+    (By::Operator, "runner_register('{nobody}', 1, '{}')", "TD008", "is not a runner's credential"),
+    (By::Runner, "runner_register('{nobody}', 1, '{}')", "TD001", "runner info: "),
+    (By::Runner, "runner_register('{nobody}', 9, '{}')", "TD010", "runner speaks protocol 9"),
+    (By::Runner, "runner_claim('{nobody}', 1, 1)", "TD002", "there is no runner {nobody}"),
+    (By::Operator, "runner_wait('{nobody}')", "TD008", "is not a runner's credential"),
+    (By::Runner, "runner_start('{nobody}', 1)", "TD002", "there is no attempt {nobody} with fence 1"),
+    (By::Runner, "runner_start('{attempt}', 0)", "TD002", "there is no attempt {attempt} with fence 0"),
+    (By::Runner, "runner_finish('{attempt}', 0, '{\"outcome\": \"x\"}')", "TD001", "report: needs outcome"),
+    (By::Runner, "runner_finish('{attempt}', 0, null)", "TD001", "report: needs outcome"),
+    (By::Runner, "runner_finish('{nobody}', 1, '{\"outcome\": \"success\", \"log_end\": 1}')", "TD002", "{nobody}"),
+    (By::Runner, "runner_heartbeat('{nobody}', 1, '{}')", "TD002", "there is no runner {nobody}"),
+    (By::Runner, "runner_progress('{attempt}', 0, to_jsonb(repeat('x', 600000)))", "TD011", "progress has more than"),
+    (By::Runner, "runner_leave('{nobody}')", "TD002", "there is no runner {nobody}"),
+    (By::Runner, "runner_artifact_put('{nobody}', 1, 'x', 'x', 'x')", "TD002", "there is no attempt {nobody}"),
+    (By::Runner, "runner_artifact_put('{attempt}', {fence}, 'A b', 'x', 'x')", "TD001", "artifact name A b"),
+    (By::Runner, "runner_artifact_get('{attempt}', 'x')", "TD002", "there is no artifact x of attempt {attempt}"),
+    (By::Operator, "log_takeover('{nobody}')", "TD008", "is not a runner's credential"),
+    (By::Operator, "log_positions('{nobody}')", "TD008", "is not a runner's credential"),
+];
+
+/// Of these every input means something: all that is seen, and who asks.
+const WITHOUT: [&str; 2] = ["queue_depth", "portal_user"];
+
+#[tokio::test]
+async fn every_function_names_what_is_wrong_with_its_input() {
+    let mut fleet = Fleet::new().await;
+    let mut runner = fleet.runner().await;
+    let deployment = fleet.deploy_jobs(&[exec("a")]).await;
+    let claimed = runner.claim_one().await;
+    let prepared = [
+        ("{nobody}", NOBODY.to_owned()),
+        ("{cluster}", fleet.cluster.id.to_string()),
+        ("{deployment}", deployment.to_string()),
+        ("{attempt}", claimed.attempt_id.to_string()),
+        ("{fence}", claimed.fence.to_string()),
+    ];
+    let fill = |text: &str| prepared.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value));
+    let mut called = BTreeSet::new();
+    for (by, call, code, words) in [PORTALS, OPERATORS, RUNNERS].concat() {
+        called.insert(call.split('(').next().unwrap().to_owned());
+        let session = match by {
+            By::Portal => &mut fleet.portal,
+            By::Operator => &mut fleet.operator,
+            By::Runner => &mut runner.session,
+        };
+        let refusal = refused(session, &format!("select tendril.{}", fill(call))).await;
+        assert_eq!(refusal.sqlstate, code, "{call}: {}", refusal.message);
+        assert!(refusal.message.contains(&fill(words)), "{call}: {}", refusal.message);
+    }
+    let all: serde_json::Value = one(
+        &mut fleet.operator,
+        "select jsonb_agg(distinct proname::text) from pg_proc where pronamespace = 'tendril'::regnamespace",
+    )
+    .await;
+    called.extend(WITHOUT.map(str::to_owned));
+    let all: BTreeSet<String> = serde_json::from_value(all).unwrap();
+    assert_eq!(called, all);
+}
