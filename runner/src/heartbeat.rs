@@ -12,7 +12,10 @@ use tokio_util::sync::CancellationToken;
 /// A credential that was refused is asked about this often; never hot.
 const REVOKED_EVERY: Duration = Duration::from_secs(60);
 
-/// Beats until `end`.
+/// How long the last one may take.
+const LAST: Duration = Duration::from_secs(2);
+
+/// Beats until `end`, and then once more: what is not held any more is given back now, and not when the lease runs out.
 pub async fn run(runner: Arc<Runner>, connector: Connector, end: CancellationToken) {
     let mut heart = Heart::new(connector);
     let interval = Duration::from_millis(runner.registered.heartbeat_ms);
@@ -34,8 +37,13 @@ pub async fn run(runner: Arc<Runner>, connector: Connector, end: CancellationTok
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = end.cancelled() => return,
+            () = end.cancelled() => break,
         }
+    }
+    if !runner.signals.revoked()
+        && let Ok(Err(error)) = tokio::time::timeout(LAST, beat(&runner, &mut heart)).await
+    {
+        tracing::debug!(%error, "the last heartbeat was not answered");
     }
 }
 

@@ -157,12 +157,13 @@ impl Run {
     /// # Errors
     /// Why it may not start.
     pub async fn start(&mut self) -> Result<(), Stop> {
+        // From the first time it is asked for, the start may be committed, whatever becomes of the reply. Looked at after
+        // that: whoever asks for a stop now knows that it has started.
+        self.held.mark_started();
         self.check()?;
         if !self.held.lease_is_live() {
             return Err(Stop::Released("the lease ran out before the start".into()));
         }
-        // From the first time it is asked for, the start may be committed, whatever becomes of the reply.
-        self.held.mark_started();
         loop {
             match self.means.desk.start(&self.job.lease).await {
                 Ok(()) if self.held.lease_is_live() => {

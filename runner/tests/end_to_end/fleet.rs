@@ -131,7 +131,7 @@ impl Fleet {
         let config = self.folder.path().join(format!("{name}.toml"));
         let text = format!(
             "artifact_key_file = {key:?}\nstate_dir = {state:?}\nplace = \"test\"\n[tools]\nterraform = {terraform:?}\ntofu = []\n\
-             [http]\nlisten = \"127.0.0.1:{port}\"\n[logs]\nflush_interval_ms = 50\n"
+             [http]\nlisten = \"127.0.0.1:{port}\"\n[logs]\nflush_interval_ms = 50\n[shutdown]\nreport_within_s = 5\n"
         );
         std::fs::write(&config, text).expect("a settings file");
         let mut child = Command::new(binary)
@@ -208,11 +208,51 @@ impl Fleet {
         until("lines of the log", async || (self.log(deployment).await.lines().count() >= count).then_some(())).await;
     }
 
+    /// Keeps every claim that finds something waiting.
+    pub async fn lock_attempts(&self) -> Locks {
+        self.lock("lock table tendril_core.attempts in share row exclusive mode").await
+    }
+
+    /// Keeps the ends of a deployment's jobs waiting.
+    pub async fn lock_deployment(&self, deployment: Uuid) -> Locks {
+        self.lock(&format!("select from tendril.deployments where id = '{deployment}' for update")).await
+    }
+
+    async fn lock(&self, sql: &str) -> Locks {
+        let (operator, driver) = tokio_postgres::connect(&self.database.url(), NoTls).await.expect("a session");
+        tokio::spawn(driver);
+        operator.batch_execute(&format!("begin; {sql}")).await.expect("locks");
+        Locks(operator)
+    }
+
+    /// Waits until a call of a runner waits for a lock.
+    pub async fn waits_for_a_lock(&self, call: &str) {
+        let url = self.database.superuser_url().expect("a superuser, who sees what others run");
+        let (all, driver) = tokio_postgres::connect(&url, NoTls).await.expect("a session");
+        tokio::spawn(driver);
+        let sql =
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '-- ' || $1 || '%'";
+        until(call, async || {
+            let waiting: i64 = all.query_one(sql, &[&call]).await.expect("a count").get(0);
+            (waiting > 0).then_some(())
+        })
+        .await;
+    }
+
     /// A gate that a job reads from, and that blocks it until it is opened.
     pub fn gate(&self) -> Gate {
         let path = self.folder.path().join("gate");
         mkfifo(&path, Mode::S_IRWXU).expect("a fifo");
         Gate(path)
+    }
+}
+
+/// A session that holds locks.
+pub struct Locks(Client);
+
+impl Locks {
+    pub async fn release(self) {
+        self.0.batch_execute("rollback").await.expect("a rollback");
     }
 }
 
