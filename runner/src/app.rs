@@ -35,6 +35,7 @@ const CALL_SESSIONS: usize = 4;
 /// # Errors
 /// Settings that cannot work, a credential that is refused, a folder that another runner uses.
 pub async fn run(config: Config) -> anyhow::Result<()> {
+    supervise::keep_from_jobs().context("cannot keep the environment from jobs")?;
     supervise::adopt_orphans().context("cannot become a subreaper")?;
     config.check_files()?;
     let _place = lock_place(&config)?;

@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, mkfifo};
+use nix::unistd::{Pid, Uid, chown, mkfifo};
 use serde_json::Value;
 use tempfile::TempDir;
 use tendril_broker::connect::{Address, Connector};
@@ -22,6 +23,8 @@ use uuid::Uuid;
 
 /// Nothing here takes this long unless it is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The user that owns nothing.
+const NOBODY: u32 = 65534;
 
 /// Arguments for `tools.terraform`, when there is one.
 pub fn terraform() -> Option<Vec<PathBuf>> {
@@ -42,6 +45,8 @@ pub struct Fleet {
     token: String,
     cluster: Uuid,
     portal: Client,
+    /// Whose processes runners are, if not this test's own user's.
+    user: Option<u32>,
     // Last: dropped when nobody uses it any more.
     database: TestDatabase,
 }
@@ -66,7 +71,7 @@ impl Fleet {
         tokio::spawn(driver);
         let folder = tempfile::tempdir().expect("a folder");
         let token = credential.token.reveal().to_owned();
-        Self { folder, token, cluster: credential.id, portal, database }
+        Self { folder, token, cluster: credential.id, portal, user: None, database }
     }
 
     /// Connects as a runner of the cluster does.
@@ -110,6 +115,14 @@ impl Fleet {
         self.start("stranger", &[], &format!("{known}.{}", "0".repeat(48)))
     }
 
+    /// From now on runners are not root, also when this test is.
+    pub fn without_root(&mut self) {
+        if Uid::current().is_root() {
+            chown(self.folder.path(), Some(NOBODY.into()), Some(NOBODY.into())).expect("a folder of nobody's");
+            self.user = Some(NOBODY);
+        }
+    }
+
     /// A runner with a good token, at the door of another database.
     pub async fn lost(&self, database: &TestDatabase) -> Runner {
         self.start_at(database, "lost", &[], &self.token)
@@ -134,14 +147,17 @@ impl Fleet {
              [http]\nlisten = \"127.0.0.1:{port}\"\n[logs]\nflush_interval_ms = 50\n[shutdown]\nreport_within_s = 5\n"
         );
         std::fs::write(&config, text).expect("a settings file");
-        let mut child = Command::new(binary)
-            .arg("--config")
-            .arg(&config)
-            .env("TENDRIL_DATABASE_URL", Self::url(database, token))
-            .env("TENDRIL_AGENT_TOKEN", token)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("a runner");
+        let mut command = Command::new(binary);
+        if let Some(user) = self.user {
+            // The build's folder may be closed to others.
+            let copy = self.folder.path().join("tendril-runner");
+            std::fs::copy(binary, &copy).expect("a copy");
+            command = Command::new(copy);
+            command.uid(user).gid(user);
+        }
+        command.arg("--config").arg(&config).stderr(Stdio::piped());
+        command.env("TENDRIL_DATABASE_URL", Self::url(database, token)).env("TENDRIL_AGENT_TOKEN", token);
+        let mut child = command.spawn().expect("a runner");
         let said = listen(child.stderr.take().expect("its stderr"));
         Runner { child, said, state, port }
     }

@@ -199,6 +199,23 @@ async fn a_runner_claims_nothing_that_it_may_not_start_yet() {
 }
 
 #[tokio::test]
+async fn a_job_cannot_read_the_runners_environment_or_memory() {
+    let mut fleet = Fleet::new().await;
+    fleet.without_root();
+    let runner = fleet.runner("a", &[]).await;
+    let script = "runner=$(awk '/^PPid/ {print $2}' /proc/$PPID/status); \
+                  for p in $runner $PPID; do for f in environ mem maps; do head -c 100000 /proc/$p/$f | tr '\\0' '\\n'; done; done; \
+                  ls /proc/$runner/fd; true";
+    let deployment =
+        fleet.submit(&json!({"jobs": [{"name": "nosy", "kind": "exec", "argv": ["/bin/bash", "-c", script]}]})).await;
+    let status = fleet.ended(deployment).await;
+    assert_eq!(status["status"], "SUCCESS", "{status:#}");
+    let log = fleet.whole_log(deployment).await;
+    assert!(log.matches("Permission denied").count() >= 7 && !log.contains("TENDRIL_"), "{log}");
+    runner.end().await;
+}
+
+#[tokio::test]
 async fn a_wrong_token_ends_the_runner_at_once_with_words() {
     let fleet = Fleet::new().await;
     let mut runner = fleet.stranger().await;
