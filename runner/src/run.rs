@@ -16,6 +16,7 @@ use crate::supervise::{
     Supervisors,
 };
 use crate::work::Work;
+use backon::{BackoffBuilder, ExponentialBuilder};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-const START_RETRY: Duration = Duration::from_millis(500);
+/// Longest wait before a broker that is away is asked again: a lease lasts for several.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// The broker's code for what is not there.
 const NOT_FOUND: &str = "TD002";
 const ROOM_EVERY: Duration = Duration::from_millis(250);
@@ -164,6 +166,7 @@ impl Run {
         if !self.held.lease_is_live() {
             return Err(Stop::Released("the lease ran out before the start".into()));
         }
+        let mut waits = waits();
         loop {
             match self.means.desk.start(&self.job.lease).await {
                 Ok(()) if self.held.lease_is_live() => {
@@ -171,20 +174,23 @@ impl Run {
                     return Ok(());
                 }
                 // The reply was long under way: the job may have been given up since, and its key freed.
-                Ok(()) => self.pause_before_asking_again().await?,
+                Ok(()) => self.pause(&mut waits).await?,
                 Err(BrokerError::CancelRequested) => return Err(Stop::Cancelled("cancelled before it started".into())),
                 Err(BrokerError::LeaseLost(why)) => return Err(Stop::Superseded(why)),
                 // An unclear reply: ask again, start no command. The call is idempotent.
-                Err(error) if error.is_passing() => self.pause_before_asking_again().await?,
+                Err(error) if error.is_passing() => self.pause(&mut waits).await?,
                 Err(error) => return Err(Stop::Released(format!("the broker does not let it start: {error}"))),
             }
         }
     }
 
-    async fn pause_before_asking_again(&self) -> Result<(), Stop> {
+    /// Waits before the broker is asked again; a request to stop ends the wait, and the job.
+    async fn pause(&self, waits: &mut Waits) -> Result<(), Stop> {
         self.check()?;
-        tokio::time::sleep(START_RETRY).await;
-        Ok(())
+        tokio::select! {
+            () = tokio::time::sleep(waits.next().unwrap_or(LONGEST_WAIT)) => Ok(()),
+            _ = self.held.stopped() => self.check(),
+        }
     }
 
     /// Seals and stores an artifact. While the broker is away it is tried until the job's deadline; after the start, for
@@ -196,22 +202,20 @@ impl Run {
         let sealed =
             self.means.key.seal(self.job.lease.attempt_id, name, content).map_err(|e| Stop::failed(e.to_string()))?;
         let begun = BootTime::now();
+        let mut waits = waits();
         loop {
             let error = match self.means.desk.put(&self.job.lease, name, media_type, &sealed).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            let patient = match self.started {
-                true => begun.elapsed() < KEEP_AFTER_START,
-                false => {
-                    self.check()?;
-                    true
-                }
-            };
-            if !error.is_passing() || !patient {
+            if !error.is_passing() || self.started && begun.elapsed() >= KEEP_AFTER_START {
                 return Err(Stop::failed(format!("artifact {name} could not be stored: {error}")));
             }
-            tokio::time::sleep(START_RETRY).await;
+            match self.started {
+                // What the world has become is offered also by a job that is to stop.
+                true => tokio::time::sleep(waits.next().unwrap_or(LONGEST_WAIT)).await,
+                false => self.pause(&mut waits).await?,
+            }
         }
     }
 
@@ -229,6 +233,7 @@ impl Run {
     /// # Errors
     /// As [`Run::fetch`].
     pub async fn fetch_if_kept(&self, attempt: Uuid, name: &str) -> Result<Option<Vec<u8>>, Stop> {
+        let mut waits = waits();
         loop {
             self.check()?;
             match self.means.desk.get(attempt, name).await {
@@ -237,7 +242,7 @@ impl Run {
                     return opened.map(Some).map_err(|e| Stop::refused(e.to_string()));
                 }
                 Err(BrokerError::Refused { code, .. }) if code == NOT_FOUND => return Ok(None),
-                Err(error) if error.is_passing() => tokio::time::sleep(START_RETRY).await,
+                Err(error) if error.is_passing() => self.pause(&mut waits).await?,
                 Err(error) => return Err(Stop::refused(format!("artifact {name} could not be fetched: {error}"))),
             }
         }
@@ -284,11 +289,13 @@ impl Run {
             }
             SuperviseError::Lost { .. } | SuperviseError::Channel { .. } => {
                 self.children_dead = false;
-                let doubt = match class {
-                    Class::Reading => "",
-                    Class::Mutating => "; what it has changed is not known, its state lock may be left behind",
-                };
-                Stop::refused(format!("{error}{doubt}"))
+                match class {
+                    // It may be tried again.
+                    Class::Reading => Stop::failed(error.to_string()),
+                    Class::Mutating => Stop::refused(format!(
+                        "{error}; what it has changed is not known, its state lock may be left behind"
+                    )),
+                }
             }
         }
     }
@@ -335,6 +342,14 @@ impl Run {
             orphan_limit_bytes: DEFAULT_ORPHAN_LIMIT_BYTES,
         }
     }
+}
+
+type Waits = Box<dyn Iterator<Item = Duration> + Send + Sync>;
+
+/// Growing, and with jitter: after an outage all runners ask at once otherwise.
+fn waits() -> Waits {
+    let waits = ExponentialBuilder::default().with_min_delay(Duration::from_millis(250)).with_max_delay(LONGEST_WAIT);
+    Box::new(waits.with_jitter().without_max_times().build())
 }
 
 /// Waits for the command's end, and passes a request to stop on, once. True when it was killed for its [`Room`].
