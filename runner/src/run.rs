@@ -208,8 +208,12 @@ impl Run {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            if !error.is_passing() || self.started && begun.elapsed() >= KEEP_AFTER_START {
-                return Err(Stop::failed(format!("artifact {name} could not be stored: {error}")));
+            let reason = || format!("artifact {name} could not be stored: {error}");
+            if !error.is_passing() {
+                return Err(Stop::refused(reason()));
+            }
+            if self.started && begun.elapsed() >= KEEP_AFTER_START {
+                return Err(Stop::failed(reason()));
             }
             match self.started {
                 // What the world has become is offered also by a job that is to stop.
@@ -305,20 +309,23 @@ impl Run {
         if stdout != Stdout::Events {
             return;
         }
-        let mut shown = Progress::default();
+        let (mut shown, mut rest) = (Progress::default(), PROGRESS_EVERY);
         loop {
             let last = tokio::select! {
-                () = tokio::time::sleep(PROGRESS_EVERY) => false,
+                () = tokio::time::sleep(rest) => false,
                 () = over.cancelled() => true,
             };
             let progress = self.log.progress();
             if progress != shown
                 && let Ok(value) = serde_json::to_value(&progress)
             {
+                let begun = BootTime::now();
                 if let Err(error) = self.means.desk.progress(&self.job.lease, &value).await {
                     tracing::debug!(%error, "progress was not shown");
                 }
                 shown = progress;
+                // A slow line has more important things to carry.
+                rest = PROGRESS_EVERY.max(begun.elapsed() * 10);
             }
             if last {
                 return;
@@ -362,7 +369,7 @@ async fn attend(
     // Whatever way this ends: nobody is to wait for a command that is gone.
     let _over = over.clone().drop_guard();
     let overfull = tokio::select! {
-        record = control.wait() => return Ok((record?, room.is_some_and(|room| size(&room.dir) > room.bytes))),
+        record = control.wait() => return Ok((record?, is_overfull(room).await)),
         reason = held.stopped() => {
             control.interrupt(reason).await?;
             false
@@ -376,14 +383,21 @@ async fn attend(
 }
 
 async fn overfilled(room: Option<&Room>) {
-    let Some(room) = room else { return std::future::pending().await };
+    if room.is_none() {
+        return std::future::pending().await;
+    }
     loop {
         tokio::time::sleep(ROOM_EVERY).await;
-        let dir = room.dir.clone();
-        if tokio::task::spawn_blocking(move || size(&dir)).await.unwrap_or(u64::MAX) > room.bytes {
+        if is_overfull(room).await {
             return;
         }
     }
+}
+
+async fn is_overfull(room: Option<&Room>) -> bool {
+    let Some(room) = room.cloned() else { return false };
+    let overfull = tokio::task::spawn_blocking(move || size(&room.dir) > room.bytes).await;
+    overfull.unwrap_or(true)
 }
 
 /// Bytes of all files below a folder, as far as it can be read: it changes meanwhile.
