@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use tendril_broker::connect::{Address, Connector};
 use tendril_broker::operator::grants::Scope;
 use tendril_broker::testing::{TestDatabase, run};
+use tendril_runner::clock::BootTime;
 use tokio::sync::watch;
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
@@ -253,6 +254,16 @@ impl Fleet {
             (waiting > 0).then_some(())
         })
         .await;
+    }
+
+    /// Rings the doorbell without need, each time in a transaction of its own, as any role may; returns how long it took.
+    pub async fn ring(&self, times: u32) -> Duration {
+        let begun = BootTime::now();
+        let channel = format!("tendril_{}", self.cluster.simple());
+        for _ in 0..times {
+            self.portal.query("select pg_notify($1, '')", &[&channel]).await.expect("a ring");
+        }
+        begun.elapsed()
     }
 
     /// A gate that a job reads from, and that blocks it until it is opened.
