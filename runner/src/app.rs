@@ -35,6 +35,7 @@ const CALL_SESSIONS: usize = 4;
 /// # Errors
 /// Settings that cannot work, a credential that is refused, a folder that another runner uses.
 pub async fn run(config: Config) -> anyhow::Result<()> {
+    supervise::keep_from_jobs().context("cannot keep the environment from jobs")?;
     supervise::adopt_orphans().context("cannot become a subreaper")?;
     config.check_files()?;
     let _place = lock_place(&config)?;
@@ -76,14 +77,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(listener) = door {
         loops.spawn(http::serve(listener, runner.clone(), end.clone()));
     }
-    loops.spawn(heartbeat::run(runner.clone(), connector.clone(), end.clone()));
+    let heartbeats = loops.spawn(heartbeat::run(runner.clone(), connector.clone(), end.clone()));
     loops.spawn(doorbell::run(runner.clone(), connector.clone(), soft.clone()));
-    loops.spawn(claim::run(runner.clone(), jobs.clone(), soft.clone()));
+    let claims = loops.spawn(claim::run(runner.clone(), jobs.clone(), soft.clone()));
     let logs_end = CancellationToken::new();
     let logs = tokio::spawn(ship(runner.clone(), connector, logs_end.clone()));
 
     stop.next().await;
     soft.cancel();
+    // What it is just taking is asked to stop like all else, and waited for; after that nothing is taken.
+    drop(claims.await);
     jobs.close();
     wind_down(&runner, &jobs, &mut stop).await;
     logs_end.cancel();
@@ -92,6 +95,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::error!("not all log rows could be stored before the end");
     }
     end.cancel();
+    // The last one gives back what a claim brought that nobody took.
+    drop(heartbeats.await);
     if let Err(error) = tokio::time::timeout(Duration::from_secs(5), runner.broker.leave()).await.unwrap_or(Ok(())) {
         tracing::warn!(%error, "left without a goodbye");
     }
@@ -117,11 +122,10 @@ async fn wind_down(runner: &Runner, jobs: &TaskTracker, stop: &mut Stops) {
     tracing::warn!(running = runner.holdings.count(), "interrupting what runs");
     runner.holdings.stop_all(StopReason::Shutdown);
     // Each job bounds its own end by its kill grace; reporting has its own time after that.
-    let report = Duration::from_secs(runner.config.shutdown.report_within_s);
-    let most = Duration::from_secs(3600) + report;
+    let most = runner.holdings.longest_grace() + Duration::from_secs(runner.config.shutdown.report_within_s);
     tokio::select! {
         () = jobs.wait() => {}
-        () = tokio::time::sleep(most) => {}
+        () = tokio::time::sleep(most) => tracing::error!(running = runner.holdings.count(), "leaving with work unreported"),
         () = stop.next() => tracing::error!(running = runner.holdings.count(), "a third signal: leaving with work unreported"),
     }
 }

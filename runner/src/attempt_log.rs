@@ -185,6 +185,11 @@ impl AttemptLog {
         self.inner().capture.events().outputs().cloned()
     }
 
+    /// Whether an event was too long to be read.
+    pub fn has_missed_an_event(&self) -> bool {
+        self.inner().capture.events().has_missed()
+    }
+
     // ---- for the shipper ----
 
     /// Bytes that wait to be stored.
@@ -194,7 +199,10 @@ impl AttemptLog {
 
     /// Age of the oldest text that waits.
     pub fn lag(&self) -> Option<Duration> {
-        let oldest = self.inner().unacked.front()?.ts;
+        let oldest = {
+            let inner = self.inner();
+            inner.unacked.front().map(|chunk| chunk.ts).or(inner.capture.oldest())?
+        };
         Duration::try_from(clock::wall() - oldest).ok()
     }
 

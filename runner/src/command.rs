@@ -116,6 +116,9 @@ impl Finished {
             Exit::Success => Ok(()),
             Exit::TimedOut => Err(Stop::TimedOut(format!("{what} ran for longer than its timeout"))),
             Exit::Interrupted { reason } => Err(Stop::requested(*reason, class == Class::Mutating)),
+            Exit::NotStarted { reason } if reason.may_pass() => {
+                Err(Stop::failed(format!("{what} {}", describe(&self.record.exit))))
+            }
             Exit::NotStarted { .. } => Err(Stop::refused(format!("{what} {}", describe(&self.record.exit)))),
             other => Err(Stop::failed(format!("{what} {}", describe(other)))),
         }

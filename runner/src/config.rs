@@ -252,9 +252,10 @@ impl Config {
         let mut table = match file {
             Some(path) => {
                 let text = read("--config", path)?;
-                let form =
-                    |e: toml::de::Error| ConfigError::Form { path: path.display().to_string(), reason: e.to_string() };
-                toml::from_str::<toml::Table>(&text).map_err(form)?
+                toml::from_str::<toml::Table>(&text).map_err(|e| ConfigError::Form {
+                    path: path.display().to_string(),
+                    reason: without_source(&e, &text),
+                })?
             }
             None => toml::Table::new(),
         };
@@ -383,6 +384,12 @@ pub fn read(key: &'static str, path: &Path) -> Result<String, ConfigError> {
     })
 }
 
+/// What is wrong and where. The parser's own words show the line itself, which may be the one with the token.
+fn without_source(error: &toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    format!("line {}: {}", before.matches('\n').count() + 1, error.message())
+}
+
 fn is_word(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
@@ -481,6 +488,19 @@ mod tests {
         }
         assert!(load("state_dir = ", &[]).unwrap_err().to_string().contains("runner.toml"));
         assert!(load(SAMPLE, &[("TENDRIL_SLOTS", "many")]).unwrap_err().to_string().contains("TENDRIL_SLOTS"));
+    }
+
+    #[test]
+    fn a_broken_file_is_named_by_its_line_and_shows_no_token() {
+        for (text, line) in [
+            ("slots = 1\nagent_token = \"hunter2\nslots = 4\n", "line 2"),
+            ("agent_token = \"hunter2\"\nagent_token = \"hunter2\"\n", "line 2"),
+            ("agent_token = hunter2\n", "line 1"),
+            ("agent_token = [\"hunter2\"]\n", "agent_token"),
+        ] {
+            let said = load(text, &[]).unwrap_err().to_string();
+            assert!(said.contains(line) && said.contains("runner.toml") && !said.contains("hunter2"), "{text}: {said}");
+        }
     }
 
     #[test]

@@ -8,6 +8,11 @@ use tendril_broker::connect::Connector;
 use tendril_broker::runner::{BrokerError, Doorbell};
 use tokio_util::sync::CancellationToken;
 
+/// Between two rings that are heard: shorter than the broker leaves between two of its own.
+const BETWEEN_RINGS: Duration = Duration::from_millis(20);
+/// How long it may take until the session listens.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(30);
+
 /// Listens until `end`.
 pub async fn run(runner: Arc<Runner>, connector: Connector, end: CancellationToken) {
     let mut waits = backoff();
@@ -48,7 +53,10 @@ pub async fn run(runner: Arc<Runner>, connector: Connector, end: CancellationTok
 /// Returns when the broker does not want this runner to listen any more. With an error comes whether the session had
 /// been up at all.
 async fn listen(runner: &Runner, connector: &Connector) -> Result<(), (BrokerError, bool)> {
-    let mut bell = Doorbell::listen(connector, &runner.registered.channel).await.map_err(|e| (e, false))?;
+    let listening =
+        tokio::time::timeout(CONNECTS_WITHIN, Doorbell::listen(connector, &runner.registered.channel)).await;
+    let late = |_| BrokerError::Unavailable(format!("no reply within {} s", CONNECTS_WITHIN.as_secs()));
+    let mut bell = listening.map_err(late).flatten().map_err(|e| (e, false))?;
     runner.signals.set_listening(true);
     // What was rung before is not heard: poll once.
     runner.signals.work.notify_one();
@@ -58,6 +66,8 @@ async fn listen(runner: &Runner, connector: &Connector) -> Result<(), (BrokerErr
                 rung.map_err(|e| (e, true))?;
                 runner.metrics.rang();
                 runner.signals.work.notify_one();
+                // Any role may ring, as often as it likes. What rings meanwhile is heard once, after this.
+                tokio::time::sleep(BETWEEN_RINGS).await;
             }
             () = runner.signals.renewed.notified() => {
                 if !runner.signals.may_listen() {

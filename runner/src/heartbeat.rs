@@ -3,6 +3,7 @@
 use crate::clock::BootTime;
 use crate::runner::Runner;
 use crate::supervise::StopReason;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tendril_broker::connect::Connector;
@@ -12,18 +13,22 @@ use tokio_util::sync::CancellationToken;
 /// A credential that was refused is asked about this often; never hot.
 const REVOKED_EVERY: Duration = Duration::from_secs(60);
 
-/// Beats until `end`.
+/// How long the last one may take.
+const LAST: Duration = Duration::from_secs(2);
+
+/// Beats until `end`, and then once more: what is not held any more is given back now, and not when the lease runs out.
 pub async fn run(runner: Arc<Runner>, connector: Connector, end: CancellationToken) {
     let mut heart = Heart::new(connector);
     let interval = Duration::from_millis(runner.registered.heartbeat_ms);
-    let mut refusals = 0_u32;
+    let (mut refusals, mut connected) = (0_u32, false);
     loop {
-        let wait = match beat(&runner, &mut heart).await {
+        let wait = match watched(&runner, beat(&runner, &mut heart, patience(runner.lease_ttl(), connected))).await {
             Ok(()) => {
-                refusals = 0;
+                (refusals, connected) = (0, true);
                 interval
             }
             Err(error) => {
+                connected = false;
                 refusals = if error.is_credential() { refusals + 1 } else { 0 };
                 missed(&runner, &error, refusals)
             }
@@ -34,17 +39,40 @@ pub async fn run(runner: Arc<Runner>, connector: Connector, end: CancellationTok
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = end.cancelled() => return,
+            () = end.cancelled() => break,
         }
+    }
+    if !runner.signals.revoked()
+        && let Err(error) = beat(&runner, &mut heart, LAST).await
+    {
+        tracing::debug!(%error, "the last heartbeat was not answered");
     }
 }
 
-async fn beat(runner: &Runner, heart: &mut Heart) -> Result<(), BrokerError> {
+/// How long a heartbeat may take. One that has to connect first takes eight round trips instead of one: cut off too soon
+/// it would never come through on a line with two seconds of latency.
+fn patience(lease_ttl: Duration, connected: bool) -> Duration {
+    let third = lease_ttl / 3;
+    if connected { third.min(Duration::from_secs(10)) } else { (third * 2).min(Duration::from_secs(30)) }
+}
+
+/// A heartbeat that is long under way does not keep what others may start from ending when the lease does.
+async fn watched(runner: &Runner, beat: impl Future<Output = Result<(), BrokerError>>) -> Result<(), BrokerError> {
+    let mut beat = pin!(beat);
+    // A process that was stopped for long, and goes on, is first to hear what it still holds.
+    let run_out = runner.holdings.lease_left().max(LAST);
+    tokio::select! {
+        result = &mut beat => return result,
+        () = tokio::time::sleep(run_out) => runner.holdings.stop_what_others_may_start(),
+    }
+    beat.await
+}
+
+async fn beat(runner: &Runner, heart: &mut Heart, patience: Duration) -> Result<(), BrokerError> {
     // In this order: an attempt that is held between the two reads is not covered by the older number.
     let settled = runner.signals.settled();
     let holding = runner.holdings.ids();
     let sent = BootTime::now();
-    let patience = (runner.lease_ttl() / 3).min(Duration::from_secs(10));
     let beat = heart.beat(runner.broker.runner(), settled, &holding, patience).await?;
     runner.metrics.heartbeat(sent.elapsed());
     runner.holdings.renew(sent, Duration::from_millis(beat.lease_ttl_ms));
@@ -85,4 +113,17 @@ fn missed(runner: &Runner, error: &BrokerError, refusals: u32) -> Duration {
     tracing::warn!(%error, lease_left_ms = runner.holdings.lease_left().as_millis(), "a heartbeat was not answered");
     // Sooner than the interval: the lease has room for a few more tries.
     (runner.lease_ttl() / 10).clamp(Duration::from_millis(200), Duration::from_secs(3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_that_has_to_connect_has_time_for_eight_round_trips_of_two_seconds() {
+        let default_ttl = Duration::from_secs(30);
+        assert!(patience(default_ttl, false) > Duration::from_secs(16));
+        assert!(patience(default_ttl, false) < default_ttl);
+        assert_eq!(patience(default_ttl, true), default_ttl / 3, "three tries within a lease");
+    }
 }

@@ -20,6 +20,7 @@ pub struct Holdings {
 struct Entry {
     mutating: bool,
     started: bool,
+    kill_grace: Duration,
     stop: watch::Sender<Option<StopReason>>,
 }
 
@@ -40,7 +41,8 @@ impl Holdings {
             return None;
         }
         // For kinds that only read, the claim is the start.
-        held.insert(attempt, Entry { mutating: job.mutating, started: !job.mutating, stop });
+        let (mutating, kill_grace) = (job.mutating, job.kill_grace);
+        held.insert(attempt, Entry { mutating, started: !mutating, kill_grace, stop });
         Some(Held { attempt, all: self.clone(), stop: stopped })
     }
 
@@ -52,6 +54,11 @@ impl Holdings {
     /// How many are held.
     pub fn count(&self) -> usize {
         self.held().len()
+    }
+
+    /// How long the last of them may take to end once it is interrupted.
+    pub fn longest_grace(&self) -> Duration {
+        self.held().values().map(|entry| entry.kill_grace).max().unwrap_or_default()
     }
 
     /// Asks an attempt to stop; the first reason stays.

@@ -53,6 +53,7 @@ pub struct Metrics {
     log_refused_bytes: Counter,
     log_flush_seconds: Histogram,
     log_lag: Seconds,
+    log_waiting: Gauge,
     oom_kills: Counter,
     state_lock_conflicts: Counter,
     doorbell_rings: Counter,
@@ -86,6 +87,7 @@ impl Default for Metrics {
             log_refused_bytes: Counter::default(),
             log_flush_seconds: fast(),
             log_lag: Seconds::default(),
+            log_waiting: Gauge::default(),
             oom_kills: Counter::default(),
             state_lock_conflicts: Counter::default(),
             doorbell_rings: Counter::default(),
@@ -133,6 +135,7 @@ impl Metrics {
             self.log_flush_seconds.clone(),
         );
         r.register_with_unit("log_lag", "Age of the oldest log text that waits", Unit::Seconds, self.log_lag.clone());
+        r.register_with_unit("log_waiting", "Log text that waits to be stored", Unit::Bytes, self.log_waiting.clone());
         r.register("oom_kills", "Commands that ran out of memory", self.oom_kills.clone());
         r.register(
             "state_lock_conflicts",
@@ -194,11 +197,6 @@ impl Metrics {
         self.answered("heartbeat", took);
     }
 
-    /// How long the lease holds.
-    pub fn lease_left(&self, left: Duration) {
-        self.lease_left.set(left.as_secs_f64());
-    }
-
     /// A call was answered.
     pub fn answered(&self, call: &'static str, took: Duration) {
         self.call_seconds.get_or_create(&CallLabel { call }).observe(took.as_secs_f64());
@@ -221,9 +219,12 @@ impl Metrics {
         self.log_flush_seconds.observe(took.as_secs_f64());
     }
 
-    /// Age of the oldest log text that waits.
-    pub fn log_lag(&self, lag: Duration) {
+    /// What is true at the moment when somebody asks, an outage included: how long the lease holds, the age of the oldest
+    /// log text that waits, and bytes of all that does.
+    pub fn now(&self, lease_left: Duration, (lag, waiting): (Duration, usize)) {
+        self.lease_left.set(lease_left.as_secs_f64());
         self.log_lag.set(lag.as_secs_f64());
+        self.log_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
     /// The broker refused log text for good.

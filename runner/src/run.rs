@@ -16,6 +16,7 @@ use crate::supervise::{
     Supervisors,
 };
 use crate::work::Work;
+use backon::{BackoffBuilder, ExponentialBuilder};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-const START_RETRY: Duration = Duration::from_millis(500);
+/// Longest wait before a broker that is away is asked again: a lease lasts for several.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// The broker's code for what is not there.
 const NOT_FOUND: &str = "TD002";
 const ROOM_EVERY: Duration = Duration::from_millis(250);
@@ -157,12 +159,14 @@ impl Run {
     /// # Errors
     /// Why it may not start.
     pub async fn start(&mut self) -> Result<(), Stop> {
+        // From the first time it is asked for, the start may be committed, whatever becomes of the reply. Looked at after
+        // that: whoever asks for a stop now knows that it has started.
+        self.held.mark_started();
         self.check()?;
         if !self.held.lease_is_live() {
             return Err(Stop::Released("the lease ran out before the start".into()));
         }
-        // From the first time it is asked for, the start may be committed, whatever becomes of the reply.
-        self.held.mark_started();
+        let mut waits = waits();
         loop {
             match self.means.desk.start(&self.job.lease).await {
                 Ok(()) if self.held.lease_is_live() => {
@@ -170,20 +174,23 @@ impl Run {
                     return Ok(());
                 }
                 // The reply was long under way: the job may have been given up since, and its key freed.
-                Ok(()) => self.pause_before_asking_again().await?,
+                Ok(()) => self.pause(&mut waits).await?,
                 Err(BrokerError::CancelRequested) => return Err(Stop::Cancelled("cancelled before it started".into())),
                 Err(BrokerError::LeaseLost(why)) => return Err(Stop::Superseded(why)),
                 // An unclear reply: ask again, start no command. The call is idempotent.
-                Err(error) if error.is_passing() => self.pause_before_asking_again().await?,
+                Err(error) if error.is_passing() => self.pause(&mut waits).await?,
                 Err(error) => return Err(Stop::Released(format!("the broker does not let it start: {error}"))),
             }
         }
     }
 
-    async fn pause_before_asking_again(&self) -> Result<(), Stop> {
+    /// Waits before the broker is asked again; a request to stop ends the wait, and the job.
+    async fn pause(&self, waits: &mut Waits) -> Result<(), Stop> {
         self.check()?;
-        tokio::time::sleep(START_RETRY).await;
-        Ok(())
+        tokio::select! {
+            () = tokio::time::sleep(waits.next().unwrap_or(LONGEST_WAIT)) => Ok(()),
+            _ = self.held.stopped() => self.check(),
+        }
     }
 
     /// Seals and stores an artifact. While the broker is away it is tried until the job's deadline; after the start, for
@@ -195,22 +202,24 @@ impl Run {
         let sealed =
             self.means.key.seal(self.job.lease.attempt_id, name, content).map_err(|e| Stop::failed(e.to_string()))?;
         let begun = BootTime::now();
+        let mut waits = waits();
         loop {
             let error = match self.means.desk.put(&self.job.lease, name, media_type, &sealed).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            let patient = match self.started {
-                true => begun.elapsed() < KEEP_AFTER_START,
-                false => {
-                    self.check()?;
-                    true
-                }
-            };
-            if !error.is_passing() || !patient {
-                return Err(Stop::failed(format!("artifact {name} could not be stored: {error}")));
+            let reason = || format!("artifact {name} could not be stored: {error}");
+            if !error.is_passing() {
+                return Err(Stop::refused(reason()));
             }
-            tokio::time::sleep(START_RETRY).await;
+            if self.started && begun.elapsed() >= KEEP_AFTER_START {
+                return Err(Stop::failed(reason()));
+            }
+            match self.started {
+                // What the world has become is offered also by a job that is to stop.
+                true => tokio::time::sleep(waits.next().unwrap_or(LONGEST_WAIT)).await,
+                false => self.pause(&mut waits).await?,
+            }
         }
     }
 
@@ -228,6 +237,7 @@ impl Run {
     /// # Errors
     /// As [`Run::fetch`].
     pub async fn fetch_if_kept(&self, attempt: Uuid, name: &str) -> Result<Option<Vec<u8>>, Stop> {
+        let mut waits = waits();
         loop {
             self.check()?;
             match self.means.desk.get(attempt, name).await {
@@ -236,7 +246,7 @@ impl Run {
                     return opened.map(Some).map_err(|e| Stop::refused(e.to_string()));
                 }
                 Err(BrokerError::Refused { code, .. }) if code == NOT_FOUND => return Ok(None),
-                Err(error) if error.is_passing() => tokio::time::sleep(START_RETRY).await,
+                Err(error) if error.is_passing() => self.pause(&mut waits).await?,
                 Err(error) => return Err(Stop::refused(format!("artifact {name} could not be fetched: {error}"))),
             }
         }
@@ -283,11 +293,13 @@ impl Run {
             }
             SuperviseError::Lost { .. } | SuperviseError::Channel { .. } => {
                 self.children_dead = false;
-                let doubt = match class {
-                    Class::Reading => "",
-                    Class::Mutating => "; what it has changed is not known, its state lock may be left behind",
-                };
-                Stop::refused(format!("{error}{doubt}"))
+                match class {
+                    // It may be tried again.
+                    Class::Reading => Stop::failed(error.to_string()),
+                    Class::Mutating => Stop::refused(format!(
+                        "{error}; what it has changed is not known, its state lock may be left behind"
+                    )),
+                }
             }
         }
     }
@@ -297,20 +309,23 @@ impl Run {
         if stdout != Stdout::Events {
             return;
         }
-        let mut shown = Progress::default();
+        let (mut shown, mut rest) = (Progress::default(), PROGRESS_EVERY);
         loop {
             let last = tokio::select! {
-                () = tokio::time::sleep(PROGRESS_EVERY) => false,
+                () = tokio::time::sleep(rest) => false,
                 () = over.cancelled() => true,
             };
             let progress = self.log.progress();
             if progress != shown
                 && let Ok(value) = serde_json::to_value(&progress)
             {
+                let begun = BootTime::now();
                 if let Err(error) = self.means.desk.progress(&self.job.lease, &value).await {
                     tracing::debug!(%error, "progress was not shown");
                 }
                 shown = progress;
+                // A slow line has more important things to carry.
+                rest = PROGRESS_EVERY.max(begun.elapsed() * 10);
             }
             if last {
                 return;
@@ -336,6 +351,14 @@ impl Run {
     }
 }
 
+type Waits = Box<dyn Iterator<Item = Duration> + Send + Sync>;
+
+/// Growing, and with jitter: after an outage all runners ask at once otherwise.
+fn waits() -> Waits {
+    let waits = ExponentialBuilder::default().with_min_delay(Duration::from_millis(250)).with_max_delay(LONGEST_WAIT);
+    Box::new(waits.with_jitter().without_max_times().build())
+}
+
 /// Waits for the command's end, and passes a request to stop on, once. True when it was killed for its [`Room`].
 async fn attend(
     mut control: Control,
@@ -346,7 +369,7 @@ async fn attend(
     // Whatever way this ends: nobody is to wait for a command that is gone.
     let _over = over.clone().drop_guard();
     let overfull = tokio::select! {
-        record = control.wait() => return Ok((record?, room.is_some_and(|room| size(&room.dir) > room.bytes))),
+        record = control.wait() => return Ok((record?, is_overfull(room).await)),
         reason = held.stopped() => {
             control.interrupt(reason).await?;
             false
@@ -360,14 +383,21 @@ async fn attend(
 }
 
 async fn overfilled(room: Option<&Room>) {
-    let Some(room) = room else { return std::future::pending().await };
+    if room.is_none() {
+        return std::future::pending().await;
+    }
     loop {
         tokio::time::sleep(ROOM_EVERY).await;
-        let dir = room.dir.clone();
-        if tokio::task::spawn_blocking(move || size(&dir)).await.unwrap_or(u64::MAX) > room.bytes {
+        if is_overfull(room).await {
             return;
         }
     }
+}
+
+async fn is_overfull(room: Option<&Room>) -> bool {
+    let Some(room) = room.cloned() else { return false };
+    let overfull = tokio::task::spawn_blocking(move || size(&room.dir) > room.bytes).await;
+    overfull.unwrap_or(true)
 }
 
 /// Bytes of all files below a folder, as far as it can be read: it changes meanwhile.

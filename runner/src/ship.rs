@@ -56,6 +56,13 @@ impl Shipper {
         self.logs().is_empty()
     }
 
+    /// Age of the oldest log text that waits, and bytes of all that does.
+    pub fn backlog(&self) -> (Duration, usize) {
+        let logs: Vec<_> = self.logs().values().cloned().collect();
+        let lag = logs.iter().filter_map(|log| log.lag()).max().unwrap_or_default();
+        (lag, logs.iter().map(|log| log.waiting()).sum())
+    }
+
     /// Ships until `end`, then what is left, until `end` of patience by the caller: it may be dropped at any time.
     pub async fn run(&self, connector: &Connector, end: CancellationToken) {
         loop {
@@ -188,8 +195,6 @@ impl Shipper {
         let first = self.turn.fetch_add(1, Ordering::Relaxed) % logs.len().max(1);
         logs.rotate_left(first);
         let share = (budget / logs.len().max(1)).max(4096);
-        let lag = logs.iter().filter_map(|log| log.lag()).max().unwrap_or_default();
-        self.metrics.log_lag(lag);
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for log in logs {
             // Each gives one chunk at least: the batch's own bound comes first.

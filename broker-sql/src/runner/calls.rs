@@ -12,6 +12,8 @@ use uuid::Uuid;
 
 /// A reply later than this counts as lost: the session is dropped and the call asked again by who can.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// A slower line is as good as none; what a call carries has its time on any other.
+const SLOWEST_BYTES_PER_S: u64 = 16 * 1024;
 
 /// What a runner says of itself when it registers.
 #[derive(Clone, Debug, Serialize)]
@@ -94,7 +96,7 @@ impl Broker {
     /// `LeaseExpired` until a heartbeat has succeeded; `NotActive` while the credential is being drained.
     pub async fn claim(&self, claim_no: i64, slots: i32) -> Result<Vec<Claimed>, BrokerError> {
         const SQL: &str = "-- runner_claim\nselect * from tendril.runner_claim($1, $2, $3)";
-        let rows = self.all(SQL, &[&self.runner, &claim_no, &slots]).await?;
+        let rows = self.all(SQL, &[&self.runner, &claim_no, &slots], CALL_TIMEOUT).await?;
         rows.iter().map(claimed).collect()
     }
 
@@ -148,22 +150,37 @@ impl Broker {
     }
 
     pub(super) async fn one(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row, BrokerError> {
-        let mut rows = self.all(sql, params).await?;
+        self.one_carrying(0, sql, params).await
+    }
+
+    /// A call that carries so many bytes, which may take their time.
+    pub(super) async fn one_carrying(
+        &self,
+        bytes: usize,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Row, BrokerError> {
+        let mut rows = self.all(sql, params, patience(bytes)).await?;
         rows.pop().ok_or_else(|| BrokerError::Unavailable("the broker answered with no row".into()))
     }
 
-    async fn all(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, BrokerError> {
+    async fn all(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+        patience: Duration,
+    ) -> Result<Vec<Row>, BrokerError> {
         let client = self.session().await?;
         let call = async {
             let statement = client.prepare_cached(sql).await?;
             client.query(&statement, params).await
         };
-        match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        match tokio::time::timeout(patience, call).await {
             Ok(reply) => reply.map_err(BrokerError::from),
             Err(_) => {
                 // The session may still commit: it is closed, never reused, and the callers are idempotent.
                 drop(Object::take(client));
-                Err(BrokerError::Unavailable(format!("no reply within {} s", CALL_TIMEOUT.as_secs())))
+                Err(BrokerError::Unavailable(format!("no reply within {} s", patience.as_secs())))
             }
         }
     }
@@ -174,6 +191,10 @@ impl Broker {
             other => BrokerError::Unavailable(other.to_string()),
         })
     }
+}
+
+fn patience(bytes: usize) -> Duration {
+    CALL_TIMEOUT + Duration::from_secs(bytes as u64 / SLOWEST_BYTES_PER_S)
 }
 
 fn claimed(row: &Row) -> Result<Claimed, BrokerError> {
@@ -194,4 +215,16 @@ fn claimed(row: &Row) -> Result<Claimed, BrokerError> {
         snapshot: row.try_get("config_snapshot")?,
         plan_attempt: row.try_get("plan_attempt_id")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_has_time_for_what_it_carries_over_a_slow_line() {
+        assert_eq!(patience(0), CALL_TIMEOUT);
+        let plan = 16 * 1024 * 1024;
+        assert!(patience(plan).as_secs() > plan as u64 / 50_000, "50 KB/s");
+    }
 }

@@ -1,5 +1,6 @@
 //! The whole way from an attempt's pipes to its chunks, as one value.
 
+use std::mem;
 use time::{Duration, OffsetDateTime};
 
 use super::chunk::{Chunk, Chunker, Counters, Gap};
@@ -74,7 +75,12 @@ impl Capture {
         let mut show = |bytes: &[u8]| rear.text(stream, sanitiser, bytes, at);
         match lines {
             None => show(bytes),
-            Some(lines) => lines.push(bytes, &mut |piece| render(events, piece, &mut show)),
+            Some(lines) => {
+                lines.push(bytes, &mut |piece| render(events, piece, &mut show));
+                if mem::take(&mut lines.overlong) {
+                    events.missed_one();
+                }
+            }
         }
     }
 
@@ -127,6 +133,11 @@ impl Capture {
     /// What waits to be drained, in bytes; see [`Chunker::waiting_bytes`].
     pub fn waiting_bytes(&self) -> usize {
         self.rear.chunker.waiting_bytes()
+    }
+
+    /// When the first record that waits became complete; see [`Chunker::oldest`].
+    pub fn oldest(&self) -> Option<OffsetDateTime> {
+        self.rear.chunker.oldest()
     }
 
     /// What went through so far.
@@ -201,6 +212,8 @@ struct EventLines {
     line: Vec<u8>,
     /// The present line is known not to be an event.
     passing: bool,
+    /// A line began like an event and was too long to be read as one.
+    overlong: bool,
 }
 
 enum Piece<'a> {
@@ -232,6 +245,7 @@ impl EventLines {
                 sink(Piece::Other(part));
                 self.clear();
                 self.passing = true;
+                self.overlong = true;
             }
             self.passing &= !ends;
         }

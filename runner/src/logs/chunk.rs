@@ -229,6 +229,11 @@ impl Chunker {
         self.waiting_bytes
     }
 
+    /// When the first record that waits became complete.
+    pub fn oldest(&self) -> Option<OffsetDateTime> {
+        self.fixed.front().or(self.open.as_ref()).map(|chunk| chunk.ts)
+    }
+
     /// What went through so far.
     pub fn counters(&self) -> Counters {
         self.counters

@@ -31,6 +31,7 @@ pub struct Events {
     progress: Progress,
     problems: Vec<Problem>,
     outputs: Option<Map<String, Value>>,
+    missed: bool,
 }
 
 #[derive(Deserialize)]
@@ -147,6 +148,16 @@ impl Events {
     /// The output values that an apply has told last, sensitive ones masked.
     pub fn outputs(&self) -> Option<&Map<String, Value>> {
         self.outputs.as_ref()
+    }
+
+    /// An event was longer than [`MAX_EVENT_BYTES`]: only outputs are.
+    pub fn missed_one(&mut self) {
+        self.missed = true;
+    }
+
+    /// Whether there was such an event.
+    pub fn has_missed(&self) -> bool {
+        self.missed
     }
 
     fn render(&mut self, event: &Envelope<'_>, line: &str) -> Rendered {

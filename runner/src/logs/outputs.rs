@@ -42,7 +42,10 @@ pub(super) fn values(outputs: &BTreeMap<String, Output>) -> Option<Map<String, V
     }
     let value = |output: &Output| match (output.sensitive, &output.value) {
         (true, _) => Value::from(MASKED),
-        (false, Some(value)) => serde_json::from_str(value.get()).map_or(Value::Null, without_nul),
+        // Nested too deep, or a number out of range: the words of the engine, rather than no value.
+        (false, Some(value)) => {
+            serde_json::from_str(value.get()).map_or_else(|_| Value::from(value.get()), without_nul)
+        }
         (false, None) => Value::Null,
     };
     Some(outputs.iter().map(|(name, output)| (name.replace('\0', NUL), value(output))).collect())

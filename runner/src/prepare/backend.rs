@@ -36,6 +36,12 @@ pub fn check_tree(tree: &Tree, state: &State) -> Result<(), Stop> {
             "{ERRORED_STATE_FILE}: would be taken for state that was not saved; remove it"
         )));
     }
+    let is_state = |path: &str| path == STATE_FILE || path.starts_with("terraform.tfstate.d/");
+    if let Some((path, _)) = tree.iter().find(|(path, _)| *state != State::Own && is_state(path.as_str())) {
+        return Err(Stop::refused(format!(
+            "{path}: the state lies in the backend, and the engine would want to move this one there; remove it"
+        )));
+    }
     // A backend block of a module has no effect; only those beside the root's files have.
     let blocks: Vec<BackendBlock> =
         backend_blocks(tree).into_iter().filter(|found| !found.file.contains('/')).collect();
@@ -58,15 +64,53 @@ pub fn check_tree(tree: &Tree, state: &State) -> Result<(), Stop> {
     }
 }
 
-/// Writes the backend file beside the tree's files, and makes the folder of a local state.
+/// Writes the backend file beside the tree's files, and makes the folder of a local state. Returns what it has written;
+/// none where the tree has a backend block of its own.
 ///
 /// # Errors
 /// Another place than this runner's, or what the system refuses.
-pub fn write(snapshot: &Snapshot, config: &Config, work: &Work) -> Result<(), Stop> {
-    let Some(body) = body(snapshot, config, work)? else { return Ok(()) };
+pub fn write(snapshot: &Snapshot, config: &Config, work: &Work) -> Result<Option<Value>, Stop> {
+    let Some(body) = body(snapshot, config, work)? else { return Ok(None) };
     let file = json!({"terraform": {"backend": body}});
     let path = work.tree().join(BACKEND_FILE);
-    write_new(&path, file.to_string().as_bytes())
+    write_new(&path, file.to_string().as_bytes())?;
+    Ok(Some(body))
+}
+
+/// Looks at the backend that the engine has taken in the end, as it has noted it in its data folder. The search for blocks
+/// is no parser, and an override file of the tree's own may have come after Tendril's: then the state would lie where the
+/// state's key does not say.
+///
+/// # Errors
+/// A refusal that names the difference.
+pub fn check_initialised(data: &Path, expected: Option<&Value>) -> Result<(), Stop> {
+    let Some(expected) = expected.and_then(Value::as_object) else { return Ok(()) };
+    let noted =
+        std::fs::read(data.join(STATE_FILE)).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    let backend = noted.and_then(|mut noted| noted.get_mut("backend").map(Value::take)).unwrap_or_default();
+    let difference = expected.iter().find_map(|(kind, settings)| {
+        let kind_noted = backend["type"].as_str().unwrap_or("none");
+        if kind_noted != kind {
+            return Some(format!("backend {kind_noted} instead of {kind}"));
+        }
+        let settings = settings.as_object().into_iter().flatten();
+        settings.filter_map(|(name, value)| Some((name, plain(value)?))).find_map(|(name, wanted)| {
+            (plain(&backend["config"][name]).as_ref() != Some(&wanted))
+                .then(|| format!("another {name} of backend {kind}"))
+        })
+    });
+    difference.map_or(Ok(()), |difference| {
+        Err(Stop::refused(format!("the files put the state elsewhere: {difference}; remove their backend block")))
+    })
+}
+
+/// A setting as its backend may have converted it; none for what consists of parts.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
 }
 
 fn body(snapshot: &Snapshot, config: &Config, work: &Work) -> Result<Option<Value>, Stop> {
@@ -185,5 +229,9 @@ mod tests {
             assert!(refusal(&[(name, "{}")], &State::Thrown).contains("written by Tendril"), "{name}");
         }
         assert!(refusal(&[("errored.tfstate", "{}")], &State::Thrown).starts_with("errored.tfstate: "));
+        for name in ["terraform.tfstate", "terraform.tfstate.d/blue/terraform.tfstate"] {
+            assert!(refusal(&[("main.tf", PLAIN), (name, "{}")], &State::Thrown).contains("remove it"), "{name}");
+        }
+        check_tree(&tree(&[("main.tf", BACKEND), ("terraform.tfstate", "{}")]), &State::Own).unwrap();
     }
 }

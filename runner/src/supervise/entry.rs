@@ -42,6 +42,15 @@ pub fn entry() -> Option<ExitCode> {
     })
 }
 
+/// Keeps the memory and the environment of this process, the agent's token in it, from the commands of the same user, and
+/// out of core dumps. For the runner's `main`. (Whoever is root, or holds CAP_SYS_PTRACE, sees them all the same.)
+///
+/// # Errors
+/// The kernel refuses, which none does.
+pub fn keep_from_jobs() -> io::Result<()> {
+    Ok(prctl::set_dumpable(false)?)
+}
+
 fn supervise() -> io::Result<()> {
     let mut channel = Channel::new(become_supervisor()?);
     let signals = child_signals()?;

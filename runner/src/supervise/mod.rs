@@ -54,7 +54,7 @@ mod step;
 mod tree;
 mod watch;
 
-pub use entry::{SUBCOMMAND, entry};
+pub use entry::{SUBCOMMAND, entry, keep_from_jobs};
 pub use exit::{Certainty, Ended, Exit, StopReason};
 pub use handle::{Control, Launched, OWN_BINARY, Running, SuperviseError, spawn_by};
 pub use lost::{Left, adopt_orphans};

@@ -74,3 +74,20 @@ pub enum StartFailure {
         detail: String,
     },
 }
+
+impl StartFailure {
+    /// Whether another try may go better: the machine was short of something, or the runner ended.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::RecordFolder { .. } | Self::RunnerGone | Self::System { .. } => true,
+            Self::InvalidStep { .. }
+            | Self::ProgramMissing { .. }
+            | Self::InterpreterMissing { .. }
+            | Self::NotExecutable { .. }
+            | Self::WrongFormat { .. }
+            | Self::TooLong { .. }
+            | Self::WorkFolder { .. } => false,
+        }
+    }
+}

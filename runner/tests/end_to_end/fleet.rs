@@ -4,24 +4,28 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, mkfifo};
+use nix::unistd::{Pid, Uid, chown, mkfifo};
 use serde_json::Value;
 use tempfile::TempDir;
 use tendril_broker::connect::{Address, Connector};
 use tendril_broker::operator::grants::Scope;
 use tendril_broker::testing::{TestDatabase, run};
+use tendril_runner::clock::BootTime;
 use tokio::sync::watch;
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
 /// Nothing here takes this long unless it is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The user that owns nothing.
+const NOBODY: u32 = 65534;
 
 /// Arguments for `tools.terraform`, when there is one.
 pub fn terraform() -> Option<Vec<PathBuf>> {
@@ -42,6 +46,8 @@ pub struct Fleet {
     token: String,
     cluster: Uuid,
     portal: Client,
+    /// Whose processes runners are, if not this test's own user's.
+    user: Option<u32>,
     // Last: dropped when nobody uses it any more.
     database: TestDatabase,
 }
@@ -66,7 +72,7 @@ impl Fleet {
         tokio::spawn(driver);
         let folder = tempfile::tempdir().expect("a folder");
         let token = credential.token.reveal().to_owned();
-        Self { folder, token, cluster: credential.id, portal, database }
+        Self { folder, token, cluster: credential.id, portal, user: None, database }
     }
 
     /// Connects as a runner of the cluster does.
@@ -110,6 +116,14 @@ impl Fleet {
         self.start("stranger", &[], &format!("{known}.{}", "0".repeat(48)))
     }
 
+    /// From now on runners are not root, also when this test is.
+    pub fn without_root(&mut self) {
+        if Uid::current().is_root() {
+            chown(self.folder.path(), Some(NOBODY.into()), Some(NOBODY.into())).expect("a folder of nobody's");
+            self.user = Some(NOBODY);
+        }
+    }
+
     /// A runner with a good token, at the door of another database.
     pub async fn lost(&self, database: &TestDatabase) -> Runner {
         self.start_at(database, "lost", &[], &self.token)
@@ -131,17 +145,20 @@ impl Fleet {
         let config = self.folder.path().join(format!("{name}.toml"));
         let text = format!(
             "artifact_key_file = {key:?}\nstate_dir = {state:?}\nplace = \"test\"\n[tools]\nterraform = {terraform:?}\ntofu = []\n\
-             [http]\nlisten = \"127.0.0.1:{port}\"\n[logs]\nflush_interval_ms = 50\n"
+             [http]\nlisten = \"127.0.0.1:{port}\"\n[logs]\nflush_interval_ms = 50\n[shutdown]\nreport_within_s = 5\n"
         );
         std::fs::write(&config, text).expect("a settings file");
-        let mut child = Command::new(binary)
-            .arg("--config")
-            .arg(&config)
-            .env("TENDRIL_DATABASE_URL", Self::url(database, token))
-            .env("TENDRIL_AGENT_TOKEN", token)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("a runner");
+        let mut command = Command::new(binary);
+        if let Some(user) = self.user {
+            // The build's folder may be closed to others.
+            let copy = self.folder.path().join("tendril-runner");
+            std::fs::copy(binary, &copy).expect("a copy");
+            command = Command::new(copy);
+            command.uid(user).gid(user);
+        }
+        command.arg("--config").arg(&config).stderr(Stdio::piped());
+        command.env("TENDRIL_DATABASE_URL", Self::url(database, token)).env("TENDRIL_AGENT_TOKEN", token);
+        let mut child = command.spawn().expect("a runner");
         let said = listen(child.stderr.take().expect("its stderr"));
         Runner { child, said, state, port }
     }
@@ -208,11 +225,61 @@ impl Fleet {
         until("lines of the log", async || (self.log(deployment).await.lines().count() >= count).then_some(())).await;
     }
 
+    /// Keeps every claim that finds something waiting.
+    pub async fn lock_attempts(&self) -> Locks {
+        self.lock("lock table tendril_core.attempts in share row exclusive mode").await
+    }
+
+    /// Keeps the ends of a deployment's jobs waiting.
+    pub async fn lock_deployment(&self, deployment: Uuid) -> Locks {
+        self.lock(&format!("select from tendril.deployments where id = '{deployment}' for update")).await
+    }
+
+    async fn lock(&self, sql: &str) -> Locks {
+        let (operator, driver) = tokio_postgres::connect(&self.database.url(), NoTls).await.expect("a session");
+        tokio::spawn(driver);
+        operator.batch_execute(&format!("begin; {sql}")).await.expect("locks");
+        Locks(operator)
+    }
+
+    /// Waits until a call of a runner waits for a lock.
+    pub async fn waits_for_a_lock(&self, call: &str) {
+        let url = self.database.superuser_url().expect("a superuser, who sees what others run");
+        let (all, driver) = tokio_postgres::connect(&url, NoTls).await.expect("a session");
+        tokio::spawn(driver);
+        let sql =
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '-- ' || $1 || '%'";
+        until(call, async || {
+            let waiting: i64 = all.query_one(sql, &[&call]).await.expect("a count").get(0);
+            (waiting > 0).then_some(())
+        })
+        .await;
+    }
+
+    /// Rings the doorbell without need, each time in a transaction of its own, as any role may; returns how long it took.
+    pub async fn ring(&self, times: u32) -> Duration {
+        let begun = BootTime::now();
+        let channel = format!("tendril_{}", self.cluster.simple());
+        for _ in 0..times {
+            self.portal.query("select pg_notify($1, '')", &[&channel]).await.expect("a ring");
+        }
+        begun.elapsed()
+    }
+
     /// A gate that a job reads from, and that blocks it until it is opened.
     pub fn gate(&self) -> Gate {
         let path = self.folder.path().join("gate");
         mkfifo(&path, Mode::S_IRWXU).expect("a fifo");
         Gate(path)
+    }
+}
+
+/// A session that holds locks.
+pub struct Locks(Client);
+
+impl Locks {
+    pub async fn release(self) {
+        self.0.batch_execute("rollback").await.expect("a rollback");
     }
 }
 

@@ -114,6 +114,43 @@ async fn a_first_sigterm_lets_a_job_finish_and_claims_nothing_more() {
 }
 
 #[tokio::test]
+async fn a_runner_that_leaves_while_its_claim_is_under_way_gives_back_what_that_brings() {
+    let fleet = Fleet::new().await;
+    let mut runner = fleet.runner("a", &[]).await;
+    let attempts = fleet.lock_attempts().await;
+    let deployment = fleet.submit(&json!({"jobs": [{"name": "x", "kind": "exec", "argv": ["/bin/true"]}]})).await;
+    fleet.waits_for_a_lock("runner_claim").await;
+    runner.terminate();
+    runner.said("shutting down").await;
+    attempts.release().await;
+    assert!(runner.exited().await.success());
+    let status = fleet.status(deployment).await;
+    assert_eq!(status["jobs"][0]["state"], "QUEUED", "{status:#}\n{}", runner.all_said());
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_in_its_time_also_when_a_report_cannot_be_sent() {
+    let fleet = Fleet::new().await;
+    let mut runner = fleet.runner("a", &[]).await;
+    let gate = fleet.gate();
+    let argv = ["/bin/bash", "-c", &format!("echo ready; read < {}", gate.path())];
+    let limits = json!({"timeout_s": 600, "kill_grace_s": 1});
+    let deployment =
+        fleet.submit(&json!({"limits": limits, "jobs": [{"name": "x", "kind": "exec", "argv": argv}]})).await;
+    fleet.line(deployment, |line| (line == "ready").then_some(())).await;
+    // Its finish waits for the deployment's row.
+    let row = fleet.lock_deployment(deployment).await;
+    runner.terminate();
+    runner.said("shutting down").await;
+    gate.open();
+    fleet.waits_for_a_lock("runner_finish").await;
+    runner.terminate();
+    runner.said("leaving with work unreported").await;
+    row.release().await;
+    assert!(runner.exited().await.success());
+}
+
+#[tokio::test]
 async fn a_second_sigterm_interrupts_hands_reading_work_back_and_never_calls_mutating_work_done() {
     let fleet = Fleet::new().await;
     let mut runner = fleet.runner("a", &[]).await;
@@ -175,6 +212,45 @@ async fn a_runner_claims_nothing_that_it_may_not_start_yet() {
     assert_eq!(status["status"], "SUCCESS");
     let claims: Vec<_> = status["jobs"].as_array().expect("jobs").iter().map(|job| &job["attempts"]).collect();
     assert!(claims.iter().all(|count| **count == 1), "{claims:?}");
+    runner.end().await;
+}
+
+#[tokio::test]
+async fn a_job_cannot_read_the_runners_environment_or_memory() {
+    let mut fleet = Fleet::new().await;
+    fleet.without_root();
+    let runner = fleet.runner("a", &[]).await;
+    let script = "runner=$(awk '/^PPid/ {print $2}' /proc/$PPID/status); \
+                  for p in $runner $PPID; do for f in environ mem maps; do head -c 100000 /proc/$p/$f | tr '\\0' '\\n'; done; done; \
+                  ls /proc/$runner/fd; true";
+    let deployment =
+        fleet.submit(&json!({"jobs": [{"name": "nosy", "kind": "exec", "argv": ["/bin/bash", "-c", script]}]})).await;
+    let status = fleet.ended(deployment).await;
+    assert_eq!(status["status"], "SUCCESS", "{status:#}");
+    let log = fleet.whole_log(deployment).await;
+    assert!(log.matches("Permission denied").count() >= 7 && !log.contains("TENDRIL_"), "{log}");
+    runner.end().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_forged_rings_does_not_become_a_flood_of_claims() {
+    let fleet = Fleet::new().await;
+    let runner = fleet.runner("a", &[]).await;
+    let rings = "tendril_runner_doorbell_rings_total ";
+    let figure = |metrics: &str, name: &str| {
+        let line = metrics.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok()).unwrap_or(0)
+    };
+    while figure(&runner.get("/metrics").await, rings) == 0 {
+        fleet.ring(1).await;
+    }
+    let claims = "tendril_runner_call_seconds_count{call=\"claim\"}";
+    let before = figure(&runner.get("/metrics").await, claims);
+    let took = fleet.ring(3000).await;
+    let after = figure(&runner.get("/metrics").await, claims);
+    // Fifty wake-ups a second, and the few looks that belong to the last of them.
+    let most = 50 * (took.as_secs() + 1) + 20;
+    assert!(after - before <= most, "{} claims in {took:?}", after - before);
     runner.end().await;
 }
 

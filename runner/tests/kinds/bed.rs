@@ -228,6 +228,17 @@ impl Open {
         self.log.clone()
     }
 
+    /// The attempt.
+    pub fn attempt(&self) -> Uuid {
+        self.run.job.lease.attempt_id
+    }
+
+    /// Runs it when its end will not be certain: how it ended, whether all of it is dead, whether its folder stays.
+    pub async fn doubtful(mut self) -> (Result<Value, Stop>, bool, bool) {
+        let limited = tokio::time::timeout(PATIENCE, self.kind.clone().run(&mut self.run)).await;
+        (limited.expect("the job ends in time"), self.run.children_dead(), self.run.keeps_folder())
+    }
+
     /// Runs one command as a kind would.
     pub async fn command(&mut self, command: Command) -> Finished {
         tokio::time::timeout(PATIENCE, self.run.command(command)).await.expect("it ends in time").unwrap()

@@ -2,6 +2,7 @@ use crate::bed::{Bed, Gate, Stopper, job};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 use tendril_broker::runner::{BrokerError, Claimed};
 use tendril_runner::command::{Command, Room};
 use tendril_runner::stop::Stop;
@@ -68,6 +69,38 @@ async fn a_log_that_nobody_takes_holds_a_command_up_for_a_while_and_then_has_a_g
         assert!(done.stream(stream).contains("bytes of output are missing here"), "{stream}");
     }
     assert!(done.text().len() < 8 << 20, "it stays bounded: {}", done.text().len());
+}
+
+#[tokio::test]
+async fn a_supervisor_that_dies_under_its_command_leaves_a_doubt_and_its_folder() {
+    for mutating in [true, false] {
+        let bed = Bed::new();
+        // It kills its own supervisor, as the kernel does when memory runs out.
+        let open = bed
+            .open(Claimed {
+                mutating,
+                kill_grace: Duration::from_millis(100),
+                ..exec(&["sh", "-c", "kill -9 $PPID; exec sleep 600"])
+            })
+            .await;
+        let (verdict, children_dead, keeps_folder) = open.doubtful().await;
+        let Err(Stop::Failed { reason, permanent, .. }) = verdict else { panic!("{verdict:?}") };
+        assert!(reason.contains("was killed"), "{reason}");
+        assert!(!children_dead, "nobody has seen all of it dead");
+        assert_eq!((permanent, keeps_folder), (mutating, mutating), "what only reads is tried again");
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_is_short_of_disk_is_tried_again() {
+    let bed = Bed::new();
+    let open = bed.open(Claimed { mutating: false, ..exec(&["true"]) }).await;
+    let records = bed.config.state_dir.join("work").join(open.attempt().simple().to_string()).join("records");
+    std::fs::remove_dir(&records).unwrap();
+    std::fs::write(&records, "no folder can be made here").unwrap();
+    let done = open.run().await;
+    let Stop::Failed { reason, permanent: false, .. } = done.stop() else { panic!("{:?}", done.verdict) };
+    assert!(reason.contains("record folder"), "{reason}");
 }
 
 #[tokio::test]

@@ -173,6 +173,34 @@ async fn a_backend_of_the_trees_own_is_used_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_backend_block_that_only_the_engine_finds_is_refused_before_anything_is_planned() {
+    let bed = terraform_bed();
+    let stolen = bed.dir().join("stolen.tfstate");
+    let block = json!({"terraform": {"backend": {"local": {"path": stolen}}}});
+    let backend = block["terraform"].to_string();
+    for file in [
+        // All valid to the engine: a list of bodies, a key twice, half a surrogate pair.
+        format!("[{block}]"),
+        format!("{{\"terraform\": {backend}, \"terraform\": {{}}}}"),
+        format!("{{\"//\": \"\\ud800\", \"terraform\": {backend}}}"),
+    ] {
+        for state in [json!({"type": "local", "place": crate::bed::PLACE, "path": "x"}), Value::Null] {
+            let mut snapshot = json!({"template": {"inline": {"main.tf": ONE, "zz_override.tf.json": file}}});
+            if !state.is_null() {
+                snapshot["backend"] = state;
+            }
+            let done = bed.run(plan(&snapshot)).await;
+            let Stop::Failed { reason, permanent: true, .. } = done.stop() else {
+                panic!("{file}: {:?}", done.verdict)
+            };
+            assert!(reason.contains("elsewhere") || reason.contains("remove the backend block"), "{file}: {reason}");
+            assert_eq!(done.records.len(), 1, "only init ran");
+        }
+    }
+    assert!(!stolen.exists());
+}
+
+#[tokio::test]
 async fn workspaces_have_a_state_each_and_are_made_when_they_are_new() {
     for name in ["terraform", "tofu"] {
         let Some(program) = engine(name) else { continue };

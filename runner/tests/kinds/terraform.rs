@@ -261,3 +261,20 @@ async fn a_plan_that_was_tampered_with_or_belongs_elsewhere_is_refused() {
     assert!(reason.contains("it was changed"), "{reason}");
     assert!(bed.desk.started.lock().unwrap().is_empty(), "none of them was started");
 }
+
+#[tokio::test]
+async fn outputs_that_are_too_long_are_said_to_be_missing_and_show_nothing_sensitive() {
+    let bed = terraform_bed();
+    let main = r#"
+        output "long" { value = join("", [for n in range(300) : join("", [for m in range(1000) : "0123456789"])]) }
+        output "hidden" {
+          value     = "hunter2"
+          sensitive = true
+        }
+    "#;
+    let planned = bed.run(plan(&local("x", main))).await;
+    let done = bed.run(apply(&local("x", main), &planned)).await;
+    assert_eq!(done.result().get("outputs"), None, "an empty object would say that there are none");
+    assert!(done.stream("system").contains("the outputs have more than"), "{}", done.stream("system"));
+    assert!(!done.text().contains("hunter2"));
+}

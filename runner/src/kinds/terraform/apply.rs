@@ -8,6 +8,7 @@ use crate::kinds::terraform::rescue::Rescued;
 use crate::kinds::terraform::site::Site;
 use crate::kinds::terraform::summary::Summary;
 use crate::kinds::terraform::{ERRORED_STATE_ARTIFACT, PLAN_ARTIFACT, PLAN_FILE, available, ending, labels, rescue};
+use crate::logs::MAX_EVENT_BYTES;
 use crate::prepare::snapshot::Snapshot;
 use crate::prepare::source::off_loop;
 use crate::run::Run;
@@ -82,7 +83,14 @@ impl Apply {
                     run.say(format!("the request to stop came when the {what} was complete"));
                 }
                 result.insert("summary".to_owned(), json!(progress.done.map(Summary::from)));
-                result.insert("outputs".to_owned(), Value::Object(run.log().outputs().unwrap_or_default()));
+                // Of a plan outputs are announced too: a later event that was missed has their values.
+                if run.log().has_missed_an_event() {
+                    run.say(format!(
+                        "the outputs have more than {MAX_EVENT_BYTES} bytes; they are in the state, and not kept here"
+                    ));
+                } else {
+                    result.insert("outputs".to_owned(), Value::Object(run.log().outputs().unwrap_or_default()));
+                }
                 Ok(Value::Object(result))
             }
             Err(Stop::Failed { reason, permanent, .. }) => {

@@ -8,6 +8,7 @@ use crate::prepare::{backend, environment, source};
 use crate::run::Run;
 use crate::stop::Stop;
 use crate::toolbox::Toolbox;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tendril_templates::Tree;
@@ -29,6 +30,8 @@ pub struct Site {
     env: BTreeMap<String, String>,
     workspace: Option<String>,
     lock_timeout: String,
+    /// The backend that Tendril has written down.
+    expected: Option<Value>,
 }
 
 impl Site {
@@ -46,7 +49,7 @@ impl Site {
         backend::check_tree(&tree, &snapshot.state)?;
         let cwd = run.work.tree();
         source::write(tree, &cwd).await?;
-        backend::write(snapshot, run.config(), &run.work)?;
+        let expected = backend::write(snapshot, run.config(), &run.work)?;
         let settings = settings_text(run.config().tools.provider_mirror.as_deref());
         let settings = run.work.write(SETTINGS_FILE, settings.as_bytes())?;
         let data = run.work.file(DATA_DIR);
@@ -61,7 +64,7 @@ impl Site {
             env.insert(name.to_owned(), value.to_owned());
         }
         let lock_timeout = format!("-lock-timeout={}s", run.config().tools.lock_timeout_s);
-        Ok(Self { engine, cwd, data, env, workspace: snapshot.workspace.clone(), lock_timeout })
+        Ok(Self { engine, cwd, data, env, workspace: snapshot.workspace.clone(), lock_timeout, expected })
     }
 
     /// A command of the engine that only reads, with its output in the log.
@@ -85,6 +88,7 @@ impl Site {
     /// The job's [`Stop`], with the engine's first error.
     pub async fn init(&mut self, run: &mut Run) -> Result<(), Stop> {
         self.step(run, self.init_command()).await?;
+        backend::check_initialised(&self.data, self.expected.as_ref())?;
         if let Some(workspace) = self.workspace.clone() {
             let select = ["select", "-no-color", "-or-create=true", &workspace];
             self.step(run, self.command("workspace").args(select)).await?;

@@ -60,19 +60,19 @@ impl From<Totals> for Summary {
 }
 
 impl Summary {
-    /// Reads the line with which a plan's text ends, as in `Plan: 1 to add, 0 to change, 2 to destroy.`. None when there
-    /// is no such line, or when it says anything that is not known here: a figure is never guessed.
+    /// Reads the first line that sums a plan up, as in `Plan: 1 to add, 0 to change, 2 to destroy.`. None when there is no
+    /// such line, or when it says anything that is not known here: a figure is never guessed. What comes after it are
+    /// warnings, whose words are those of whoever wrote a check or a provider.
     pub fn in_text(text: &str) -> Option<Self> {
-        let mut found = None;
         for line in text.lines() {
             // A plan that changes outputs only has no figures, and no resource.
             if line.starts_with("No changes.") || line == "Changes to Outputs:" {
-                found = found.or(Some(Self::default()));
+                return Some(Self::default());
             } else if let Some(parts) = line.strip_prefix("Plan: ") {
-                found = Some(Self::parts(parts.strip_suffix('.')?)?);
+                return Self::parts(parts.strip_suffix('.')?);
             }
         }
-        found
+        None
     }
 
     fn parts(parts: &str) -> Option<Self> {
@@ -119,7 +119,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn figures_are_read_from_the_last_line_of_a_plan_and_never_guessed() {
+    fn figures_are_read_from_the_line_that_sums_a_plan_up_and_never_guessed() {
         let of = |text: &str| Summary::in_text(text);
         let told = |add, change, destroy, import| Some(Summary { add, change, destroy, import });
         assert_eq!(
@@ -129,6 +129,8 @@ mod tests {
         assert_eq!(of("Plan: 4 to import, 1 to add, 0 to change, 0 to destroy.\n"), told(1, 0, 0, 4));
         assert_eq!(of("No changes. Your infrastructure matches the configuration.\n"), told(0, 0, 0, 0));
         assert_eq!(of("\nChanges to Outputs:\n  + a = 1\n"), told(0, 0, 0, 0));
+        let warned = "Plan: 1 to add, 0 to change, 3 to destroy.\n\nWarning: Check block assertion failed\n\nPlan: 0 to add, 0 to change, 0 to destroy.\n";
+        assert_eq!(of(warned), told(1, 0, 3, 0), "a check's own words are no plan");
         for unknown in ["", "Plan: many to add.", "Plan: 1 to add, 2 to forget.", "Plan: 1 to add", "plan: 1 to add."] {
             assert_eq!(of(unknown), None, "{unknown}");
         }
