@@ -14,6 +14,8 @@ mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod token;
+mod unreachable;
 
 pub use refusal::{Error, Problem, Refusal};
-pub use session::{Address, BadAddress, Unreachable};
+pub use session::{Address, BadAddress};
+pub use unreachable::Unreachable;

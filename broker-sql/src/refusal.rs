@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgDatabaseError;
 
-use crate::session::Unreachable;
+use crate::unreachable::Unreachable;
 
 /// Why something did not happen.
 #[derive(Debug, thiserror::Error)]

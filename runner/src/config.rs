@@ -2,8 +2,8 @@
 //!
 //! Every key is listed in `docs/tendril-runner.toml`. A key that is not known here is refused by name.
 
-use crate::kinds;
-use crate::prepare::environment;
+use crate::kinds::names::NAMES;
+use crate::variables;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -301,13 +301,13 @@ impl Config {
         if self.labels.iter().any(|label| ["kind=", "engine=", "place="].iter().any(|own| label.starts_with(own))) {
             return refuse("labels", "kind=, engine= and place= are set by the runner itself");
         }
-        if let Some(unknown) = self.kinds.iter().flatten().find(|kind| !kinds::NAMES.contains(&kind.as_str())) {
-            return refuse("kinds", &format!("there is no kind {unknown}; known are {}", kinds::NAMES.join(", ")));
+        if let Some(unknown) = self.kinds.iter().flatten().find(|kind| !NAMES.contains(&kind.as_str())) {
+            return refuse("kinds", &format!("there is no kind {unknown}; known are {}", NAMES.join(", ")));
         }
-        if let Some(reason) = self.tools.pass_env.iter().find_map(|pattern| environment::pattern_error(pattern)) {
+        if let Some(reason) = self.tools.pass_env.iter().find_map(|pattern| variables::pattern_error(pattern)) {
             return refuse("tools.pass_env", &reason);
         }
-        if let Some(reason) = self.tools.env.keys().find_map(|name| environment::name_error(name)) {
+        if let Some(reason) = self.tools.env.keys().find_map(|name| variables::name_error(name)) {
             return refuse("tools.env", &reason);
         }
         if self.git.token_file.is_some() && self.git.token_hosts.is_empty() {

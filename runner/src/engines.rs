@@ -1,7 +1,7 @@
 //! The Terraform and OpenTofu binaries of this machine, asked once for their versions.
 
 use crate::config::Tools;
-use crate::toolbox::lookup;
+use crate::programs::lookup;
 use semver::Version;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};

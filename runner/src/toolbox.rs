@@ -3,9 +3,9 @@
 use crate::config::Config;
 use crate::engines::Engines;
 use crate::prepare::environment;
-use nix::unistd::{AccessFlags, access};
+use crate::programs::{is_program, lookup};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Programs and environment of this machine.
 #[derive(Clone, Debug, Default)]
@@ -37,28 +37,5 @@ impl Toolbox {
             has_prices: config.infracost.api_key_file.is_some() || config.infracost.pricing_endpoint.is_some(),
             env: environment::allowed(&config.tools, own),
         }
-    }
-}
-
-/// The first program of that name in the absolute folders of a PATH.
-pub fn lookup(name: &str, search_path: &str) -> Option<PathBuf> {
-    let folders = search_path.split(':').map(Path::new).filter(|folder| folder.is_absolute());
-    folders.map(|folder| folder.join(name)).find(|path| is_program(path))
-}
-
-fn is_program(path: &Path) -> bool {
-    path.is_file() && access(path, AccessFlags::X_OK).is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_program_is_an_executable_file_in_an_absolute_folder() {
-        assert!(lookup("sh", "/nowhere:/usr/bin:/bin").is_some_and(|path| path.ends_with("sh")));
-        assert_eq!(lookup("sh", "bin:."), None);
-        assert_eq!(lookup("bin", "/usr:/"), None, "a folder is no program");
-        assert_eq!(lookup("passwd", "/etc"), None, "not executable");
     }
 }

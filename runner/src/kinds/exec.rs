@@ -1,14 +1,15 @@
 //! `exec`: one program with its arguments, in the files of the template or in an empty folder.
 
 use crate::command::Command;
-use crate::kinds::Kind;
+use crate::kinds::kind::Kind;
 use crate::prepare::environment;
 use crate::prepare::snapshot::Snapshot;
 use crate::prepare::source::{self, Files};
+use crate::programs::lookup;
 use crate::run::Run;
 use crate::stop::Stop;
 use crate::supervise::Class;
-use crate::toolbox::{Toolbox, lookup};
+use crate::toolbox::Toolbox;
 use futures_util::future::BoxFuture;
 use nix::unistd::{AccessFlags, access};
 use serde::Deserialize;

@@ -2,41 +2,17 @@
 
 pub mod exec;
 pub mod infracost;
+pub mod kind;
+pub mod names;
 pub mod terraform;
 
+pub use kind::Kind;
+
 use crate::config::Config;
-use crate::run::Run;
-use crate::stop::Stop;
 use crate::toolbox::Toolbox;
-use futures_util::future::BoxFuture;
-use serde_json::Value;
 use std::sync::Arc;
 
-/// What a job of some kind does.
-pub trait Kind: Send + Sync {
-    /// The kind's name, as in snapshots and in the label `kind=...`.
-    fn name(&self) -> &'static str;
-
-    /// What a runner that can do it advertises: `kind=...`, and the engines it would use.
-    fn labels(&self) -> Vec<String> {
-        vec![format!("kind={}", self.name())]
-    }
-
-    /// Whether this machine can do it; why not, otherwise.
-    ///
-    /// # Errors
-    /// One sentence for the runner's own log.
-    fn available(&self) -> Result<(), String>;
-
-    /// Does the job: prepares its files, starts (if it changes the world), runs commands, keeps artifacts. Returns the
-    /// result: figures, outputs, names of artifacts.
-    fn run<'a>(&'a self, run: &'a mut Run) -> BoxFuture<'a, Result<Value, Stop>>;
-}
-
-/// Names of all kinds that this runner knows.
-pub const NAMES: [&str; 5] = ["exec", "infracost.breakdown", "terraform.plan", "terraform.apply", "terraform.destroy"];
-
-/// All of them, in that order, with the tools of this machine.
+/// All kinds, in the order of their names' list, with the tools of this machine.
 pub fn all(toolbox: &Arc<Toolbox>) -> Vec<Arc<dyn Kind>> {
     vec![
         Arc::new(exec::Exec::new(toolbox)),
@@ -77,7 +53,7 @@ mod tests {
     #[test]
     fn every_kind_has_its_name_in_the_list() {
         let names: Vec<_> = all(&Arc::default()).iter().map(|kind| kind.name()).collect();
-        assert_eq!(names, NAMES);
+        assert_eq!(names, names::NAMES);
     }
 
     #[tokio::test]

@@ -1,26 +1,10 @@
 //! What commands of a job see of the world: an allow-list, never the runner's own environment.
 
 use crate::config::Tools;
+use crate::variables::{is_reserved, matches};
 use crate::work::Work;
 use std::collections::BTreeMap;
 
-/// The runner's own settings, its token among them.
-const RUNNER_PREFIX: &str = "TENDRIL_";
-/// What is set for every job by the runner itself, so that settings cannot.
-const SET_BY_RUNNER: [&str; 12] = [
-    "PATH",
-    "HOME",
-    "TMPDIR",
-    "TF_IN_AUTOMATION",
-    "TF_INPUT",
-    "TF_DATA_DIR",
-    "TF_CLI_CONFIG_FILE",
-    "TERRAFORM_CONFIG",
-    "TF_WORKSPACE",
-    "TF_PLUGIN_CACHE_DIR",
-    "TF_REATTACH_PROVIDERS",
-    "CHECKPOINT_DISABLE",
-];
 /// How commands reach the network, when the settings allow these at all.
 const PROXIES: [&str; 8] =
     ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy"];
@@ -48,31 +32,6 @@ pub fn of_attempt(allowed: &BTreeMap<String, String>, work: &Work) -> BTreeMap<S
 /// The proxies among them: for the runner's own tools, to which the rest does not belong.
 pub fn proxies(allowed: &BTreeMap<String, String>) -> impl Iterator<Item = (String, String)> {
     PROXIES.iter().filter_map(|name| allowed.get_key_value(*name)).map(|(name, value)| (name.clone(), value.clone()))
-}
-
-/// What is wrong with an entry of `tools.pass_env`.
-pub fn pattern_error(pattern: &str) -> Option<String> {
-    let name = pattern.strip_suffix('*').unwrap_or(pattern);
-    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-        return Some(format!("{pattern:?} is no name; write AWS_REGION, or a prefix such as AWS_*"));
-    }
-    name_error(name)
-}
-
-/// What is wrong with a name in `tools.env`.
-pub fn name_error(name: &str) -> Option<String> {
-    is_reserved(name).then(|| format!("{name} is for the runner only; remove it"))
-}
-
-fn is_reserved(name: &str) -> bool {
-    name.starts_with(RUNNER_PREFIX) || SET_BY_RUNNER.contains(&name)
-}
-
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(prefix) => name.starts_with(prefix),
-        None => name == pattern,
-    }
 }
 
 #[cfg(test)]
@@ -107,14 +66,5 @@ mod tests {
             ("PATH", "/usr/bin"),
         ]);
         assert_eq!(allowed(&tools, &own), seen);
-    }
-
-    #[test]
-    fn names_that_would_show_the_runner_to_jobs_are_refused() {
-        for bad in ["TENDRIL_AGENT_TOKEN", "TENDRIL_*", "*", "", "A-B", "HOME", "A*B", "TF_DATA_DIR"] {
-            assert!(pattern_error(bad).is_some(), "{bad}");
-        }
-        assert_eq!(pattern_error("AWS_*"), None);
-        assert!(name_error("TENDRIL_X").is_some() && name_error("TF_LOG").is_none());
     }
 }

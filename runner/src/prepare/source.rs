@@ -1,5 +1,6 @@
 //! The files of a job, from wherever its snapshot says.
 
+use crate::off_loop::off_loop;
 use crate::prepare::git;
 use crate::prepare::snapshot::{Snapshot, Source};
 use crate::run::Run;
@@ -87,14 +88,6 @@ pub async fn files(run: &mut Run, toolbox: &Toolbox, snapshot: &Snapshot) -> Res
         }
     };
     Ok(Some(files))
-}
-
-/// Runs what takes its time on files or rendering beside the loops of the runner.
-///
-/// # Errors
-/// Those of `work`; a failed job if it panicked.
-pub async fn off_loop<T: Send + 'static>(work: impl FnOnce() -> Result<T, Stop> + Send + 'static) -> Result<T, Stop> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Stop::failed(format!("preparing the files failed: {e}")))?
 }
 
 /// Writes a tree to a new folder.

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use tendril_runner::programs::lookup;
 use tendril_runner::stop::Stop;
-use tendril_runner::toolbox::lookup;
 
 /// A server of repositories with a certificate of its own authority. Ends with its test.
 struct Server {

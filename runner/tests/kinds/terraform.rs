@@ -2,8 +2,8 @@ use crate::bed::{Bed, Outcome, PLACE, apply, job, local, plan, script};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tendril_broker::runner::Claimed;
+use tendril_runner::programs::lookup;
 use tendril_runner::stop::Stop;
-use tendril_runner::toolbox::lookup;
 
 /// An engine to test with, or the reason why not.
 pub fn engine(name: &str) -> Option<PathBuf> {

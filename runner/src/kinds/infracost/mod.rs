@@ -6,7 +6,7 @@ pub use estimate::{Estimate, EstimateError, MAX_UNKNOWN, Unknown};
 
 use crate::command::{Command, Stdout};
 use crate::config::read;
-use crate::kinds::Kind;
+use crate::kinds::kind::Kind;
 use crate::kinds::terraform::{PLAN_JSON_ARTIFACT, failure};
 use crate::prepare::environment;
 use crate::prepare::snapshot::Snapshot;

@@ -2,15 +2,15 @@
 
 use crate::command::Stdout;
 use crate::engines::{Installed, Wanted};
-use crate::kinds::Kind;
+use crate::kinds::kind::Kind;
 use crate::kinds::terraform::bundle::{Bundle, Manifest};
 use crate::kinds::terraform::rescue::Rescued;
 use crate::kinds::terraform::site::Site;
 use crate::kinds::terraform::summary::Summary;
 use crate::kinds::terraform::{ERRORED_STATE_ARTIFACT, PLAN_ARTIFACT, PLAN_FILE, available, ending, labels, rescue};
 use crate::logs::MAX_EVENT_BYTES;
+use crate::off_loop::off_loop;
 use crate::prepare::snapshot::Snapshot;
-use crate::prepare::source::off_loop;
 use crate::run::Run;
 use crate::stop::Stop;
 use crate::supervise::Class;

@@ -1,8 +1,8 @@
 //! The files as a plan has left them, for its apply.
 
 use crate::kinds::terraform::site::LOCK_FILE;
+use crate::off_loop::off_loop;
 use crate::prepare::backend::BACKEND_FILE;
-use crate::prepare::source::off_loop;
 use crate::run::Run;
 use crate::stop::Stop;
 use std::path::{Path, PathBuf};

@@ -1,15 +1,16 @@
 //! `terraform.plan`: what an apply would do, kept so that exactly this is applied.
 
 use crate::command::{Finished, Stdout};
-use crate::kinds::Kind;
+use crate::kinds::kind::Kind;
 use crate::kinds::terraform::bundle::{self, Bundle, Manifest};
 use crate::kinds::terraform::failure;
 use crate::kinds::terraform::kept::tree_after_plan;
 use crate::kinds::terraform::site::Site;
 use crate::kinds::terraform::summary::{self, Drift, Summary};
 use crate::kinds::terraform::{PLAN_ARTIFACT, PLAN_FILE, PLAN_JSON_ARTIFACT, available, labels};
+use crate::off_loop::off_loop;
 use crate::prepare::snapshot::Snapshot;
-use crate::prepare::source::{self, Files, off_loop};
+use crate::prepare::source::{self, Files};
 use crate::run::Run;
 use crate::stop::Stop;
 use crate::toolbox::Toolbox;

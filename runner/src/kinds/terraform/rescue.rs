@@ -1,8 +1,8 @@
 //! State that an engine could not save: kept, and shown.
 
 use crate::kinds::terraform::ERRORED_STATE_ARTIFACT;
+use crate::off_loop::off_loop;
 use crate::prepare::backend::ERRORED_STATE_FILE;
-use crate::prepare::source::off_loop;
 use crate::run::Run;
 use crate::stop::Stop;
 use std::fs::{DirBuilder, File};

@@ -10,8 +10,8 @@ mod surroundings;
 pub use address::{Address, Transport, is_reference};
 
 use crate::command::{Command, Room};
+use crate::off_loop::off_loop;
 use crate::prepare::snapshot::GitSource;
-use crate::prepare::source::off_loop;
 use crate::run::Run;
 use crate::stop::Stop;
 use crate::supervise::Class;
