@@ -336,6 +336,11 @@ impl Runner {
         std::fs::read_to_string(found.expect("a state file")).expect("its text")
     }
 
+    /// Waits until its figures have this line.
+    pub async fn figure(&self, line: &str) {
+        until(line, async || self.get("/metrics").await.contains(line).then_some(())).await;
+    }
+
     pub async fn get(&self, path: &str) -> String {
         let address = ("127.0.0.1", self.port);
         let path = path.to_owned();
