@@ -117,9 +117,9 @@ async fn bad_grants_are_refused_by_name() {
     let mut fleet = Fleet::new().await;
     let role = fleet.database.login_role().await.role;
     for (arguments, code, message) in [
-        (format!("'{role}', 'some'"), "TD001", "scope: some"),
-        (format!("'{role}', 'cluster'"), "TD001", "scope: cluster"),
-        (format!("'{role}', 'all', '{}'", fleet.cluster.id), "TD001", "scope: all"),
+        (format!("'{role}', 'some'"), "TD001", "scope: some is none"),
+        (format!("'{role}', 'cluster'"), "TD001", "scope: cluster needs a cluster's id"),
+        (format!("'{role}', 'all', '{}'", fleet.cluster.id), "TD001", "scope: all names no cluster"),
         (
             format!("'{role}', 'cluster', '{}'", Uuid::from_u128(1)),
             "TD002",

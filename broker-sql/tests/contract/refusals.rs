@@ -40,9 +40,14 @@ const OPERATORS: &[Bad] = &[
     (By::Operator, "cluster_create('one')", "TD003", "there is a cluster one already"),
     (By::Operator, "cluster_rotate('{nobody}')", "TD002", "there is no cluster {nobody}"),
     (By::Operator, "cluster_rotate('{cluster}', 'soon')", "22007", "invalid input syntax for type interval"),
+    (By::Operator, "cluster_rotate('{cluster}', '-1 s')", "TD001", "drain: -00:00:01 is negative"),
     (By::Operator, "cluster_revoke('{nobody}')", "TD002", "there is no cluster {nobody}"),
     (By::Operator, "portal_grant('nobody_here', 'all')", "TD002", "there is no role nobody_here"),
-    (By::Operator, "portal_grant(session_user::text, 'some')", "TD001", "scope: some"),
+    (By::Operator, "portal_grant(null, 'all')", "TD002", "there is no role NULL"),
+    (By::Operator, "portal_grant(session_user::text, 'some')", "TD001", "scope: some is none"),
+    (By::Operator, "portal_grant(session_user::text, null)", "TD001", "scope: NULL is none"),
+    (By::Operator, "portal_grant(session_user::text, 'cluster')", "TD001", "scope: cluster needs a cluster's id"),
+    (By::Operator, "portal_grant('{credential}', 'all')", "TD001", "role: {credential} is a runner's credential"),
     (By::Operator, "portal_grant(session_user::text, 'cluster', '{nobody}')", "TD002", "there is no cluster {nobody}"),
     (By::Operator, "portal_revoke('nobody_here')", "TD002", "role nobody_here has no grant"),
     (By::Operator, "template_register('[]')", "TD001", "needs name, version, inputs and engine"),
@@ -88,6 +93,7 @@ async fn every_function_names_what_is_wrong_with_its_input() {
         ("{deployment}", deployment.to_string()),
         ("{attempt}", claimed.attempt_id.to_string()),
         ("{fence}", claimed.fence.to_string()),
+        ("{credential}", one(&mut runner.session, "select session_user::text").await),
     ];
     let fill = |text: &str| prepared.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value));
     let mut called = BTreeSet::new();
@@ -101,6 +107,8 @@ async fn every_function_names_what_is_wrong_with_its_input() {
         let refusal = refused(session, &format!("select tendril.{}", fill(call))).await;
         assert_eq!(refusal.sqlstate, code, "{call}: {}", refusal.message);
         assert!(refusal.message.contains(&fill(words)), "{call}: {}", refusal.message);
+        // What is empty is left out, or clients show an empty line.
+        assert!(refusal.hint.as_deref() != Some("") && refusal.detail.as_deref() != Some(""), "{call}: {refusal:?}");
     }
     let all: serde_json::Value = one(
         &mut fleet.operator,
