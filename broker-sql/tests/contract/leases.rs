@@ -174,6 +174,28 @@ async fn declare_lost_and_key_release_are_refused_while_the_holder_is_heard() {
 }
 
 #[tokio::test]
+async fn a_finish_that_cannot_confirm_its_child_dead_keeps_the_key_until_an_operator_decides() {
+    let mut fleet = Fleet::new().await;
+    let (first, second) = (fleet.deploy(apply_at("s")).await, fleet.deploy(apply_at("s")).await);
+    let mut runner = fleet.runner().await;
+    for plan in runner.claim(2).await {
+        runner.finish(&plan, "success").await;
+    }
+    let apply = runner.claim_one().await;
+    assert_eq!(apply.deployment_id, first);
+    runner.start(&apply).await;
+    // Tried: the report of a runner whose supervisor was killed.
+    let report =
+        json!({"outcome": "failure", "log_end": -1, "child_dead": false, "error": "its supervisor was killed"});
+    assert_eq!(runner.report(&apply, report).await, "accepted");
+    assert_eq!(fleet.status(first).await, "FAILED");
+    assert_eq!(runner.claim(9).await.len(), 0, "something of it may still write");
+    let release = format!("select tendril.key_release('{}', 'local://p/s#default', 'looked at it')", fleet.cluster.id);
+    run(&mut fleet.operator, &release).await;
+    assert_eq!(runner.claim_one().await.deployment_id, second);
+}
+
+#[tokio::test]
 async fn decisions_about_what_is_not_there_name_it() {
     let mut fleet = Fleet::new().await;
     let deployment = fleet.deploy_jobs(&[exec("a")]).await;

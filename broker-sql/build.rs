@@ -1,0 +1,5 @@
+//! The migrations are compiled in: a new one alone must compile the crate anew.
+
+fn main() {
+    println!("cargo:rerun-if-changed=migrations");
+}
