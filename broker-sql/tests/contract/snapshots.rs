@@ -65,13 +65,6 @@ fn bad_envelopes() -> Vec<Bad> {
         ("config_snapshot.limits.retries", with(json!({"limits": {"retries": 1}}))),
         ("config_snapshot.approval", with(json!({"approval": true}))),
         ("config_snapshot.cost", with(json!({"cost": "free"}))),
-        // What would have no effect.
-        ("config_snapshot.approval", with(json!({"action": "plan", "approval": "required"}))),
-        ("config_snapshot.cost", with(json!({"action": "destroy", "cost": "on"}))),
-        (
-            "config_snapshot.limits.max_attempts",
-            json!({"jobs": [{"name": "a", "kind": "exec", "argv": ["x"]}], "limits": {"max_attempts": 2}}),
-        ),
         (
             "config_snapshot.workspace",
             json!({"template": {"name": "t"}, "backend": {"type": "local", "place": "p", "path": "x"}, "workspace": "../x"}),

@@ -33,7 +33,7 @@ begin
          log_end = (p_report ->> 'log_end')::bigint
    where id = a.id;
   -- Where the holder itself cannot say that nothing of it writes any more, nobody else may begin.
-  if not (j.mutating and a.started_at is not null and p_report -> 'child_dead' = 'false') then
+  if not (j.mutating and a.started_at is not null and coalesce(p_report -> 'child_dead' = 'false', false)) then
     perform tendril_core.free_key(a.id, a.fence);
   end if;
   perform from tendril_core.log_writers w where w.id = a.log_writer for update;
