@@ -179,7 +179,11 @@ impl Drop for Launched {
 /// # Errors
 /// As [`Launched::new`] and [`Launched::start`].
 pub async fn spawn_by(binary: &Path, step: Step) -> Result<Running, SuperviseError> {
-    Launched::new(binary, &step.name)?.start(step).await
+    let (at, name) = (binary.to_owned(), step.name.clone());
+    // Off the runtime's threads, which a fork would hold up.
+    let launched = tokio::task::spawn_blocking(move || Launched::new(&at, &name)).await;
+    let failed = |e| SuperviseError::Launch { binary: binary.to_owned(), source: io::Error::other(e) };
+    launched.map_err(failed)??.start(step).await
 }
 
 fn pid_of(process: &Child) -> Option<i32> {

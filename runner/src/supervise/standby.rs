@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::handle::{Launched, Running, SuperviseError};
+use super::handle::{Launched, Running, SuperviseError, spawn_by};
 use super::step::Step;
 
 /// What one that stands by is called in process lists.
@@ -63,11 +63,10 @@ impl Supervisors {
     pub async fn start(self: &Arc<Self>, step: Step) -> Result<Running, SuperviseError> {
         // One that is being launched right now is not waited for.
         let standby = self.standby.try_lock().ok().and_then(|mut standby| standby.take());
-        let launched = match standby.filter(Launched::is_alive) {
-            Some(launched) => launched,
-            None => Launched::new(&self.binary, &step.name)?,
+        let running = match standby.filter(Launched::is_alive) {
+            Some(launched) => launched.start(step).await,
+            None => spawn_by(&self.binary, step).await,
         };
-        let running = launched.start(step).await;
         self.call_soon();
         running
     }

@@ -49,12 +49,13 @@ comment on function tendril_core.forget_runners is 'Deletes those of these runne
 create function tendril_core.admit_runner(p_cluster uuid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  s     tendril_core.settings;
-  v_now timestamptz := clock_timestamp();
+  s        tendril_core.settings;
+  v_now    timestamptz := clock_timestamp();
+  v_online bigint := (select count(*) from tendril_core.runner_leases l where l.cluster_id = p_cluster and l.lease_expires_at > v_now);
 begin
   select * into s from tendril_core.settings;
-  if (select count(*) from tendril_core.runner_leases l where l.cluster_id = p_cluster and l.lease_expires_at > v_now) >= s.runners_max then
-    perform tendril_core.fail('TD011', format('the cluster has %s runners online, and may have %s', s.runners_max, s.runners_max),
+  if v_online >= s.runners_max then
+    perform tendril_core.fail('TD011', format('the cluster has %s runners online, and may have %s', v_online, s.runners_max),
       format('stop some; leases of those that crashed run out within %s s; an operator can raise runners_max', tendril_core.ms(s.lease_ttl) / 1000));
   end if;
   if (select count(*) from (select from tendril_core.runners r where r.cluster_id = p_cluster limit 2 * s.runners_max) known) < 2 * s.runners_max then

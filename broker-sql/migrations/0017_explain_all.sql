@@ -31,7 +31,7 @@ begin
   -- A claim passes over a deployment that somebody had locked; its status is mended here.
   for v in select d.id from tendril.deployments d
             where d.status in ('QUEUED', 'AWAITING_APPROVAL') and d.id in (
-              select a.deployment_id from tendril_core.attempts a join tendril_core.jobs j on j.attempt_id = a.id
+              select a.deployment_id from tendril_core.attempts a join tendril_core.jobs j on j.id = a.job_id and j.attempt_id = a.id
                where a.ended_at is null and a.superseded_at is null and j.state in ('CLAIMED', 'STARTED', 'UNKNOWN'))
             order by d.id limit 500 for update skip locked loop
     perform tendril_core.settle(v);

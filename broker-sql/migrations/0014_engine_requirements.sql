@@ -122,37 +122,4 @@ begin
 end $$;
 comment on function tendril_core.template_errors is 'What is wrong with a snapshot''s template and, if it is registered, with its inputs and its engine.';
 
-create or replace function tendril.template_register(p_record jsonb) returns boolean
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-  v_engine text;
-  v_needed jsonb;
-begin
-  if p_record ->> 'name' is null or p_record ->> 'version' is null or jsonb_typeof(p_record -> 'inputs') is distinct from 'object'
-     or jsonb_typeof(p_record -> 'engine') is distinct from 'object' then
-    perform tendril_core.fail('TD001', 'template record: needs name, version, inputs and engine', 'tendril-broker template register DIR makes it');
-  end if;
-  for v_engine, v_needed in select * from jsonb_each(p_record -> 'engine') loop
-    begin
-      perform tendril_core.version_matches(case jsonb_typeof(v_needed) when 'string' then v_needed #>> '{}' else '' end, '0.0.0');
-    exception when invalid_parameter_value then
-      perform tendril_core.fail('TD001', format('template record: engine.%s is not a version requirement', v_engine), 'write it as in ">=1.6, <2"');
-    end;
-  end loop;
-  insert into tendril_core.templates (name, version, inputs, engines, record)
-    values (p_record ->> 'name', p_record ->> 'version', p_record -> 'inputs',
-      array(select jsonb_object_keys(p_record -> 'engine') order by 1), p_record)
-    on conflict (name, version) do nothing;
-  if found then
-    return true;
-  end if;
-  if not exists (select from tendril_core.templates t where t.name = p_record ->> 'name' and t.version = p_record ->> 'version' and t.record = p_record) then
-    perform tendril_core.fail('TD003', format('template %s %s is registered already, with other content', p_record ->> 'name', p_record ->> 'version'),
-      'raise its version');
-  end if;
-  return false;
-end $$;
-comment on function tendril.template_register(jsonb) is
-  'Registers a template''s version, so that submits are checked against its inputs and engines; false when it was there.';
-
 revoke execute on all functions in schema tendril_core from public;

@@ -67,6 +67,8 @@ begin
   perform tendril_core.mark_processing(array(select g.job_id from unnest(v_free) g));
   return query select * from tendril_core.claimed(array(select g.attempt_id from unnest(v_free) g));
 end $$;
+comment on function tendril.runner_claim(uuid, bigint, integer) is
+  'Claims up to p_slots jobs whose labels the runner has. Numbers only rise; the same number again returns the same attempts.';
 
 create or replace function tendril_core.take_keys(p_cluster uuid, p_given tendril_core.given[]) returns tendril_core.given[]
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -138,60 +140,6 @@ begin
                      and q.requires <@ (select r.labels from tendril_core.runners r where r.id = p_runner)),
     'draining', v_me.status <> 'active' or (select c.status from tendril.clusters c where c.id = v_me.cluster_id) = 'REVOKED',
     'lease_ttl_ms', tendril_core.ms(v_ttl));
-end $$;
-
--- The same, each second.
-create or replace function tendril_core.duty_explain() returns bigint
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-  c_turn   constant integer := 400;
-  c_newest constant integer := 100;
-  e        tendril_core.explained;
-  v        uuid;
-  v_turn   uuid[];
-  v_newest uuid[];
-  v_n      bigint;
-begin
-  -- A claim passes over a deployment that somebody had locked; its status is mended here.
-  for v in select d.id from tendril.deployments d
-            where d.status in ('QUEUED', 'AWAITING_APPROVAL') and d.id in (
-              select a.deployment_id from tendril_core.attempts a join tendril_core.jobs j on j.id = a.job_id and j.attempt_id = a.id
-               where a.ended_at is null and a.superseded_at is null and j.state in ('CLAIMED', 'STARTED', 'UNKNOWN'))
-            order by d.id limit 500 for update skip locked loop
-    perform tendril_core.settle(v);
-  end loop;
-  select * into e from tendril_core.explained;
-  v_turn := array(
-    select d.id from tendril.deployments d
-     where d.status in ('QUEUED', 'PROCESSING', 'AWAITING_APPROVAL')
-       and (d.created_at, d.id) > (e.created_at, e.deployment_id)
-     order by d.created_at, d.id limit c_turn);
-  -- Where the round is over the next one begins; few deployments are all looked at in each run.
-  v_turn := v_turn || array(
-    select d.id from tendril.deployments d
-     where d.status in ('QUEUED', 'PROCESSING', 'AWAITING_APPROVAL')
-       and (d.created_at, d.id) <= (e.created_at, e.deployment_id)
-     order by d.created_at, d.id limit c_turn - cardinality(v_turn));
-  v_newest := array(
-    select d.id from tendril.deployments d
-     where d.status in ('QUEUED', 'PROCESSING', 'AWAITING_APPROVAL') order by d.created_at desc, d.id desc limit c_newest);
-  update tendril_core.explained x set created_at = d.created_at, deployment_id = d.id
-    from tendril.deployments d where d.id = v_turn[cardinality(v_turn)] and d.id <> x.deployment_id;
-  with waiting as (
-    select d.id, (select tendril_core.waiting_for(j) from tendril_core.jobs j
-                   where not r.running and j.deployment_id = d.id and j.state in ('QUEUED', 'AWAITING_APPROVAL', 'UNKNOWN')
-                   order by j.created_at, j.id limit 1) as what
-      from tendril.deployments d, lateral (select exists (select from tendril_core.jobs j
-        where j.deployment_id = d.id and j.state in ('CLAIMED', 'STARTED')) as running) r
-     -- A claim may have come between our look and our update: what runs and says that it waits is mended, too.
-     where d.id = any (v_turn || v_newest)
-       and d.status in ('QUEUED', 'PROCESSING', 'AWAITING_APPROVAL') and (not r.running or d.waiting_for is not null)),
-  locked as (
-    select d.id, w.what from waiting w join tendril.deployments d on d.id = w.id
-     where d.waiting_for is distinct from w.what and d.ended_at is null order by d.id for update of d skip locked)
-  update tendril.deployments d set waiting_for = l.what from locked l where d.id = l.id;
-  get diagnostics v_n = row_count;
-  return v_n;
 end $$;
 
 -- The submit's own statements join the new rows with all jobs there are.

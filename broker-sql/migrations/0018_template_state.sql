@@ -48,6 +48,8 @@ begin
 end $$;
 comment on function tendril_core.with_template_state is 'A snapshot that says nothing of its state, with what its registered template says.';
 
+-- name of the function: submit_row
+-- A retry by a service that does not say for whom stays the deployment of whoever asked first.
 create or replace function tendril_core.submit_row() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 set jit = off set plan_cache_mode = force_generic_plan as $$
@@ -117,6 +119,8 @@ begin
 end $$;
 comment on function tendril.template_register(jsonb) is
   'Registers a template''s version, so that submits are checked against its inputs and engines, and take its word on the state; false when it was there.';
+comment on column tendril.deployments.user_id is
+  'Who asked: portal_user(), else of a retry the user of what it does again, else the cluster''s user. Set by the database.';
 comment on column tendril.deployments.config_snapshot is
   'What to do, frozen; docs/config-snapshot.schema.json. Where it says nothing of the state, a registered template''s word is written into it.';
 
