@@ -9,9 +9,9 @@ use crate::config::Config;
 use crate::holdings::Holdings;
 use crate::kinds::{self, Kind};
 use crate::metrics::Metrics;
+use crate::pipeline::{self, Pipeline};
 use crate::runner::{Runner, Signals};
 use crate::seal::ArtifactKey;
-use crate::ship::Shipper;
 use crate::supervise::{self, StopReason, Supervisors};
 use crate::{chance, claim, doorbell, heartbeat, http};
 use anyhow::Context;
@@ -20,7 +20,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
-use tendril_broker::connect::Connector;
 use tendril_broker::runner::{Broker, Registered, Registration};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -49,9 +48,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let kinds = kinds::available(&config).await?;
     let config = Arc::new(config);
 
-    let (runner_id, writer) = (chance::id(), chance::id());
+    let spool = pipeline::open_spool(&config)?;
+    let runner_id = chance::id();
     let broker = Broker::new(connector.clone(), runner_id, CALL_SESSIONS)?;
-    let registration = registration(&config, &kinds, writer);
+    let registration = registration(&config, &kinds, spool.writer());
     let holdings = Arc::new(Holdings::default());
     let registered = tokio::select! {
         registered = register(&broker, &registration, &holdings) => registered?,
@@ -59,8 +59,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     tracing::info!(runner.id = %runner_id, cluster = registered.cluster_name, labels = ?registration.labels, "registered");
     let metrics = Arc::new(Metrics::default());
+    let logs = Pipeline::start(&config.logs, spool, metrics.clone(), connector.clone());
     let runner = Arc::new(Runner {
-        shipper: Arc::new(Shipper::new(config.logs.clone(), writer, metrics.clone())),
+        collector: logs.collector(),
         kinds: kinds.into_iter().map(|kind| (kind.name(), kind)).collect::<BTreeMap<_, _>>(),
         holdings,
         signals: Signals::default(),
@@ -78,10 +79,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         loops.spawn(http::serve(listener, runner.clone(), end.clone()));
     }
     let heartbeats = loops.spawn(heartbeat::run(runner.clone(), connector.clone(), end.clone()));
-    loops.spawn(doorbell::run(runner.clone(), connector.clone(), soft.clone()));
+    loops.spawn(doorbell::run(runner.clone(), connector, soft.clone()));
     let claims = loops.spawn(claim::run(runner.clone(), jobs.clone(), soft.clone()));
-    let logs_end = CancellationToken::new();
-    let logs = tokio::spawn(ship(runner.clone(), connector, logs_end.clone()));
 
     stop.next().await;
     soft.cancel();
@@ -89,11 +88,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     drop(claims.await);
     jobs.close();
     wind_down(&runner, &jobs, &mut stop).await;
-    logs_end.cancel();
-    let patience = Duration::from_secs(runner.config.shutdown.report_within_s);
-    if tokio::time::timeout(patience, logs).await.is_err() {
-        tracing::error!("not all log rows could be stored before the end");
-    }
+    logs.end(Duration::from_secs(runner.config.shutdown.report_within_s)).await;
     end.cancel();
     // The last one gives back what a claim brought that nobody took.
     drop(heartbeats.await);
@@ -102,10 +97,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     tracing::info!("ended");
     Ok(())
-}
-
-async fn ship(runner: Arc<Runner>, connector: Connector, end: CancellationToken) {
-    runner.shipper.run(&connector, end).await;
 }
 
 async fn wind_down(runner: &Runner, jobs: &TaskTracker, stop: &mut Stops) {

@@ -1,171 +1,130 @@
-//! The log of one running attempt: written by its job, emptied by the shipper.
+//! The log of one running attempt: written by its job, emptied by the collector.
 
-use crate::clock;
+use crate::clock::{self, BootTime};
 use crate::config::Logs;
-use crate::logs::{Capture, Chunk, ChunkKind, Dialect, Problem, Progress, Stream};
+use crate::intake::Intake;
+use crate::logs::{Capture, Chunk, Counters, Dialect, Problem, Progress, Stream};
+use crate::whose::Whose;
 use serde_json::{Map, Value};
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tendril_broker::runner::{Claimed, Lease, LogRow};
-use time::Date;
-use tokio::sync::Notify;
-use uuid::Uuid;
+use time::OffsetDateTime;
 
 /// What the capture takes beyond the limit, in bytes: who writes asks for room only before each read, of which an event
 /// or a run of NULs makes more.
 const SLACK_BYTES: usize = 4 * 1024 * 1024;
 /// A line without its end is shown after this long.
 const IDLE: time::Duration = time::Duration::seconds(1);
-
-/// Whose log it is: what every row of it says.
-#[derive(Clone, Debug)]
-pub struct Whose {
-    deployment_id: Uuid,
-    /// The attempt's address.
-    pub lease: Lease,
-    claim_day: Date,
-    job: String,
-    ordinal: i16,
-}
-
-/// A chunk that is to be stored, with whose it is.
-#[derive(Clone)]
-pub struct Outgoing {
-    /// Whose.
-    pub whose: Arc<Whose>,
-    /// What.
-    pub chunk: Arc<Chunk>,
-}
-
-impl Outgoing {
-    /// As the broker wants it.
-    pub fn row(&self) -> LogRow<'_> {
-        let (gap_kind, gap_bytes) = match self.chunk.kind {
-            ChunkKind::Text => (None, None),
-            ChunkKind::Gap(gap) => (Some(gap.kind.as_str()), gap.bytes.map(|n| i64::try_from(n).unwrap_or(i64::MAX))),
-        };
-        LogRow {
-            deployment_id: self.whose.deployment_id,
-            lease: self.whose.lease,
-            claim_day: self.whose.claim_day,
-            job: &self.whose.job,
-            attempt: self.whose.ordinal,
-            seq: self.chunk.seq,
-            seq_to: self.chunk.seq_to,
-            stream: self.chunk.stream.as_str(),
-            text: &self.chunk.text,
-            ts: self.chunk.ts,
-            gap_kind,
-            gap_bytes,
-        }
-    }
-}
+/// The spool has room, but its disk takes nothing: after this long output gets lost rather than that a command hangs.
+const STUCK: Duration = Duration::from_secs(30);
 
 /// The log of one attempt. Bounded: who writes asks [`AttemptLog::room`] first.
 pub struct AttemptLog {
     whose: Arc<Whose>,
+    intake: Arc<Intake>,
     limit_bytes: usize,
-    flush_bytes: usize,
     stall: Duration,
     inner: Mutex<Inner>,
-    room: Notify,
-    shipper: Arc<Notify>,
 }
 
 struct Inner {
     capture: Capture,
-    /// Fixed chunks that are not acknowledged yet, in order.
-    unacked: VecDeque<Arc<Chunk>>,
-    unacked_bytes: usize,
+    /// What the intake knows of.
+    counted: usize,
+    told: Counters,
     finished: bool,
     closed: bool,
-    /// Nothing was stored for too long: until something is, the capture takes what it can and counts the rest.
+    /// The spool has no room for it.
+    full: bool,
+    /// Nothing was taken for too long: until something is, the capture takes what it can and counts the rest.
     stalled: bool,
 }
 
+/// What the collector takes at one go.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// The next chunks, fixed from now on.
+    pub chunks: Vec<Chunk>,
+    /// The last number, when nothing follows any more.
+    pub end: Option<i64>,
+    /// Bytes that were refused since the last time, for want of room.
+    pub refused_bytes: u64,
+    /// Nobody wants more of it.
+    pub closed: bool,
+}
+
 impl AttemptLog {
-    /// An empty log; `shipper` is told when something is worth sending early.
-    pub fn new(claimed: &Claimed, settings: &Logs, shipper: Arc<Notify>) -> Self {
+    /// An empty log.
+    pub fn new(whose: Arc<Whose>, settings: &Logs, intake: Arc<Intake>) -> Self {
         let limit_bytes = settings.attempt_buffer_bytes;
-        let whose = Whose {
-            deployment_id: claimed.deployment_id,
-            lease: claimed.lease,
-            claim_day: claimed.claim_day,
-            job: claimed.job.clone(),
-            ordinal: claimed.ordinal,
-        };
         let inner = Inner {
             capture: Capture::new(limit_bytes.saturating_add(SLACK_BYTES)),
-            unacked: VecDeque::new(),
-            unacked_bytes: 0,
+            counted: 0,
+            told: Counters::default(),
             finished: false,
             closed: false,
+            full: false,
             stalled: false,
         };
-        Self {
-            whose: Arc::new(whose),
-            limit_bytes,
-            flush_bytes: settings.flush_bytes.min(limit_bytes / 2),
-            stall: Duration::from_secs(settings.stall_s),
-            inner: Mutex::new(inner),
-            room: Notify::new(),
-            shipper,
-        }
+        Self { whose, intake, limit_bytes, stall: Duration::from_secs(settings.stall_s), inner: Mutex::new(inner) }
     }
 
     /// Whose log it is.
-    pub fn whose(&self) -> &Whose {
+    pub fn whose(&self) -> &Arc<Whose> {
         &self.whose
     }
 
     /// A line of Tendril itself.
     pub fn say(&self, line: &str) {
-        self.inner().capture.system(line, clock::wall());
+        self.change(|inner| inner.capture.system(line, clock::wall()));
     }
 
     /// The next command begins.
     pub fn begin_child(&self, stdout: Dialect) {
-        self.inner().capture.begin_child(stdout, clock::wall());
+        self.change(|inner| inner.capture.begin_child(stdout, clock::wall()));
     }
 
     /// Bytes from a pipe.
     pub fn push(&self, stream: Stream, bytes: &[u8]) {
-        let mut inner = self.inner();
-        inner.capture.push(stream, bytes, clock::wall());
-        if inner.waiting() > self.flush_bytes {
-            self.shipper.notify_one();
-        }
+        self.change(|inner| inner.capture.push(stream, bytes, clock::wall()));
     }
 
     /// The pipe has ended.
     pub fn end(&self, stream: Stream) {
-        self.inner().capture.end(stream, clock::wall());
+        self.change(|inner| inner.capture.end(stream, clock::wall()));
     }
 
     /// The log has ended; its last number, -1 when it is empty.
     pub fn finish(&self) -> i64 {
-        let mut inner = self.inner();
-        inner.finished = true;
-        let end = inner.capture.finish(clock::wall());
-        self.shipper.notify_one();
+        let end = self.change(|inner| {
+            inner.finished = true;
+            inner.capture.finish(clock::wall())
+        });
+        self.intake.urgent.notify_one();
         end
     }
 
-    /// Waits until more may be pushed, but while nothing of the log is stored no longer than `logs.stall_s`: then output
+    /// Whether more may be pushed at once.
+    pub fn has_room(&self) -> bool {
+        let inner = self.inner();
+        inner.closed || inner.stalled || inner.capture.waiting_bytes() < self.limit_bytes && self.intake.left() > 0
+    }
+
+    /// Waits until more may be pushed. While the spool has no room for this log that is at most `logs.stall_s`: then output
     /// gets lost, with a gap in its place, rather than that a command is held up for ever.
     pub async fn room(&self) {
+        let begun = BootTime::now();
         loop {
-            let stored = self.room.notified();
-            {
-                let inner = self.inner();
-                if inner.closed || inner.stalled || inner.waiting() < self.limit_bytes {
-                    return;
-                }
+            let freed = self.intake.freed.notified();
+            if self.has_room() {
+                return;
             }
-            if tokio::time::timeout(self.stall, stored).await.is_err() {
+            self.intake.urgent.notify_one();
+            let patience = if self.inner().full { self.stall } else { self.stall.max(STUCK) };
+            let left = patience.saturating_sub(begun.elapsed());
+            if tokio::time::timeout(left, freed).await.is_err() {
                 self.inner().stalled = true;
-                tracing::warn!(attempt.id = %self.whose.lease.attempt_id, "its log cannot be stored; output may get lost");
+                tracing::warn!(attempt.id = %self.whose.lease.attempt_id, "its log finds no room; output may get lost");
             }
         }
     }
@@ -190,91 +149,66 @@ impl AttemptLog {
         self.inner().capture.events().has_missed()
     }
 
-    // ---- for the shipper ----
+    // ---- for the collector ----
 
-    /// Bytes that wait to be stored.
-    pub fn waiting(&self) -> usize {
-        self.inner().waiting()
+    /// When the oldest text that waits was printed.
+    pub fn oldest(&self) -> Option<OffsetDateTime> {
+        self.inner().capture.oldest()
     }
 
-    /// Age of the oldest text that waits.
-    pub fn lag(&self) -> Option<Duration> {
-        let oldest = {
-            let inner = self.inner();
-            inner.unacked.front().map(|chunk| chunk.ts).or(inner.capture.oldest())?
-        };
-        Duration::try_from(clock::wall() - oldest).ok()
+    /// Takes the next chunks, up to about `budget` bytes.
+    pub fn collect(&self, budget: u64) -> Collected {
+        self.change(|inner| {
+            if inner.closed {
+                return Collected { closed: true, ..Collected::default() };
+            }
+            inner.capture.idle(clock::wall(), IDLE);
+            let chunks = match usize::try_from(budget) {
+                Ok(0) => Vec::new(),
+                budget => inner.capture.drain(budget.unwrap_or(usize::MAX)),
+            };
+            let emptied = inner.capture.waiting_bytes() == 0;
+            inner.full = !emptied;
+            if emptied || !chunks.is_empty() {
+                inner.stalled = false;
+            }
+            let counters = inner.capture.counters();
+            let refused_bytes = counters.refused_bytes - inner.told.refused_bytes;
+            inner.told = counters;
+            let end = (inner.finished && emptied).then(|| inner.capture.last_seq());
+            Collected { chunks, end, refused_bytes, closed: false }
+        })
     }
 
-    /// The next chunks to send, from the first unacknowledged one on, up to about `budget` bytes.
-    pub fn outgoing(&self, budget: usize) -> Vec<Outgoing> {
+    /// Nobody takes more of this log: what waits is dropped, and writers never wait again.
+    pub fn close(&self) {
+        self.change(|inner| {
+            inner.closed = true;
+            inner.capture.drain(usize::MAX);
+        });
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.inner();
+        if inner.stalled {
+            // One that waits no more takes no more memory than all may have together.
+            let most = inner.counted.saturating_add(self.intake.left()).min(self.limit_bytes);
+            inner.capture.limit_to(most.saturating_add(SLACK_BYTES.min(self.intake.left())));
+        } else {
+            inner.capture.limit_to(self.limit_bytes.saturating_add(SLACK_BYTES));
+        }
+        let result = change(&mut inner);
         if inner.closed {
-            return Vec::new();
+            inner.capture.drain(usize::MAX);
         }
-        inner.capture.idle(clock::wall(), IDLE);
-        if inner.unacked_bytes < budget {
-            let free = budget - inner.unacked_bytes;
-            let more = inner.capture.drain(free);
-            for chunk in more {
-                inner.unacked_bytes += chunk.text.len();
-                inner.unacked.push_back(Arc::new(chunk));
-            }
-        }
-        let mut left = budget;
-        let mut rows = Vec::new();
-        for chunk in &inner.unacked {
-            if left == 0 {
-                break;
-            }
-            left = left.saturating_sub(chunk.text.len());
-            rows.push(Outgoing { whose: self.whose.clone(), chunk: chunk.clone() });
-        }
-        rows
-    }
-
-    /// Everything up to and including `stored` is in the database. False when what should come next is not here any
-    /// more: then the log cannot go on.
-    pub fn acknowledge(&self, stored: i64) -> bool {
-        let mut inner = self.inner();
-        let before = inner.unacked.len();
-        while inner.unacked.front().is_some_and(|chunk| chunk.seq_to <= stored) {
-            let bytes = inner.unacked.pop_front().map_or(0, |chunk| chunk.text.len());
-            inner.unacked_bytes -= bytes;
-        }
-        // Only what was stored is progress: a session that comes and goes is none.
-        if inner.unacked.len() < before {
-            inner.stalled = false;
-            self.room.notify_waiters();
-        }
-        inner.unacked.front().is_none_or(|chunk| chunk.seq == stored + 1)
-    }
-
-    /// The broker takes nothing more of this log: what waits is dropped, and writers never wait again.
-    pub fn close(&self) -> usize {
-        let mut inner = self.inner();
-        let dropped = inner.waiting();
-        inner.closed = true;
-        inner.unacked.clear();
-        inner.unacked_bytes = 0;
-        self.room.notify_waiters();
-        dropped
-    }
-
-    /// Whether all of a finished log is stored, or nobody wants the rest.
-    pub fn is_done(&self) -> bool {
-        let inner = self.inner();
-        inner.finished && (inner.closed || inner.waiting() == 0 && inner.unacked.is_empty())
+        let now = inner.capture.waiting_bytes();
+        self.intake.changed(inner.counted, now);
+        inner.counted = now;
+        result
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // Nothing in here panics half-way; a poisoned lock still holds a whole value.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
-    fn waiting(&self) -> usize {
-        self.capture.waiting_bytes() + self.unacked_bytes
     }
 }

@@ -3,6 +3,7 @@
 //! Every key is listed in `docs/tendril-runner.toml`. A key that is not known here is refused by name.
 
 use crate::kinds::names::NAMES;
+use crate::spool::Limits;
 use crate::variables;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -133,9 +134,17 @@ pub struct Logs {
     pub flush_interval_ms: u64,
     /// Bytes that are sent at once, and that end the wait early.
     pub flush_bytes: usize,
-    /// Bytes of one attempt that may wait; beyond that its pipe is not read.
+    /// Bytes of one attempt that may wait for the spool; beyond that its pipe is not read.
     pub attempt_buffer_bytes: usize,
-    /// How long a pipe is not read while nothing of its log can be stored; beyond that output is missing from the log.
+    /// Bytes of log text of all attempts that may be in memory: half of it before the spool, half of it a copy of what is
+    /// in there.
+    pub memory_bytes: usize,
+    /// Bytes that the spool may take on disk.
+    pub spool_bytes: u64,
+    /// Log text that waits for longer is not sent any more.
+    pub spool_max_age_h: u64,
+    /// How long a pipe is not read (`pause`) while the spool has no room; beyond that output is dropped, with a gap in its
+    /// place. 0 drops at once.
     pub stall_s: u64,
 }
 
@@ -177,7 +186,26 @@ impl Default for Tools {
 
 impl Default for Logs {
     fn default() -> Self {
-        Self { flush_interval_ms: 500, flush_bytes: 1024 * 1024, attempt_buffer_bytes: 8 * 1024 * 1024, stall_s: 10 }
+        Self {
+            flush_interval_ms: 500,
+            flush_bytes: 1024 * 1024,
+            attempt_buffer_bytes: 8 * 1024 * 1024,
+            memory_bytes: 64 * 1024 * 1024,
+            spool_bytes: 1024 * 1024 * 1024,
+            spool_max_age_h: 72,
+            stall_s: 10,
+        }
+    }
+}
+
+impl Logs {
+    /// What the spool may hold.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            disk_bytes: self.spool_bytes,
+            memory_bytes: self.memory_bytes / 2,
+            max_age: Duration::from_secs(self.spool_max_age_h.saturating_mul(3600)),
+        }
     }
 }
 
@@ -318,6 +346,12 @@ impl Config {
         }
         if self.logs.flush_bytes < 65_536 || self.logs.attempt_buffer_bytes < 262_144 {
             return refuse("logs", "flush_bytes must be at least 65536, attempt_buffer_bytes at least 262144");
+        }
+        if self.logs.memory_bytes < 4 * 1024 * 1024 || self.logs.spool_bytes < 64 * 1024 * 1024 {
+            return refuse("logs", "memory_bytes must be at least 4194304, spool_bytes at least 67108864");
+        }
+        if self.logs.spool_max_age_h == 0 {
+            return refuse("logs.spool_max_age_h", "must be at least 1");
         }
         if !self.http.listen.is_empty() && !is_host_and_port(&self.http.listen) {
             return refuse("http.listen", "must be host:port, such as 127.0.0.1:9464, or empty for none");

@@ -33,7 +33,7 @@ pub async fn serve(listener: TcpListener, runner: Arc<Runner>, end: Cancellation
 }
 
 async fn metrics(State(runner): State<Arc<Runner>>) -> Response {
-    runner.metrics.now(runner.holdings.lease_left(), runner.shipper.backlog());
+    runner.metrics.now(runner.holdings.lease_left(), runner.collector.level());
     match runner.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
             .into_response(),

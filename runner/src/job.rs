@@ -18,7 +18,7 @@ pub async fn run(runner: Arc<Runner>, job: Claimed, held: Held) {
     let begun = BootTime::now();
     let (kind, lease) = (job.kind.clone(), job.lease);
     tracing::info!(attempt.id = %lease.attempt_id, fence = lease.fence, job = job.job, kind, deployment.id = %job.deployment_id, "claimed");
-    let log = runner.shipper.open(&job);
+    let log = runner.collector.open(&job);
 
     let (verdict, report_of) = match Work::create(&runner.config.state_dir, lease.attempt_id) {
         Ok(work) => {

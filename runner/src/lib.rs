@@ -1,7 +1,7 @@
 //! The runner: claims jobs of its cluster, runs them safely, reports.
 //!
 //! A job's way, file by file: `claim` -> `job` (the table of contents) -> `kinds` (prepare, start, execute) with
-//! `run` and `supervise` -> `complete`; its output by `attempt_log` and `ship`; the lease by `heartbeat` and `holdings`.
+//! `run` and `supervise` -> `complete`; its output by `attempt_log`, `collect`, `spool` and `ship`; the lease by `heartbeat` and `holdings`.
 
 pub mod app;
 pub mod attempt_log;
@@ -9,6 +9,7 @@ pub mod chance;
 pub mod claim;
 pub mod cli;
 pub mod clock;
+pub mod collect;
 pub mod command;
 pub mod complete;
 pub mod config;
@@ -18,12 +19,14 @@ pub mod engines;
 pub mod heartbeat;
 pub mod holdings;
 pub mod http;
+pub mod intake;
 pub mod job;
 pub mod kinds;
 pub mod logs;
 pub mod metrics;
 pub mod off_loop;
 pub mod output;
+pub mod pipeline;
 pub mod prepare;
 pub mod programs;
 pub mod remove;
@@ -31,8 +34,10 @@ pub mod run;
 pub mod runner;
 pub mod seal;
 pub mod ship;
+pub mod spool;
 pub mod stop;
 pub mod supervise;
 pub mod toolbox;
 pub mod variables;
+pub mod whose;
 pub mod work;

@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::BootTime;
+use crate::spool::Level;
 
 /// A job's kind.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -54,6 +55,9 @@ pub struct Metrics {
     log_flush_seconds: Histogram,
     log_lag: Seconds,
     log_waiting: Gauge,
+    log_spool: Gauge,
+    log_unreadable: Gauge,
+    log_dropped_bytes: Counter,
     oom_kills: Counter,
     state_lock_conflicts: Counter,
     doorbell_rings: Counter,
@@ -88,6 +92,9 @@ impl Default for Metrics {
             log_flush_seconds: fast(),
             log_lag: Seconds::default(),
             log_waiting: Gauge::default(),
+            log_spool: Gauge::default(),
+            log_unreadable: Gauge::default(),
+            log_dropped_bytes: Counter::default(),
             oom_kills: Counter::default(),
             state_lock_conflicts: Counter::default(),
             doorbell_rings: Counter::default(),
@@ -136,6 +143,14 @@ impl Metrics {
         );
         r.register_with_unit("log_lag", "Age of the oldest log text that waits", Unit::Seconds, self.log_lag.clone());
         r.register_with_unit("log_waiting", "Log text that waits to be stored", Unit::Bytes, self.log_waiting.clone());
+        r.register_with_unit("log_spool", "What the log spool takes on disk", Unit::Bytes, self.log_spool.clone());
+        r.register("log_unreadable", "Parts of the log spool that could not be read", self.log_unreadable.clone());
+        r.register_with_unit(
+            "log_dropped",
+            "Log text that found no room, with a gap in its place",
+            Unit::Bytes,
+            self.log_dropped_bytes.clone(),
+        );
         r.register("oom_kills", "Commands that ran out of memory", self.oom_kills.clone());
         r.register(
             "state_lock_conflicts",
@@ -221,15 +236,27 @@ impl Metrics {
 
     /// What is true at the moment when somebody asks, an outage included: how long the lease holds, the age of the oldest
     /// log text that waits, and bytes of all that does.
-    pub fn now(&self, lease_left: Duration, (lag, waiting): (Duration, usize)) {
+    pub fn now(&self, lease_left: Duration, (lag, level): (Duration, Level)) {
         self.lease_left.set(lease_left.as_secs_f64());
         self.log_lag.set(lag.as_secs_f64());
-        self.log_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        let gauges = [
+            (&self.log_waiting, level.waiting_bytes),
+            (&self.log_spool, level.disk_bytes),
+            (&self.log_unreadable, level.unreadable),
+        ];
+        for (gauge, value) in gauges {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
     }
 
     /// The broker refused log text for good.
-    pub fn log_refused(&self, bytes: usize) {
-        self.log_refused_bytes.inc_by(bytes as u64);
+    pub fn log_refused(&self, bytes: u64) {
+        self.log_refused_bytes.inc_by(bytes);
+    }
+
+    /// Log text found no room, and a gap stands in its place.
+    pub fn log_dropped(&self, bytes: u64) {
+        self.log_dropped_bytes.inc_by(bytes);
     }
 }
 

@@ -7,9 +7,8 @@ use crate::attempt_log::AttemptLog;
 use crate::command::{STDERR_HEAD_BYTES, Stdout};
 use crate::holdings::Held;
 use crate::logs::Stream;
-use nix::errno::Errno;
+use std::cell::RefCell;
 use std::io;
-use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
@@ -60,27 +59,30 @@ impl Output<'_> {
         self.read(pipe, Some(Stream::Stderr), STDERR_HEAD_BYTES).await
     }
 
-    async fn read(self, mut pipe: pipe::Receiver, stream: Option<Stream>, limit: usize) -> Head {
+    async fn read(self, pipe: pipe::Receiver, stream: Option<Stream>, limit: usize) -> Head {
         let mut head = Head::default();
-        let mut buffer = vec![0; READ_BYTES];
         let mut after_the_end = 0;
         while after_the_end < MAX_PIPE_BYTES {
-            if stream.is_some() {
+            let over = self.readable(&pipe).await;
+            if stream.is_some() && !self.log.has_room() {
                 self.room().await;
             }
-            let count = match self.next(&mut pipe, &mut buffer).await {
-                Ok(0) => break,
-                Ok(count) => count,
+            let take = |bytes: &[u8]| {
+                head.take(bytes, limit);
+                if let Some(stream) = stream {
+                    self.log.push(stream, bytes);
+                }
+            };
+            let count = match read_once(&pipe, over, take) {
+                Ok(Some(0)) => break,
+                Ok(Some(count)) => count,
+                Ok(None) => continue,
                 Err(error) => {
                     tracing::warn!(%error, ?stream, "a command's output cannot be read any more");
                     break;
                 }
             };
-            after_the_end += if self.over.is_cancelled() { count } else { 0 };
-            head.take(&buffer[..count], limit);
-            if let Some(stream) = stream {
-                self.log.push(stream, &buffer[..count]);
-            }
+            after_the_end += if over { count } else { 0 };
         }
         if let Some(stream) = stream {
             self.log.end(stream);
@@ -96,22 +98,39 @@ impl Output<'_> {
         }
     }
 
-    /// The next bytes; none at the end. Once nothing of the command is left all that it has printed lies in the pipe, and
-    /// whoever still holds that open is a stranger, for whom nobody waits.
-    async fn next(self, pipe: &mut pipe::Receiver, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Waits for something to read; true when nothing of the command is left. Then all that it has printed lies in the
+    /// pipe, and whoever still holds that open is a stranger, for whom nobody waits.
+    async fn readable(self, pipe: &pipe::Receiver) -> bool {
         tokio::select! {
             biased;
-            count = pipe.read(buffer) => return count,
-            () = self.over.cancelled() => {}
-        }
-        // Past the runtime, which may not have heard yet that there is something to read.
-        loop {
-            match nix::unistd::read(&*pipe, buffer) {
-                Ok(count) => return Ok(count),
-                Err(Errno::EAGAIN) => return Ok(0),
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+            // An error is for whoever reads.
+            _ = pipe.readable() => self.over.is_cancelled(),
+            () = self.over.cancelled() => true,
         }
     }
+}
+
+thread_local! {
+    /// Thousands of pipes are read through few buffers: one for each thread, never held while something is waited for.
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
+
+/// Hands on what lies in the pipe; how much it was, 0 at the end, and `None` when there is nothing now.
+fn read_once(pipe: &pipe::Receiver, over: bool, take: impl FnOnce(&[u8])) -> io::Result<Option<usize>> {
+    BUFFER.with_borrow_mut(|buffer| {
+        let read = match over {
+            false => pipe.try_read(buffer),
+            // Past the runtime, which may not have heard yet that there is something to read.
+            true => nix::unistd::read(pipe, buffer).map_err(io::Error::from),
+        };
+        match read {
+            Ok(count) => {
+                take(&buffer[..count]);
+                Ok(Some(count))
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(over.then_some(0)),
+            Err(error) => Err(error),
+        }
+    })
 }

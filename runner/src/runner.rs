@@ -1,11 +1,11 @@
 //! What the parts of a runner process share.
 
+use crate::collect::Collector;
 use crate::config::Config;
 use crate::holdings::Holdings;
 use crate::kinds::Kind;
 use crate::metrics::Metrics;
 use crate::seal::ArtifactKey;
-use crate::ship::Shipper;
 use crate::supervise::Supervisors;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub struct Runner {
     /// The attempts that it holds.
     pub holdings: Arc<Holdings>,
     /// Their logs.
-    pub shipper: Arc<Shipper>,
+    pub collector: Arc<Collector>,
     /// Its figures.
     pub metrics: Arc<Metrics>,
     /// What it can do, by name.

@@ -1,20 +1,17 @@
-//! Ships the logs of all attempts: one batch for all of them, every flush interval or when enough waits.
+//! Ships what the spool holds: one batch for all logs at a time, as soon as something is in it.
 //!
 //! Exactly once: chunks are fixed, only one session may append, and after anything unclear that session is taken over
 //! and the stored positions are read before the next batch.
 
-use crate::attempt_log::{AttemptLog, Outgoing};
-use crate::clock::BootTime;
+use crate::clock::{self, BootTime};
 use crate::config::Logs;
 use crate::metrics::Metrics;
+use crate::spool::{Outgoing, Spool};
 use backon::{BackoffBuilder, ExponentialBuilder};
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tendril_broker::connect::Connector;
-use tendril_broker::runner::{BrokerError, Claimed, LogWriter, Position, RefusedAttempt, Written};
-use tokio::sync::Notify;
+use tendril_broker::runner::{BrokerError, LogRow, LogWriter, Position, RefusedAttempt, Written};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -27,40 +24,17 @@ const SMALLEST_BATCH_BYTES: usize = 64 * 1024;
 /// Batches one after the other of which nothing was stored, before the session is taken over anew, with its waits.
 const FRUITLESS: u32 = 8;
 
-/// All open logs of this runner process, and the one writer for them.
+/// The one writer for the spool of this runner.
 pub struct Shipper {
     settings: Logs,
-    writer: Uuid,
+    spool: Arc<Spool>,
     metrics: Arc<Metrics>,
-    wake: Arc<Notify>,
-    logs: Mutex<BTreeMap<Uuid, Arc<AttemptLog>>>,
-    /// Who comes first in a batch; counts on.
-    turn: AtomicUsize,
 }
 
 impl Shipper {
-    /// A shipper that nothing has been given to yet.
-    pub fn new(settings: Logs, writer: Uuid, metrics: Arc<Metrics>) -> Self {
-        Self { settings, writer, metrics, wake: Arc::default(), logs: Mutex::default(), turn: AtomicUsize::new(0) }
-    }
-
-    /// Opens the log of a claimed attempt.
-    pub fn open(&self, claimed: &Claimed) -> Arc<AttemptLog> {
-        let log = Arc::new(AttemptLog::new(claimed, &self.settings, self.wake.clone()));
-        self.logs().insert(claimed.lease.attempt_id, log.clone());
-        log
-    }
-
-    /// Whether every log is stored to its end.
-    pub fn is_idle(&self) -> bool {
-        self.logs().is_empty()
-    }
-
-    /// Age of the oldest log text that waits, and bytes of all that does.
-    pub fn backlog(&self) -> (Duration, usize) {
-        let logs: Vec<_> = self.logs().values().cloned().collect();
-        let lag = logs.iter().filter_map(|log| log.lag()).max().unwrap_or_default();
-        (lag, logs.iter().map(|log| log.waiting()).sum())
+    /// Ships what is in this spool.
+    pub fn new(settings: Logs, spool: Arc<Spool>, metrics: Arc<Metrics>) -> Self {
+        Self { settings, spool, metrics }
     }
 
     /// Ships until `end`, then what is left, until `end` of patience by the caller: it may be dropped at any time.
@@ -71,26 +45,24 @@ impl Shipper {
             let mut batch_bytes = SMALLEST_BATCH_BYTES;
             loop {
                 let ended = end.is_cancelled();
-                if !ended {
-                    self.pause(&end).await;
-                }
                 match self.flush(&mut session, &mut batch_bytes).await {
-                    Ok(()) if ended && self.is_idle() => return,
+                    Ok(()) if ended && self.spool.is_empty() => return,
                     Ok(()) => {}
                     Err(error) => {
                         tracing::warn!(%error, "log rows could not be sent; taking the writer over anew");
                         break;
                     }
                 }
+                if !ended {
+                    self.pause(&end).await;
+                }
             }
         }
     }
 
     async fn pause(&self, end: &CancellationToken) {
-        let interval = Duration::from_millis(self.settings.flush_interval_ms);
         tokio::select! {
-            () = tokio::time::sleep(interval) => {}
-            () = self.wake.notified() => {}
+            () = self.spool.filled.notified() => {}
             () = end.cancelled() => {}
         }
     }
@@ -103,7 +75,7 @@ impl Shipper {
                 Ok(session) => return Some(session),
                 Err(error) => error,
             };
-            if end.is_cancelled() && self.is_idle() {
+            if end.is_cancelled() && self.spool.is_empty() {
                 return None;
             }
             let wait = waits.next().unwrap_or(Duration::from_secs(10));
@@ -113,35 +85,29 @@ impl Shipper {
     }
 
     async fn take_over(&self, connector: &Connector) -> Result<LogWriter, BrokerError> {
-        let session = LogWriter::take_over(connector, self.writer).await?;
+        let session = LogWriter::take_over(connector, self.spool.writer()).await?;
         self.resume(&session.positions().await?);
         Ok(session)
     }
 
     fn resume(&self, positions: &[Position]) {
-        for position in positions {
-            let log = self.logs().get(&position.lease.attempt_id).cloned();
-            if let Some(log) = log
-                && !log.acknowledge(position.stored)
-            {
-                self.give_up(&log, "its next record is not here any more");
-            }
+        let stored = positions.iter().map(|position| (position.lease.attempt_id, position.stored)).collect();
+        for (attempt, bytes) in self.spool.resume(&stored, clock::wall()) {
+            self.gave_up(attempt, "an earlier process has left it, and it is closed", bytes);
         }
-        self.forget_done();
     }
 
     /// Sends what waits, in batches; the last one may be small, and what comes meanwhile waits for the next turn.
     async fn flush(&self, session: &mut LogWriter, batch_bytes: &mut usize) -> Result<(), BrokerError> {
         let mut fruitless = 0;
         loop {
-            let batch = self.gather(*batch_bytes);
+            let batch = self.spool.take(*batch_bytes);
             if batch.is_empty() {
-                self.forget_done();
                 return Ok(());
             }
             let full = batch.iter().map(|row| row.chunk.text.len()).sum::<usize>() >= *batch_bytes / 2;
             let begun = BootTime::now();
-            let rows: Vec<_> = batch.iter().map(Outgoing::row).collect();
+            let rows = rows(&batch);
             let written = within(session.write(&rows, PATIENCE)).await?;
             let took = begun.elapsed();
             let settled = written == Written::Stored;
@@ -162,7 +128,6 @@ impl Shipper {
             }
             *batch_bytes = resized(*batch_bytes, took, self.settings.flush_bytes);
             if settled && !full {
-                self.forget_done();
                 return Ok(());
             }
         }
@@ -171,82 +136,51 @@ impl Shipper {
     /// Rows were refused as a whole again, although they begin where the stored ones end: there is no place for some of
     /// them, such as those of a day that is stored no more. They must not keep the other attempts' from theirs.
     async fn weed_out(&self, session: &mut LogWriter) -> Result<(), BrokerError> {
-        let logs: Vec<_> = self.logs().values().cloned().collect();
-        for log in logs {
-            let batch = log.outgoing(SMALLEST_BATCH_BYTES);
+        for attempt in self.spool.waiting() {
+            let batch = self.spool.take_of(attempt, SMALLEST_BATCH_BYTES);
             if batch.is_empty() {
                 continue;
             }
             let begun = BootTime::now();
-            let rows: Vec<_> = batch.iter().map(Outgoing::row).collect();
-            match within(session.write(&rows, PATIENCE)).await? {
+            match within(session.write(&rows(&batch), PATIENCE)).await? {
                 Written::Stored => self.stored(&batch, begun.elapsed()),
                 Written::Refused(refused) => self.refused(&refused),
-                Written::Rewind(reason) => self.give_up(&log, &reason),
+                Written::Rewind(reason) => self.give_up(attempt, &reason),
             }
         }
-        self.forget_done();
         Ok(())
-    }
-
-    fn gather(&self, budget: usize) -> Vec<Outgoing> {
-        let mut logs: Vec<_> = self.logs().values().cloned().collect();
-        // Turns and shares, so that one loud attempt does not starve the others.
-        let first = self.turn.fetch_add(1, Ordering::Relaxed) % logs.len().max(1);
-        logs.rotate_left(first);
-        let share = (budget / logs.len().max(1)).max(4096);
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        for log in logs {
-            // Each gives one chunk at least: the batch's own bound comes first.
-            if bytes >= budget {
-                break;
-            }
-            let rows = log.outgoing(share);
-            bytes += rows.iter().map(|row| row.chunk.text.len()).sum::<usize>();
-            batch.extend(rows);
-        }
-        batch
     }
 
     fn stored(&self, batch: &[Outgoing], took: Duration) {
         let bytes = batch.iter().map(|row| row.chunk.text.len()).sum();
         self.metrics.flushed(batch.len(), bytes, took);
-        let mut last = BTreeMap::new();
-        for row in batch {
-            last.insert(row.whose.lease.attempt_id, row.chunk.seq_to);
-        }
-        for (attempt, stored) in last {
-            let log = self.logs().get(&attempt).cloned();
-            if let Some(log) = log {
-                log.acknowledge(stored);
-            }
-        }
+        let stored = batch.iter().map(|row| (row.whose.lease.attempt_id, row.chunk.seq_to));
+        self.spool.acknowledge(&stored.collect());
     }
 
     fn refused(&self, refused: &[RefusedAttempt]) {
         for one in refused {
-            let Some(log) = self.logs().get(&one.attempt_id).cloned() else { continue };
-            let rewound = one.reason == "position" && log.acknowledge(one.stored);
-            if !rewound {
-                self.give_up(&log, &one.reason);
+            if one.reason == "position" {
+                self.spool.rewind(one.attempt_id, one.stored, clock::wall());
+            } else {
+                self.give_up(one.attempt_id, &one.reason);
             }
         }
     }
 
-    fn give_up(&self, log: &AttemptLog, reason: &str) {
-        let bytes = log.close();
-        let attempt = log.whose().lease.attempt_id;
+    fn give_up(&self, attempt: Uuid, reason: &str) {
+        let bytes = self.spool.close(attempt);
+        self.gave_up(attempt, reason, bytes);
+    }
+
+    fn gave_up(&self, attempt: Uuid, reason: &str, bytes: u64) {
         tracing::error!(attempt.id = %attempt, reason, bytes, "the broker takes no more log rows of this attempt");
         self.metrics.log_refused(bytes);
     }
+}
 
-    fn forget_done(&self) {
-        self.logs().retain(|_, log| !log.is_done());
-    }
-
-    fn logs(&self) -> MutexGuard<'_, BTreeMap<Uuid, Arc<AttemptLog>>> {
-        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn rows(batch: &[Outgoing]) -> Vec<LogRow<'_>> {
+    batch.iter().map(|row| row.whose.row(&row.chunk)).collect()
 }
 
 fn backoff() -> impl Iterator<Item = Duration> {

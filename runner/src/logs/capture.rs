@@ -125,6 +125,11 @@ impl Capture {
         self.rear.chunker.last_seq()
     }
 
+    /// From now on at most `limit_bytes` wait to be drained.
+    pub fn limit_to(&mut self, limit_bytes: usize) {
+        self.rear.chunker.limit_to(limit_bytes);
+    }
+
     /// Hands out chunks; see [`Chunker::drain`].
     pub fn drain(&mut self, max_bytes: usize) -> Vec<Chunk> {
         self.rear.chunker.drain(max_bytes)

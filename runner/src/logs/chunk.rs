@@ -77,6 +77,8 @@ pub enum GapKind {
     Overflow,
     /// Nobody read it, or what was kept of it cannot be read: a runner died.
     Lost,
+    /// It waited for longer than it may.
+    Expired,
 }
 
 impl GapKind {
@@ -85,6 +87,7 @@ impl GapKind {
         match self {
             Self::Overflow => "overflow",
             Self::Lost => "lost",
+            Self::Expired => "expired",
         }
     }
 }
@@ -94,6 +97,7 @@ impl fmt::Display for Gap {
         let why = match self.kind {
             GapKind::Overflow => "it came faster than it could be stored",
             GapKind::Lost => "the runner that read it was lost",
+            GapKind::Expired => "it could not be stored for too long",
         };
         match self.bytes {
             Some(bytes) => write!(f, "[tendril: {bytes} bytes of output are missing here: {why}]"),
@@ -155,6 +159,11 @@ impl Chunker {
             refused: [None; Stream::ALL.len()],
             counters: Counters::default(),
         }
+    }
+
+    /// From now on at most `limit_bytes` wait.
+    pub fn limit_to(&mut self, limit_bytes: usize) {
+        self.limit_bytes = limit_bytes;
     }
 
     /// Takes the next record.

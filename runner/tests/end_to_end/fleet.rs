@@ -235,6 +235,11 @@ impl Fleet {
         self.lock(&format!("select from tendril.deployments where id = '{deployment}' for update")).await
     }
 
+    /// Keeps every log row from being stored, while all else goes on.
+    pub async fn lock_logs(&self) -> Locks {
+        self.lock("select from tendril_core.log_writers for update").await
+    }
+
     async fn lock(&self, sql: &str) -> Locks {
         let (operator, driver) = tokio_postgres::connect(&self.database.url(), NoTls).await.expect("a session");
         tokio::spawn(driver);
@@ -321,6 +326,21 @@ impl Runner {
         let mut said = all_said;
         while said.changed().await.is_ok() {}
         status
+    }
+
+    /// SIGKILL, to it alone.
+    pub async fn killed(mut self) {
+        self.child.kill().expect("a signal");
+        self.exited().await;
+    }
+
+    /// Waits until its spool holds this text.
+    pub async fn spooled(&self, text: &str) {
+        let holds = |file: &Path| {
+            file.extension().is_some_and(|end| end == "seg")
+                && std::fs::read(file).is_ok_and(|bytes| bytes.windows(text.len()).any(|part| part == text.as_bytes()))
+        };
+        until("text in the spool", async || find(&self.state, &holds)).await;
     }
 
     /// SIGTERM, and its exit with success.

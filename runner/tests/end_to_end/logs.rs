@@ -1,18 +1,55 @@
-//! The shipper against a real Postgres, without the rest of the runner.
+//! The log pipeline against a real Postgres, without the rest of the runner.
 
 use crate::fleet::Fleet;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
+use tempfile::TempDir;
 use tendril_broker::runner::{Broker, Claimed, Registration};
 use tendril_runner::attempt_log::AttemptLog;
-use tendril_runner::chance;
+use tendril_runner::collect::Collector;
 use tendril_runner::config::Logs;
 use tendril_runner::logs::Stream;
 use tendril_runner::metrics::Metrics;
 use tendril_runner::ship::Shipper;
+use tendril_runner::spool::Spool;
+use tendril_runner::{chance, clock};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+/// What stands between a job's pipe and the broker.
+struct Pipeline {
+    spool: Arc<Spool>,
+    collector: Arc<Collector>,
+    shipper: Shipper,
+}
+
+impl Pipeline {
+    fn new(dir: &Path) -> Self {
+        let settings = Logs::default();
+        let (spool, _) = Spool::open_dir(dir, settings.limits(), chance::id(), clock::wall()).expect("a spool");
+        let (spool, metrics) = (Arc::new(spool), Arc::new(Metrics::default()));
+        Self {
+            collector: Arc::new(Collector::new(settings.clone(), spool.clone(), metrics.clone())),
+            shipper: Shipper::new(settings, spool.clone(), metrics),
+            spool,
+        }
+    }
+
+    /// Sends all that the logs have.
+    async fn drain(&self, fleet: &Fleet) {
+        let end = CancellationToken::new();
+        end.cancel();
+        let connector = fleet.connector();
+        let work = async {
+            self.collector.clone().run(end.clone()).await;
+            self.shipper.run(&connector, end.clone()).await;
+        };
+        let shipped = tokio::time::timeout(fleet.patience(), work).await;
+        assert!(shipped.is_ok(), "it sends the same rows for ever");
+    }
+}
 
 /// Claims two jobs of one deployment as a runner that has this log writer.
 async fn claim_two(fleet: &Fleet, writer: Uuid) -> (Uuid, [Claimed; 2]) {
@@ -39,38 +76,90 @@ fn print(log: &AttemptLog, text: &str) {
 
 #[tokio::test]
 async fn rows_of_a_day_that_is_stored_no_more_do_not_keep_the_others_from_theirs() {
-    let fleet = Fleet::new().await;
-    let writer = chance::id();
-    let (deployment, [mut old, new]) = claim_two(&fleet, writer).await;
+    let (fleet, folder) = (Fleet::new().await, TempDir::new().expect("a folder"));
+    let pipeline = Pipeline::new(folder.path());
+    let (deployment, [mut old, new]) = claim_two(&fleet, pipeline.spool.writer()).await;
     // Claimed long ago: its partition is gone, and Postgres refuses the whole batch before any check looks at it.
     old.claim_day = time::Date::from_calendar_date(2001, time::Month::January, 1).expect("a day");
-    let shipper = Shipper::new(Logs::default(), writer, Arc::new(Metrics::default()));
-    print(&shipper.open(&old), "too late\n");
-    print(&shipper.open(&new), "in time\n");
-    let end = CancellationToken::new();
-    end.cancel();
-    let shipped = tokio::time::timeout(fleet.patience(), shipper.run(&fleet.connector(), end)).await;
-    assert!(shipped.is_ok(), "it sends the same rows for ever");
+    print(&pipeline.collector.open(&old), "too late\n");
+    print(&pipeline.collector.open(&new), "in time\n");
+    pipeline.drain(&fleet).await;
     assert_eq!(fleet.log(deployment).await, "in time\n");
 }
 
 #[tokio::test]
 async fn many_loud_attempts_are_stored_whole_and_in_turn() {
-    let fleet = Fleet::new().await;
-    let writer = chance::id();
-    let (deployment, claimed) = claim_two(&fleet, writer).await;
-    let shipper = Shipper::new(Logs::default(), writer, Arc::new(Metrics::default()));
+    let (fleet, folder) = (Fleet::new().await, TempDir::new().expect("a folder"));
+    let pipeline = Pipeline::new(folder.path());
+    let (deployment, claimed) = claim_two(&fleet, pipeline.spool.writer()).await;
     let text: String = (0..30_000).map(|n| format!("line {n:08} of many, with some length to it\n")).collect();
     for one in &claimed {
-        print(&shipper.open(one), &text);
+        print(&pipeline.collector.open(one), &text);
     }
-    let end = CancellationToken::new();
-    end.cancel();
-    let shipped = tokio::time::timeout(fleet.patience(), shipper.run(&fleet.connector(), end)).await;
-    assert!(shipped.is_ok() && shipper.is_idle());
+    pipeline.drain(&fleet).await;
     let mut by_attempt = BTreeMap::<Uuid, String>::new();
     for (attempt, chunk) in fleet.chunks(deployment).await {
         by_attempt.entry(attempt).or_default().push_str(&chunk);
     }
     assert!(by_attempt.len() == 2 && by_attempt.values().all(|stored| *stored == text));
+    assert_eq!(pipeline.spool.level().logs, 0, "nothing is left of what is stored");
+}
+
+#[tokio::test]
+async fn what_one_process_captured_the_next_one_stores_under_the_old_attempts() {
+    let (fleet, folder) = (Fleet::new().await, TempDir::new().expect("a folder"));
+    let (deployment, first_line);
+    {
+        let pipeline = Pipeline::new(folder.path());
+        let claimed;
+        (deployment, claimed) = claim_two(&fleet, pipeline.spool.writer()).await;
+        let logs = claimed.each_ref().map(|one| pipeline.collector.open(one));
+        logs[0].push(Stream::Stdout, b"stored before\n");
+        pipeline.drain(&fleet).await;
+        first_line = fleet.log(deployment).await;
+        // Collected, but never shipped: the process is gone. One log has ended, one has not.
+        logs[0].push(Stream::Stdout, b"only on disk\n");
+        print(&logs[1], "ended on disk\n");
+        let end = CancellationToken::new();
+        end.cancel();
+        pipeline.collector.clone().run(end).await;
+        logs[0].push(Stream::Stdout, b"never collected\n");
+    }
+    assert_eq!(first_line, "stored before\n");
+    let pipeline = Pipeline::new(folder.path());
+    pipeline.drain(&fleet).await;
+    let mut rows = fleet.chunks(deployment).await;
+    rows.sort();
+    let texts: Vec<&str> = rows.iter().map(|(_, text)| text.as_str()).collect();
+    let gap = "[tendril: output is missing here: the runner that read it was lost]\n";
+    let mut expected = vec!["stored before\n", "only on disk\n", gap, "ended on disk\n"];
+    expected.sort_unstable();
+    let mut sorted = texts.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, expected, "nothing twice, nothing lost that was on disk, and the gap says what was not");
+    assert_eq!(pipeline.spool.level().logs, 0);
+}
+
+#[tokio::test]
+async fn a_killed_runners_last_lines_are_sent_by_the_next_process_of_its_place() {
+    let fleet = Fleet::new().await;
+    let runner = fleet.runner("a", &[]).await;
+    let gate = fleet.gate();
+    let first = json!({"jobs": [{"name": "first", "kind": "exec", "reading": true, "argv": ["true"]}]});
+    fleet.ended(fleet.submit(&first).await).await;
+    let locks = fleet.lock_logs().await;
+    let script = format!("seq -f 'line %g' 1000; read go < {}", gate.path());
+    let deployment =
+        fleet.submit(&json!({"jobs": [{"name": "cut", "kind": "exec", "argv": ["/bin/bash", "-c", script]}]})).await;
+    runner.spooled("line 1000\n").await;
+    runner.killed().await;
+    assert_eq!(fleet.log(deployment).await, "", "nothing of it was stored yet");
+    locks.release().await;
+    let mut next = fleet.runner("a", &[]).await;
+    next.said("an earlier process has left log text").await;
+    fleet.lines(deployment, 1000).await;
+    let expected: String = (1..=1000).map(|n| format!("line {n}\n")).collect();
+    assert_eq!(fleet.log(deployment).await, expected);
+    gate.open();
+    next.end().await;
 }

@@ -14,6 +14,7 @@ use tendril_runner::command::{Command, Finished};
 use tendril_runner::config::Config;
 use tendril_runner::desk::Desk;
 use tendril_runner::holdings::{Held, Holdings};
+use tendril_runner::intake::Intake;
 use tendril_runner::kinds;
 use tendril_runner::metrics::Metrics;
 use tendril_runner::run::{Means, Run};
@@ -21,8 +22,8 @@ use tendril_runner::seal::ArtifactKey;
 use tendril_runner::stop::Stop;
 use tendril_runner::supervise::{ExitRecord, StopReason, Supervisors};
 use tendril_runner::toolbox::Toolbox;
+use tendril_runner::whose::Whose;
 use tendril_runner::work::Work;
-use tokio::sync::Notify;
 use uuid::Uuid;
 
 /// Longer than any test takes.
@@ -195,7 +196,8 @@ impl Bed {
         holdings.renew(BootTime::now(), PATIENCE);
         let attempt = job.lease.attempt_id;
         let held: Held = holdings.hold(&job).expect("held once");
-        let log = Arc::new(AttemptLog::new(&job, &self.config.logs, Arc::new(Notify::new())));
+        let intake = Arc::new(Intake::new(usize::MAX, usize::MAX));
+        let log = Arc::new(AttemptLog::new(Arc::new(Whose::of(&job)), &self.config.logs, intake));
         let work = Work::create(&self.config.state_dir, attempt).unwrap();
         let means = Means {
             config: Arc::new(self.config.clone()),
@@ -253,10 +255,11 @@ impl Open {
         self.log.finish();
         let mut log = Vec::new();
         loop {
-            let rows = self.log.outgoing(1 << 20);
-            let Some(last) = rows.last() else { break };
-            log.extend(rows.iter().map(|row| (row.row().stream.to_owned(), row.chunk.text.clone())));
-            assert!(self.log.acknowledge(last.chunk.seq_to));
+            let chunks = self.log.collect(1 << 20).chunks;
+            if chunks.is_empty() {
+                break;
+            }
+            log.extend(chunks.into_iter().map(|chunk| (chunk.stream.as_str().to_owned(), chunk.text)));
         }
         assert!(self.run.children_dead());
         Outcome {

@@ -59,11 +59,22 @@ async fn a_job_that_only_reads_needs_no_start() {
 
 #[tokio::test]
 async fn a_log_that_nobody_takes_holds_a_command_up_for_a_while_and_then_has_a_gap() {
-    // Nothing is ever stored: 2 MB, and room for a quarter of one.
+    // The spool has no room: 2 MB, and memory for a quarter of one.
     let mut bed = Bed::new();
     bed.config.logs.attempt_buffer_bytes = 262_144;
     bed.config.logs.stall_s = 1;
-    let done = bed.run(exec(&["sh", "-c", "yes 0123456789 | head -c 20000000; echo end >&2"])).await;
+    let open = bed.open(exec(&["sh", "-c", "yes 0123456789 | head -c 20000000; echo end >&2"])).await;
+    let log = open.log();
+    let without_room = async {
+        loop {
+            log.collect(0);
+            tokio::task::yield_now().await;
+        }
+    };
+    let done = tokio::select! {
+        done = open.run() => done,
+        () = without_room => unreachable!(),
+    };
     done.result();
     for stream in ["stdout", "stderr"] {
         assert!(done.stream(stream).contains("bytes of output are missing here"), "{stream}");

@@ -83,7 +83,7 @@ async fn an_apply_whose_log_finds_no_room_still_obeys_its_interrupt_and_saves_it
     let (stopper, log) = (open.stopper.clone(), open.log());
     let (done, ()) = tokio::join!(open.run(), async {
         gate.reached().await;
-        while log.waiting() < 262_144 {
+        while log.has_room() {
             tokio::task::yield_now().await;
         }
         stopper.stop(StopReason::Cancelled);

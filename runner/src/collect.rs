@@ -1,0 +1,158 @@
+//! Collects the chunks of all running attempts into the spool: every flush interval, or sooner.
+//!
+//! Sooner where that pays: when much waits, when a log has ended, and when something comes after a rest, so that a line
+//! that comes alone is shown at once and many are still sent together.
+
+use crate::attempt_log::AttemptLog;
+use crate::clock;
+use crate::config::Logs;
+use crate::intake::Intake;
+use crate::metrics::Metrics;
+use crate::spool::{Level, Spool};
+use crate::whose::Whose;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tendril_broker::runner::Claimed;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// What comes after a rest is given this long to bring its neighbours along.
+const LINGER: Duration = Duration::from_millis(20);
+/// How often it is looked for chunks that are too old.
+const EXPIRE_EVERY: Duration = Duration::from_secs(600);
+
+/// The logs of all running attempts.
+pub struct Collector {
+    settings: Logs,
+    spool: Arc<Spool>,
+    metrics: Arc<Metrics>,
+    intake: Arc<Intake>,
+    logs: Mutex<BTreeMap<Uuid, Arc<AttemptLog>>>,
+}
+
+impl Collector {
+    /// A collector that no log was opened with yet.
+    pub fn new(settings: Logs, spool: Arc<Spool>, metrics: Arc<Metrics>) -> Self {
+        let intake = Arc::new(Intake::new(settings.memory_bytes / 2, settings.flush_bytes));
+        Self { settings, spool, metrics, intake, logs: Mutex::default() }
+    }
+
+    /// Opens the log of a claimed attempt.
+    pub fn open(&self, claimed: &Claimed) -> Arc<AttemptLog> {
+        let whose = Arc::new(Whose::of(claimed));
+        self.spool.open(whose.clone());
+        let log = Arc::new(AttemptLog::new(whose, &self.settings, self.intake.clone()));
+        self.logs().insert(claimed.lease.attempt_id, log.clone());
+        log
+    }
+
+    /// Age of the oldest text that is not stored yet, and how much of it there is.
+    pub fn level(&self) -> (Duration, Level) {
+        let logs: Vec<_> = self.logs().values().cloned().collect();
+        let mut level = self.spool.level();
+        let captured = self.intake.waiting();
+        level.waiting_bytes += captured as u64;
+        level.memory_bytes += captured;
+        let oldest = logs.iter().filter_map(|log| log.oldest()).chain(self.spool.oldest()).min();
+        let lag = oldest.and_then(|oldest| Duration::try_from(clock::wall() - oldest).ok());
+        (lag.unwrap_or_default(), level)
+    }
+
+    /// Collects until `end`, and once more then.
+    pub async fn run(self: Arc<Self>, end: CancellationToken) {
+        let interval = Duration::from_millis(self.settings.flush_interval_ms);
+        let mut last = Instant::now();
+        let mut expired = Instant::now();
+        while !end.is_cancelled() {
+            let urgent = tokio::select! {
+                () = self.intake.first.notified() => false,
+                () = self.intake.urgent.notified() => true,
+                () = tokio::time::sleep(interval), if self.has_work() => false,
+                () = tokio::time::sleep(EXPIRE_EVERY) => false,
+                () = end.cancelled() => true,
+            };
+            if !urgent {
+                tokio::select! {
+                    () = tokio::time::sleep_until((last + interval).max(Instant::now() + LINGER)) => {}
+                    () = self.intake.urgent.notified() => {}
+                    () = end.cancelled() => {}
+                }
+            }
+            if self.clone().turn(false).await {
+                last = Instant::now();
+            }
+            if expired.elapsed() >= EXPIRE_EVERY {
+                expired = Instant::now();
+                self.clone().turn(true).await;
+            }
+        }
+        self.turn(false).await;
+    }
+
+    /// A line without its end has to be looked after, or a disk that failed.
+    fn has_work(&self) -> bool {
+        !self.logs().is_empty() || self.spool.is_failing()
+    }
+
+    /// Away from the runtime: disks can be slow.
+    async fn turn(self: Arc<Self>, expire: bool) -> bool {
+        let work = move || {
+            if expire {
+                let bytes = self.spool.expire(clock::wall());
+                if bytes > 0 {
+                    tracing::error!(bytes, "log text was too old to be sent any more; gaps stand in its place");
+                }
+            }
+            self.collect()
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or(false)
+    }
+
+    /// Puts what all logs have into the spool; whether there was anything.
+    fn collect(&self) -> bool {
+        let logs: Vec<(Uuid, Arc<AttemptLog>)> = self.logs().iter().map(|(id, log)| (*id, log.clone())).collect();
+        let attempts: Vec<Uuid> = logs.iter().map(|(attempt, _)| *attempt).collect();
+        let (mut chunks, mut ended, mut over, mut taken) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for ((attempt, log), admitted) in logs.into_iter().zip(self.spool.admits(&attempts)) {
+            let Some(admitted) = admitted else {
+                log.close();
+                over.push(attempt);
+                continue;
+            };
+            let collected = log.collect(admitted.saturating_sub(taken));
+            self.metrics.log_dropped(collected.refused_bytes);
+            taken += collected.chunks.iter().map(|chunk| chunk.text.len() as u64).sum::<u64>();
+            if !collected.chunks.is_empty() {
+                chunks.push((attempt, collected.chunks));
+            }
+            if let Some(last_seq) = collected.end {
+                ended.push((attempt, last_seq));
+                over.push(attempt);
+            }
+        }
+        let any = !chunks.is_empty() || !ended.is_empty();
+        if any || self.spool.is_failing() {
+            let was_failing = self.spool.is_failing();
+            match self.spool.put(chunks, &ended) {
+                Ok(()) if was_failing => tracing::info!("the disk takes log text again"),
+                Ok(()) => {}
+                Err(error) if !was_failing => {
+                    tracing::error!(%error, "the disk takes no log text; it waits in memory as far as there is room");
+                }
+                Err(_) => {}
+            }
+        }
+        self.intake.freed.notify_waiters();
+        let mut logs = self.logs();
+        for attempt in over {
+            logs.remove(&attempt);
+        }
+        any
+    }
+
+    fn logs(&self) -> MutexGuard<'_, BTreeMap<Uuid, Arc<AttemptLog>>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

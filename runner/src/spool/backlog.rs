@@ -1,0 +1,157 @@
+//! What of one log is not stored yet: where each chunk is, in order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+use crate::logs::{Chunk, ChunkKind, Gap, GapKind, Stream};
+use crate::whose::Whose;
+
+/// One log on its way.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    pub(super) whose: Arc<Whose>,
+    /// Not stored yet, in order and without holes, but for a log that an earlier process has left: see [`Self::mend`].
+    pub(super) entries: VecDeque<Entry>,
+    /// Bytes of their text.
+    pub(super) bytes: u64,
+    /// Entries at the end that stand in no segment yet.
+    pub(super) unwritten: usize,
+    /// The number that the next chunk begins with.
+    pub(super) next_seq: i64,
+    /// The log's last number, once it has ended.
+    pub(super) end: Option<i64>,
+    /// Whether a segment says so.
+    pub(super) end_written: bool,
+    /// The segment that names it last.
+    pub(super) named_in: Option<u32>,
+    /// Left by an earlier process.
+    pub(super) recovered: bool,
+}
+
+/// One chunk.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) seq: i64,
+    pub(super) seq_to: i64,
+    /// Of its text.
+    pub(super) bytes: u32,
+    pub(super) place: Place,
+    /// The chunk itself, while there is room for it in memory.
+    pub(super) kept: Option<Arc<Chunk>>,
+}
+
+/// Where a chunk stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Only in memory: it was not written yet, or the disk did not take it.
+    Unwritten,
+    /// In a segment.
+    Disk { segment: u32, offset: u32, size: u32 },
+    /// A gap that is found anew each time.
+    Found,
+}
+
+impl Entry {
+    pub(super) fn new(chunk: Chunk, place: Place) -> Self {
+        let bytes = u32::try_from(chunk.text.len()).unwrap_or(u32::MAX);
+        Self { seq: chunk.seq, seq_to: chunk.seq_to, bytes, place, kept: Some(Arc::new(chunk)) }
+    }
+
+    pub(super) fn segment(&self) -> Option<u32> {
+        match self.place {
+            Place::Disk { segment, .. } => Some(segment),
+            Place::Unwritten | Place::Found => None,
+        }
+    }
+}
+
+impl Backlog {
+    pub(super) fn new(whose: Arc<Whose>, next_seq: i64) -> Self {
+        Self {
+            whose,
+            entries: VecDeque::new(),
+            bytes: 0,
+            unwritten: 0,
+            next_seq,
+            end: None,
+            end_written: false,
+            named_in: None,
+            recovered: false,
+        }
+    }
+
+    pub(super) fn push(&mut self, entry: Entry) {
+        self.bytes += u64::from(entry.bytes);
+        self.unwritten += usize::from(entry.place == Place::Unwritten);
+        self.next_seq = self.next_seq.max(entry.seq_to + 1);
+        self.entries.push_back(entry);
+    }
+
+    /// Takes away what is stored.
+    pub(super) fn acknowledge(&mut self, stored: i64) -> Vec<Entry> {
+        let mut gone = Vec::new();
+        while let Some(entry) = self.entries.pop_front_if(|entry| entry.seq_to <= stored) {
+            self.bytes -= u64::from(entry.bytes);
+            self.unwritten -= usize::from(entry.place == Place::Unwritten);
+            gone.push(entry);
+        }
+        gone
+    }
+
+    /// Puts gaps in the place of numbers that are nowhere any more, behind what is stored.
+    pub(super) fn mend(&mut self, stored: i64, why: GapKind, now: OffsetDateTime) {
+        let mut next = stored + 1;
+        let mut at = 0;
+        while let Some(entry) = self.entries.get(at) {
+            if entry.seq > next {
+                let gap = gap(next, entry.seq - 1, why, None, now);
+                next = entry.seq;
+                self.bytes += gap.text.len() as u64;
+                self.entries.insert(at, Entry::new(gap, Place::Found));
+            } else {
+                next = entry.seq_to + 1;
+            }
+            at += 1;
+        }
+    }
+
+    /// Takes away what stands in these segments, and puts gaps in its place.
+    pub(super) fn expire(&mut self, segments: &[u32], now: OffsetDateTime) -> Vec<Entry> {
+        let is_old = |entry: &Entry| entry.segment().is_some_and(|number| segments.contains(&number));
+        let mut gone: Vec<Entry> = Vec::new();
+        let mut hole: Option<(i64, i64, u64)> = None;
+        for entry in std::mem::take(&mut self.entries) {
+            if is_old(&entry) {
+                let (from, _, bytes) = hole.unwrap_or((entry.seq, entry.seq_to, 0));
+                hole = Some((from, entry.seq_to, bytes + u64::from(entry.bytes)));
+                self.bytes -= u64::from(entry.bytes);
+                gone.push(entry);
+                continue;
+            }
+            self.close_hole(hole.take(), now);
+            self.entries.push_back(entry);
+        }
+        self.close_hole(hole, now);
+        gone
+    }
+
+    fn close_hole(&mut self, hole: Option<(i64, i64, u64)>, now: OffsetDateTime) {
+        let Some((seq, seq_to, bytes)) = hole else { return };
+        let gap = gap(seq, seq_to, GapKind::Expired, Some(bytes), now);
+        self.bytes += gap.text.len() as u64;
+        self.entries.push_back(Entry::new(gap, Place::Found));
+    }
+
+    /// Whether nothing of it is left to do.
+    pub(super) fn is_done(&self) -> bool {
+        self.end.is_some() && self.entries.is_empty()
+    }
+}
+
+/// A chunk that stands for others which cannot be read any more.
+pub(super) fn gap(seq: i64, seq_to: i64, kind: GapKind, bytes: Option<u64>, ts: OffsetDateTime) -> Chunk {
+    let gap = Gap { kind, bytes };
+    Chunk { seq, seq_to, stream: Stream::System, text: format!("{gap}\n"), ts, kind: ChunkKind::Gap(gap) }
+}

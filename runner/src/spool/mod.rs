@@ -1,0 +1,394 @@
+//! The spool: log chunks on local disk, between the commands that print and the broker that stores.
+//!
+//! Chunks of all logs of a runner go into one row of files (*segments*), and from there to the broker in batches. A chunk
+//! is taken away when the broker has it; a segment is removed when nothing in it is wanted any more. Nothing is ever
+//! changed in place, so a process that dies leaves at worst half a record at the end, which the next one passes over.
+//!
+//! Nothing is synced: what the kernel has taken outlives the process, but not a power cut. What stands in the spool has
+//! been redacted already.
+
+mod backlog;
+mod record;
+mod recover;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use recover::Recovered;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::logs::{Chunk, GapKind};
+use crate::whose::Whose;
+use backlog::{Backlog, Entry, Place};
+use segment::Segment;
+
+/// What a kept chunk is reckoned to take in memory beside its text, in bytes.
+const OVERHEAD_BYTES: usize = 160;
+
+/// How much a spool may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+    /// Bytes of chunks that are also kept in memory, so that they need not be read again.
+    pub memory_bytes: usize,
+    /// Chunks older than this are not sent any more.
+    pub max_age: Duration,
+}
+
+/// A chunk that is to be stored, with whose it is.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Whose.
+    pub whose: Arc<Whose>,
+    /// What.
+    pub chunk: Arc<Chunk>,
+}
+
+/// What waits in a spool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Level {
+    /// Bytes of log text that wait.
+    pub waiting_bytes: u64,
+    /// Bytes that the segments take on disk.
+    pub disk_bytes: u64,
+    /// Bytes of chunks in memory.
+    pub memory_bytes: usize,
+    /// Logs that are not stored to their end.
+    pub logs: usize,
+    /// Records that could not be read, since this process began.
+    pub unreadable: u64,
+}
+
+/// The spool of one runner. All methods that touch the disk block.
+#[derive(Debug)]
+pub struct Spool {
+    writer: Uuid,
+    inner: Mutex<Inner>,
+    /// Told when there is something to send.
+    pub filled: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    limits: Limits,
+    segments: BTreeMap<u32, Segment>,
+    active: Option<u32>,
+    next_segment: u32,
+    /// Logs that are not stored to their end.
+    backlogs: BTreeMap<Uuid, Backlog>,
+    /// Logs of which nothing is wanted any more, as no segment says yet.
+    done: Vec<Uuid>,
+    kept_bytes: usize,
+    /// The disk did not take what it was given last.
+    failing: bool,
+    unreadable: u64,
+    /// Who comes first in a batch; counts on.
+    turn: usize,
+}
+
+impl Spool {
+    /// The writer whose batches carry what is in here; it stays the same from process to process.
+    pub fn writer(&self) -> Uuid {
+        self.writer
+    }
+
+    /// Begins a log.
+    pub fn open(&self, whose: Arc<Whose>) {
+        let attempt = whose.lease.attempt_id;
+        let mut inner = self.inner();
+        inner.backlogs.entry(attempt).or_insert_with(|| Backlog::new(whose, 0));
+    }
+
+    /// How much more of each of these logs may be put in now, in bytes of text; `None` for one that nobody wants any more.
+    ///
+    /// A log gets as much as the others leave free, less what it has: a loud one alone fills half of the spool and leaves
+    /// room for quiet ones, many equal ones share it.
+    pub fn admits(&self, attempts: &[Uuid]) -> Vec<Option<u64>> {
+        let inner = self.inner();
+        let free = inner.free();
+        let share = |attempt: &Uuid| Some(free.saturating_sub(inner.backlogs.get(attempt)?.bytes));
+        attempts.iter().map(share).collect()
+    }
+
+    /// Takes chunks of logs, and the last numbers of those that have ended. When the disk does not take them they wait in
+    /// memory, are sent from there, and are written with the next ones.
+    ///
+    /// # Errors
+    /// The disk's. Nothing is lost by it.
+    pub fn put(&self, chunks: Vec<(Uuid, Vec<Chunk>)>, ended: &[(Uuid, i64)]) -> io::Result<()> {
+        let mut inner = self.inner();
+        for (attempt, chunks) in chunks {
+            let Some(backlog) = inner.backlogs.get_mut(&attempt) else { continue };
+            let mut bytes = 0;
+            for chunk in chunks {
+                bytes += chunk.text.len() + OVERHEAD_BYTES;
+                backlog.push(Entry::new(chunk, Place::Unwritten));
+            }
+            inner.kept_bytes += bytes;
+        }
+        for (attempt, last_seq) in ended {
+            if let Some(backlog) = inner.backlogs.get_mut(attempt) {
+                backlog.end = Some(*last_seq);
+                if backlog.is_done() {
+                    inner.backlogs.remove(attempt);
+                    inner.done.push(*attempt);
+                }
+            }
+        }
+        let written = inner.write();
+        inner.failing = written.is_err();
+        drop(inner);
+        self.filled.notify_one();
+        written
+    }
+
+    /// The next chunks to send, up to about `budget` bytes of text, of all logs in turn. A record that cannot be read any
+    /// more is replaced by a gap.
+    pub fn take(&self, budget: usize) -> Vec<Outgoing> {
+        let mut inner = self.inner();
+        let waiting: Vec<Uuid> =
+            inner.backlogs.iter().filter(|(_, log)| !log.entries.is_empty()).map(|(id, _)| *id).collect();
+        inner.turn = inner.turn.wrapping_add(1);
+        let first = inner.turn % waiting.len().max(1);
+        let share = (budget / waiting.len().max(1)).max(4096);
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for attempt in waiting[first..].iter().chain(&waiting[..first]) {
+            // Each gives one chunk at least: the batch's own bound comes first.
+            if bytes >= budget {
+                break;
+            }
+            bytes += inner.take_of(*attempt, share, &mut batch);
+        }
+        batch
+    }
+
+    /// The next chunks of one log.
+    pub fn take_of(&self, attempt: Uuid, budget: usize) -> Vec<Outgoing> {
+        let mut batch = Vec::new();
+        self.inner().take_of(attempt, budget, &mut batch);
+        batch
+    }
+
+    /// Logs of which something waits.
+    pub fn waiting(&self) -> Vec<Uuid> {
+        self.inner().backlogs.iter().filter(|(_, log)| !log.entries.is_empty()).map(|(id, _)| *id).collect()
+    }
+
+    /// Everything of these logs up to and including the numbers is in the database.
+    pub fn acknowledge(&self, stored: &BTreeMap<Uuid, i64>) {
+        self.inner().acknowledge(stored);
+    }
+
+    /// What a takeover of the writer says: how far the logs are stored that may still be appended to. Returns those that
+    /// an earlier process has left and that are closed, with the bytes given up.
+    pub fn resume(&self, positions: &BTreeMap<Uuid, i64>, now: OffsetDateTime) -> Vec<(Uuid, u64)> {
+        let mut inner = self.inner();
+        inner.acknowledge(positions);
+        for (attempt, stored) in positions {
+            if let Some(backlog) = inner.backlogs.get_mut(attempt) {
+                backlog.mend(*stored, GapKind::Lost, now);
+            }
+        }
+        let closed =
+            |(attempt, log): (&Uuid, &Backlog)| (log.recovered && !positions.contains_key(attempt)).then_some(*attempt);
+        let closed: Vec<Uuid> = inner.backlogs.iter().filter_map(closed).collect();
+        closed.into_iter().map(|attempt| (attempt, inner.close(attempt))).collect()
+    }
+
+    /// A log is stored up to `stored`, as the broker says: it goes on from there.
+    pub fn rewind(&self, attempt: Uuid, stored: i64, now: OffsetDateTime) {
+        let mut inner = self.inner();
+        inner.acknowledge(&BTreeMap::from([(attempt, stored)]));
+        if let Some(backlog) = inner.backlogs.get_mut(&attempt) {
+            backlog.mend(stored, GapKind::Lost, now);
+        }
+    }
+
+    /// The broker takes nothing more of this log: what waits is dropped. Returns its bytes.
+    pub fn close(&self, attempt: Uuid) -> u64 {
+        self.inner().close(attempt)
+    }
+
+    /// Drops what is older than it may become, with a gap in its place. Returns the bytes on disk that this freed.
+    pub fn expire(&self, now: OffsetDateTime) -> u64 {
+        let mut inner = self.inner();
+        let before = inner.disk_bytes();
+        inner.expire(now);
+        before - inner.disk_bytes()
+    }
+
+    /// What waits.
+    pub fn level(&self) -> Level {
+        let inner = self.inner();
+        Level {
+            waiting_bytes: inner.backlogs.values().map(|log| log.bytes).sum(),
+            disk_bytes: inner.disk_bytes(),
+            memory_bytes: inner.kept_bytes,
+            logs: inner.backlogs.len(),
+            unreadable: inner.unreadable,
+        }
+    }
+
+    /// When the oldest chunk that waits was printed, as far as that is known without reading the disk.
+    pub fn oldest(&self) -> Option<OffsetDateTime> {
+        let inner = self.inner();
+        let first = |log: &Backlog| log.entries.front().and_then(|entry| inner.printed(entry));
+        inner.backlogs.values().filter_map(first).min()
+    }
+
+    /// Whether something is still to be written to the disk, which did not take it.
+    pub fn is_failing(&self) -> bool {
+        self.inner().failing
+    }
+
+    /// Whether nothing waits to be sent.
+    pub fn is_empty(&self) -> bool {
+        self.inner().backlogs.values().all(|log| log.entries.is_empty())
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Nothing in here panics half-way; a poisoned lock still holds a whole value.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn disk_bytes(&self) -> u64 {
+        self.segments.values().map(|segment| segment.len).sum()
+    }
+
+    /// Bytes that may still be put in.
+    fn free(&self) -> u64 {
+        if self.failing {
+            return (self.limits.memory_bytes.saturating_sub(self.kept_bytes)) as u64;
+        }
+        self.limits.disk_bytes.saturating_sub(self.disk_bytes())
+    }
+
+    fn take_of(&mut self, attempt: Uuid, budget: usize, batch: &mut Vec<Outgoing>) -> usize {
+        let Some(backlog) = self.backlogs.get_mut(&attempt) else { return 0 };
+        let mut taken = 0;
+        for entry in &mut backlog.entries {
+            if taken >= budget {
+                break;
+            }
+            let chunk = match (&entry.kept, entry.place) {
+                (Some(chunk), _) => chunk.clone(),
+                (None, Place::Disk { segment, offset, size }) => {
+                    let read = self.segments.get(&segment).and_then(|segment| segment.chunk(attempt, offset, size));
+                    match read {
+                        Some(chunk) => Arc::new(chunk),
+                        None => {
+                            self.unreadable += 1;
+                            Arc::new(backlog::gap(
+                                entry.seq,
+                                entry.seq_to,
+                                GapKind::Lost,
+                                Some(entry.bytes.into()),
+                                self.segments.get(&segment).map_or(OffsetDateTime::UNIX_EPOCH, |s| s.newest),
+                            ))
+                        }
+                    }
+                }
+                (None, Place::Unwritten | Place::Found) => continue,
+            };
+            taken += chunk.text.len().max(1);
+            batch.push(Outgoing { whose: backlog.whose.clone(), chunk });
+        }
+        taken
+    }
+
+    fn acknowledge(&mut self, stored: &BTreeMap<Uuid, i64>) {
+        let mut gone = Vec::new();
+        for (attempt, stored) in stored {
+            let Some(backlog) = self.backlogs.get_mut(attempt) else { continue };
+            gone.extend(backlog.acknowledge(*stored));
+            if backlog.is_done() {
+                self.backlogs.remove(attempt);
+                self.done.push(*attempt);
+            }
+        }
+        self.release(&gone);
+    }
+
+    fn close(&mut self, attempt: Uuid) -> u64 {
+        let Some(mut backlog) = self.backlogs.remove(&attempt) else { return 0 };
+        let bytes = backlog.bytes;
+        let gone = backlog.acknowledge(i64::MAX);
+        self.release(&gone);
+        self.done.push(attempt);
+        bytes
+    }
+
+    /// Chunks are not wanted any more.
+    fn release(&mut self, gone: &[Entry]) {
+        for entry in gone {
+            if let Some(chunk) = entry.kept.as_ref().filter(|_| entry.place != Place::Found) {
+                self.kept_bytes -= chunk.text.len() + OVERHEAD_BYTES;
+            }
+            if let Some(segment) = entry.segment().and_then(|number| self.segments.get_mut(&number)) {
+                segment.live -= 1;
+            }
+        }
+        self.remove_dead();
+    }
+
+    fn remove_dead(&mut self) {
+        let dead: Vec<u32> = self
+            .segments
+            .iter()
+            .filter(|(number, segment)| segment.live == 0 && Some(**number) != self.active)
+            .map(|(number, _)| *number)
+            .collect();
+        for segment in dead.iter().filter_map(|number| self.segments.remove(number)) {
+            let path = segment.path().to_owned();
+            if let Err(error) = segment.remove() {
+                tracing::warn!(%error, segment = %path.display(), "a segment of the log spool cannot be removed");
+            }
+        }
+    }
+
+    fn expire(&mut self, now: OffsetDateTime) {
+        let Ok(max_age) = time::Duration::try_from(self.limits.max_age) else { return };
+        let old = |segment: &Segment| segment.live > 0 && now - segment.newest > max_age;
+        let expired: Vec<u32> = self
+            .segments
+            .iter()
+            .filter(|(number, segment)| old(segment) && Some(**number) != self.active)
+            .map(|(number, _)| *number)
+            .collect();
+        if expired.is_empty() {
+            return;
+        }
+        let mut gone = Vec::new();
+        for backlog in self.backlogs.values_mut() {
+            gone.extend(backlog.expire(&expired, now));
+        }
+        self.release(&gone);
+    }
+
+    /// When a chunk was printed; of one that is only on disk, when the newest of its segment was.
+    fn printed(&self, entry: &Entry) -> Option<OffsetDateTime> {
+        match &entry.kept {
+            Some(chunk) => Some(chunk.ts),
+            None => self.segments.get(&entry.segment()?).map(|segment| segment.newest),
+        }
+    }
+}
+
+/// The folder of a cluster's spool below a runner's `state_dir`.
+pub fn folder(state_dir: &Path, cluster: Uuid) -> PathBuf {
+    state_dir.join("spool").join(cluster.simple().to_string())
+}

@@ -1,0 +1,170 @@
+//! What an earlier process has left in the spool.
+
+use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::backlog::{self, Backlog, Entry, Place};
+use super::record::{self, Found, Record};
+use super::segment::{self, Segment};
+use super::{Inner, Limits, Spool};
+use crate::logs::GapKind;
+
+/// What was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Logs that are not known to be stored to their end.
+    pub logs: usize,
+    /// Logs among them whose end was never written: their runner was lost.
+    pub cut_off: usize,
+    /// Bytes of text that are perhaps not stored yet.
+    pub bytes: u64,
+    /// Bytes that are no records, but for the end of a file: there a process died.
+    pub broken_bytes: u64,
+}
+
+impl Spool {
+    /// Opens the spool in `dir`, which this process must own, and reads what is in it. A log whose end is not written gets
+    /// a gap of unknown size as its last row. `fresh` is the writer of a spool that is made here.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn open_dir(dir: &Path, limits: Limits, fresh: Uuid, now: OffsetDateTime) -> io::Result<(Self, Recovered)> {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        let writer = writer(dir, fresh)?;
+        let mut inner = Inner {
+            dir: dir.to_owned(),
+            limits,
+            segments: BTreeMap::new(),
+            active: None,
+            next_segment: 1,
+            backlogs: BTreeMap::new(),
+            done: Vec::new(),
+            kept_bytes: 0,
+            failing: false,
+            unreadable: 0,
+            turn: 0,
+        };
+        let mut recovered = Recovered::default();
+        for (number, path) in segment::list(dir)? {
+            recovered.broken_bytes += inner.read(number, Segment::reopen(path)?)?;
+            inner.next_segment = number + 1;
+        }
+        inner.unreadable = u64::from(recovered.broken_bytes > 0);
+        recovered.cut_off = inner.end_what_was_cut_off(now);
+        recovered.logs = inner.backlogs.len();
+        recovered.bytes = inner.backlogs.values().map(|log| log.bytes).sum();
+        inner.expire(now);
+        inner.write()?;
+        inner.remove_dead();
+        Ok((Self { writer, inner: Mutex::new(inner), filled: Notify::new() }, recovered))
+    }
+}
+
+impl Inner {
+    /// Reads a segment; returns how many bytes of it are broken, but for its end: there a process died.
+    fn read(&mut self, number: u32, mut segment: Segment) -> io::Result<u64> {
+        let bytes = segment.read()?;
+        let (mut at, mut broken) = (0, 0);
+        while at < bytes.len() {
+            match record::read(&bytes[at..]) {
+                Found::Record(record, size) => {
+                    self.recall(record, number, &mut segment, (at, size));
+                    at += size;
+                }
+                Found::Broken(size) => {
+                    at += size;
+                    broken += if at == bytes.len() { 0 } else { size as u64 };
+                }
+            }
+        }
+        self.segments.insert(number, segment);
+        Ok(broken)
+    }
+
+    fn recall(&mut self, record: Record, number: u32, segment: &mut Segment, (offset, size): (usize, usize)) {
+        match record {
+            Record::Open { whose, next_seq } => {
+                let attempt = whose.lease.attempt_id;
+                let log = self.backlogs.entry(attempt).or_insert_with(|| Backlog::new(Arc::new(whose), next_seq));
+                log.next_seq = log.next_seq.max(next_seq);
+                log.recovered = true;
+            }
+            Record::Chunk { attempt, chunk } => {
+                // Without its name a chunk has no place: its segment's beginning is broken.
+                let Some(log) = self.backlogs.get_mut(&attempt).filter(|log| {
+                    // Written twice, when the disk failed in between.
+                    log.entries.back().is_none_or(|last| last.seq_to < chunk.seq)
+                }) else {
+                    return;
+                };
+                let (Ok(offset), Ok(size)) = (u32::try_from(offset), u32::try_from(size)) else { return };
+                segment.live += 1;
+                segment.newest = segment.newest.max(chunk.ts);
+                let mut entry = Entry::new(chunk, Place::Disk { segment: number, offset, size });
+                entry.kept = None;
+                log.push(entry);
+            }
+            Record::End { attempt, last_seq } => {
+                if let Some(log) = self.backlogs.get_mut(&attempt) {
+                    log.end = Some(last_seq);
+                    log.end_written = true;
+                }
+            }
+            Record::Done { attempt } => {
+                if let Some(mut log) = self.backlogs.remove(&attempt) {
+                    for entry in log.acknowledge(i64::MAX) {
+                        match entry.segment() {
+                            Some(other) if other == number => segment.live -= 1,
+                            Some(other) => {
+                                if let Some(segment) = self.segments.get_mut(&other) {
+                                    segment.live -= 1;
+                                }
+                            }
+                            None => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The place where a command that outlived its runner hands over what it printed since; so far that is a gap.
+    fn end_what_was_cut_off(&mut self, now: OffsetDateTime) -> usize {
+        let mut count = 0;
+        for log in self.backlogs.values_mut().filter(|log| log.end.is_none()) {
+            let gap = backlog::gap(log.next_seq, log.next_seq, GapKind::Lost, None, now);
+            self.kept_bytes += gap.text.len() + super::OVERHEAD_BYTES;
+            log.push(Entry::new(gap, Place::Unwritten));
+            log.end = Some(log.next_seq - 1);
+            count += 1;
+        }
+        count
+    }
+}
+
+/// The writer's id, as it stands in the folder; `fresh` is put there when there is none.
+fn writer(dir: &Path, fresh: Uuid) -> io::Result<Uuid> {
+    let path = dir.join("writer");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            if let Ok(writer) = Uuid::try_parse(text.trim()) {
+                return Ok(writer);
+            }
+            tracing::error!(file = %path.display(), "it holds no id; what the spool holds cannot be sent any more");
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let new = dir.join("writer.new");
+    std::fs::write(&new, fresh.to_string())?;
+    std::fs::rename(&new, &path)?;
+    Ok(fresh)
+}

@@ -1,0 +1,98 @@
+//! One file of the spool.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::record::{self, Found, Record};
+use crate::logs::Chunk;
+
+/// A segment that has this much gets no more.
+pub(super) const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+/// Names of segments end so; before that stands the number in hex.
+const SUFFIX: &str = ".seg";
+
+/// A file of records. It is removed when no chunk in it is wanted any more.
+#[derive(Debug)]
+pub(super) struct Segment {
+    path: PathBuf,
+    file: File,
+    /// Bytes of whole records.
+    pub(super) len: u64,
+    /// Chunks in it that are not stored yet.
+    pub(super) live: usize,
+    /// When the newest of its chunks was printed.
+    pub(super) newest: OffsetDateTime,
+}
+
+impl Segment {
+    /// A new file, readable by this user only.
+    pub(super) fn create(dir: &Path, number: u32) -> io::Result<Self> {
+        let path = dir.join(format!("{number:08x}{SUFFIX}"));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(Self { path, file, len: 0, live: 0, newest: OffsetDateTime::UNIX_EPOCH })
+    }
+
+    /// A file that an earlier process has left.
+    pub(super) fn reopen(path: PathBuf) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).open(&path)?;
+        let len = file.metadata()?.len();
+        Ok(Self { path, file, len, live: 0, newest: OffsetDateTime::UNIX_EPOCH })
+    }
+
+    /// Appends whole records; none of them when it fails.
+    pub(super) fn append(&mut self, records: &[u8]) -> io::Result<()> {
+        let written = self.file.write_all_at(records, self.len);
+        if written.is_err() {
+            // What stays behind if this fails too is no record, and readers pass over it.
+            let _ = self.file.set_len(self.len);
+        }
+        written?;
+        self.len += records.len() as u64;
+        Ok(())
+    }
+
+    /// All that stands in it, with the places.
+    pub(super) fn read(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(self.len).unwrap_or(usize::MAX)];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+
+    /// The chunk of an attempt at a place; none when it cannot be read.
+    pub(super) fn chunk(&self, attempt: Uuid, offset: u32, size: u32) -> Option<Chunk> {
+        let mut bytes = vec![0; usize::try_from(size).ok()?];
+        self.file.read_exact_at(&mut bytes, u64::from(offset)).ok()?;
+        match record::read(&bytes) {
+            Found::Record(Record::Chunk { attempt: owner, chunk }, _) if owner == attempt => Some(chunk),
+            _ => None,
+        }
+    }
+
+    /// Removes the file.
+    pub(super) fn remove(self) -> io::Result<()> {
+        std::fs::remove_file(&self.path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Segments in a folder, oldest first. Other files are passed over.
+pub(super) fn list(dir: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(SUFFIX));
+        if let Some(number) = number.and_then(|hex| u32::from_str_radix(hex, 16).ok()) {
+            found.push((number, path));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}

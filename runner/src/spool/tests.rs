@@ -1,0 +1,405 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+use tendril_broker::runner::Lease;
+use time::Date;
+
+use super::*;
+use crate::logs::{ChunkKind, Stream};
+
+const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+const ROOMY: Limits = Limits { disk_bytes: 1 << 30, memory_bytes: 1 << 20, max_age: Duration::from_secs(3600) };
+/// Nothing stays in memory: all that is sent has been read from disk.
+const DISK_ONLY: Limits = Limits { memory_bytes: 0, ..ROOMY };
+
+fn id(n: u128) -> Uuid {
+    Uuid::from_u128(n)
+}
+
+fn whose(n: u128) -> Arc<Whose> {
+    let lease = Lease { attempt_id: id(n), fence: 7 };
+    let claim_day = Date::from_ordinal_date(2026, 100).unwrap();
+    Arc::new(Whose { deployment_id: id(1000 + n), lease, claim_day, job: format!("job-{n}"), ordinal: 2 })
+}
+
+fn chunk(seq: i64, text: &str) -> Chunk {
+    Chunk { seq, seq_to: seq, stream: Stream::Stdout, text: text.into(), ts: NOW, kind: ChunkKind::Text }
+}
+
+fn open(folder: &TempDir, limits: Limits) -> (Spool, Recovered) {
+    Spool::open_dir(&folder.path().join("spool"), limits, id(1), NOW).unwrap()
+}
+
+/// A spool with a log of these texts, each a chunk.
+fn filled(folder: &TempDir, limits: Limits, texts: &[&str]) -> Spool {
+    let (spool, _) = open(folder, limits);
+    spool.open(whose(1));
+    put(&spool, 1, 0, texts);
+    spool
+}
+
+fn put(spool: &Spool, log: u128, from: i64, texts: &[&str]) {
+    let chunks = (from..).zip(texts).map(|(seq, text)| chunk(seq, text)).collect();
+    spool.put(vec![(id(log), chunks)], &[]).unwrap();
+}
+
+fn stored(log: u128, seq: i64) -> BTreeMap<Uuid, i64> {
+    BTreeMap::from([(id(log), seq)])
+}
+
+/// Numbers and texts of what would be sent now.
+fn sent(spool: &Spool) -> Vec<(i64, String)> {
+    spool.take(usize::MAX).iter().map(|out| (out.chunk.seq, out.chunk.text.clone())).collect()
+}
+
+fn segments(folder: &TempDir) -> Vec<PathBuf> {
+    segment::list(&folder.path().join("spool")).unwrap().into_iter().map(|(_, path)| path).collect()
+}
+
+#[test]
+fn chunks_are_sent_in_order_until_they_are_acknowledged() {
+    for limits in [ROOMY, DISK_ONLY] {
+        let folder = TempDir::new().unwrap();
+        let spool = filled(&folder, limits, &["a", "b", "c"]);
+        assert_eq!(sent(&spool), [(0, "a".into()), (1, "b".into()), (2, "c".into())]);
+        spool.acknowledge(&stored(1, 1));
+        assert_eq!(sent(&spool), [(2, "c".into())]);
+        assert_eq!(spool.take_of(id(1), 1)[0].whose, whose(1));
+        spool.put(vec![], &[(id(1), 2)]).unwrap();
+        spool.acknowledge(&stored(1, 2));
+        assert!(spool.is_empty() && spool.level().logs == 0);
+    }
+}
+
+#[test]
+fn the_next_process_sends_what_this_one_left_as_the_same_writer() {
+    let folder = TempDir::new().unwrap();
+    let writer = filled(&folder, ROOMY, &["a", "b"]).writer();
+    let (spool, recovered) = Spool::open_dir(&folder.path().join("spool"), ROOMY, id(2), NOW).unwrap();
+    assert_eq!((spool.writer(), recovered.logs, recovered.cut_off, recovered.broken_bytes), (writer, 1, 1, 0));
+    assert!(spool.resume(&stored(1, 0), NOW).is_empty());
+    let rows = spool.take(usize::MAX);
+    assert_eq!(rows[0].chunk.as_ref(), &chunk(1, "b"));
+    assert_eq!(rows[0].whose, whose(1));
+    let gap = &rows[1].chunk;
+    assert_eq!((rows.len(), gap.seq, gap.gap_kind(), gap.gap_bytes()), (2, 2, Some("lost"), None));
+}
+
+#[test]
+fn a_log_that_has_ended_gets_no_gap_and_one_that_is_stored_is_forgotten() {
+    let folder = TempDir::new().unwrap();
+    let spool = filled(&folder, ROOMY, &["a"]);
+    spool.open(whose(2));
+    put(&spool, 2, 0, &["x"]);
+    spool.put(vec![], &[(id(1), 0), (id(2), 0)]).unwrap();
+    spool.acknowledge(&stored(2, 0));
+    // Whatever is written next says that the second one is done.
+    spool.put(vec![], &[]).unwrap();
+    drop(spool);
+    let (spool, recovered) = open(&folder, ROOMY);
+    assert_eq!((recovered.logs, recovered.cut_off), (1, 0));
+    spool.resume(&stored(1, -1), NOW);
+    assert_eq!(sent(&spool), [(0, "a".into())]);
+}
+
+#[test]
+fn a_log_without_a_line_that_was_cut_off_says_so() {
+    let folder = TempDir::new().unwrap();
+    let (spool, _) = open(&folder, ROOMY);
+    spool.open(whose(1));
+    spool.put(vec![], &[]).unwrap();
+    drop(spool);
+    let (spool, recovered) = open(&folder, ROOMY);
+    assert_eq!(recovered.cut_off, 1);
+    spool.resume(&stored(1, -1), NOW);
+    assert_eq!(spool.take(usize::MAX)[0].chunk.gap_kind(), Some("lost"));
+    // And only once, although the next process finds the same again.
+    drop(spool);
+    let (spool, recovered) = open(&folder, ROOMY);
+    assert_eq!(recovered.cut_off, 0);
+    spool.resume(&stored(1, -1), NOW);
+    assert_eq!(sent(&spool).len(), 1);
+}
+
+#[test]
+fn a_log_that_is_closed_meanwhile_is_given_up() {
+    let folder = TempDir::new().unwrap();
+    drop(filled(&folder, ROOMY, &["abc"]));
+    let (spool, _) = open(&folder, ROOMY);
+    let given_up = spool.resume(&BTreeMap::new(), NOW);
+    assert!(given_up.len() == 1 && given_up[0].0 == id(1) && given_up[0].1 >= 3);
+    assert!(spool.is_empty());
+    // One that this process runs may have been claimed after the positions were read.
+    spool.open(whose(2));
+    put(&spool, 2, 0, &["x"]);
+    assert!(spool.resume(&BTreeMap::new(), NOW).is_empty());
+    assert_eq!(sent(&spool).len(), 1);
+}
+
+#[test]
+fn half_a_record_at_the_end_is_passed_over() {
+    let folder = TempDir::new().unwrap();
+    drop(filled(&folder, ROOMY, &["a", "b"]));
+    let path = segments(&folder).pop().unwrap();
+    let len = std::fs::metadata(&path).unwrap().len();
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(len - 1).unwrap();
+    let (spool, recovered) = open(&folder, ROOMY);
+    assert_eq!(recovered.broken_bytes, 0);
+    spool.resume(&stored(1, -1), NOW);
+    let rows = spool.take(usize::MAX);
+    assert_eq!(rows[0].chunk.text, "a");
+    assert_eq!((rows.len(), rows[1].chunk.seq, rows[1].chunk.gap_kind()), (2, 1, Some("lost")));
+}
+
+#[test]
+fn a_broken_record_becomes_a_gap_of_its_numbers_and_the_rest_is_sent() {
+    let folder = TempDir::new().unwrap();
+    drop(filled(&folder, ROOMY, &["first", "SECOND", "third"]));
+    let path = segments(&folder).pop().unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"SECOND").unwrap();
+    OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"x", at as u64).unwrap();
+    let (spool, recovered) = open(&folder, ROOMY);
+    assert!(recovered.broken_bytes > 6 && spool.level().unreadable > 0);
+    spool.resume(&stored(1, -1), NOW);
+    let rows = spool.take(usize::MAX);
+    let kinds: Vec<_> = rows.iter().map(|row| (row.chunk.seq, row.chunk.seq_to, row.chunk.gap_kind())).collect();
+    assert_eq!(kinds, [(0, 0, None), (1, 1, Some("lost")), (2, 2, None), (3, 3, Some("lost"))]);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_while_we_run_becomes_a_gap_of_its_size() {
+    let folder = TempDir::new().unwrap();
+    let spool = filled(&folder, DISK_ONLY, &["first", "SECOND", "third"]);
+    let path = segments(&folder).pop().unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"SECOND").unwrap();
+    OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"x", at as u64).unwrap();
+    let rows = spool.take(usize::MAX);
+    assert_eq!((rows[1].chunk.seq, rows[1].chunk.gap_kind(), rows[1].chunk.gap_bytes()), (1, Some("lost"), Some(6)));
+    assert_eq!((rows[0].chunk.text.as_str(), rows[2].chunk.text.as_str()), ("first", "third"));
+}
+
+#[test]
+fn segments_go_when_nothing_in_them_is_wanted() {
+    let folder = TempDir::new().unwrap();
+    let (spool, _) = open(&folder, DISK_ONLY);
+    for log in [1, 2] {
+        spool.open(whose(log));
+    }
+    let text = "x".repeat(60_000);
+    let many: Vec<&str> = std::iter::repeat_n(text.as_str(), 600).collect();
+    put(&spool, 1, 0, &many);
+    assert!(segments(&folder).len() > 2);
+    spool.acknowledge(&stored(1, 599));
+    assert_eq!(segments(&folder).len(), 1);
+    // The quiet log is still known to whoever comes next, also when all that named it first is gone.
+    drop(spool);
+    let (spool, recovered) = open(&folder, DISK_ONLY);
+    assert_eq!(recovered.cut_off, 2);
+    spool.resume(&BTreeMap::from([(id(1), 599), (id(2), -1)]), NOW);
+    let rows: BTreeMap<Uuid, i64> =
+        spool.take(usize::MAX).iter().map(|row| (row.whose.lease.attempt_id, row.chunk.seq)).collect();
+    assert_eq!(rows, BTreeMap::from([(id(1), 600), (id(2), 0)]));
+}
+
+#[test]
+fn a_loud_log_leaves_room_for_quiet_ones() {
+    let folder = TempDir::new().unwrap();
+    let (spool, _) = open(&folder, Limits { disk_bytes: 10_000_000, ..ROOMY });
+    for log in 1..=3 {
+        spool.open(whose(log));
+    }
+    let text = "x".repeat(50_000);
+    let mut seq = 0;
+    while spool.admits(&[id(1)])[0].unwrap() >= 50_000 {
+        put(&spool, 1, seq, &[&text]);
+        seq += 1;
+    }
+    let admitted = spool.admits(&[id(1), id(2), id(9)]);
+    assert!(spool.level().waiting_bytes > 4_500_000, "it has about half of all");
+    assert!(admitted[0].unwrap() < 50_000 && admitted[1].unwrap() > 4_500_000, "{admitted:?}");
+    assert_eq!(admitted[2], None, "nobody knows it");
+}
+
+#[test]
+fn a_disk_that_takes_nothing_loses_nothing_while_there_is_memory() {
+    let folder = TempDir::new().unwrap();
+    let spool = filled(&folder, ROOMY, &["a"]);
+    let (dir, away) = (folder.path().join("spool"), folder.path().join("away"));
+    spool.acknowledge(&stored(1, 0));
+    // The next segment cannot be made.
+    std::fs::rename(&dir, &away).unwrap();
+    spool.inner().active = None;
+    let chunks = vec![chunk(1, "b"), chunk(2, "c")];
+    assert!(spool.put(vec![(id(1), chunks)], &[]).is_err() && spool.is_failing());
+    assert_eq!(sent(&spool), [(1, "b".into()), (2, "c".into())]);
+    assert!(spool.admits(&[id(1)])[0].unwrap() <= ROOMY.memory_bytes as u64);
+    spool.acknowledge(&stored(1, 1));
+    std::fs::rename(&away, &dir).unwrap();
+    spool.put(vec![], &[]).unwrap();
+    assert!(!spool.is_failing());
+    drop(spool);
+    let (spool, _) = open(&folder, ROOMY);
+    spool.resume(&stored(1, 1), NOW);
+    assert_eq!(sent(&spool)[0], (2, "c".into()));
+}
+
+#[test]
+fn what_waits_for_too_long_becomes_a_gap() {
+    let folder = TempDir::new().unwrap();
+    let spool = filled(&folder, DISK_ONLY, &["old", "older"]);
+    spool.inner().active = None;
+    let new = Chunk { ts: NOW + Duration::from_secs(7200), ..chunk(2, "new") };
+    spool.put(vec![(id(1), vec![new])], &[]).unwrap();
+    assert_eq!(spool.expire(NOW + Duration::from_secs(60)), 0);
+    assert!(spool.expire(NOW + Duration::from_secs(7200)) > 0);
+    let rows = spool.take(usize::MAX);
+    let gap = &rows[0].chunk;
+    assert_eq!((gap.seq, gap.seq_to, gap.gap_kind(), gap.gap_bytes()), (0, 1, Some("expired"), Some(8)));
+    assert_eq!((rows.len(), rows[1].chunk.text.as_str()), (2, "new"));
+}
+
+#[test]
+fn files_are_for_this_user_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = TempDir::new().unwrap();
+    let _spool = filled(&folder, ROOMY, &["a"]);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&folder.path().join("spool")), 0o700);
+    assert_eq!(mode(&segments(&folder)[0]), 0o600);
+}
+
+/// What happens to a spool.
+#[derive(Clone, Debug)]
+enum Step {
+    Put {
+        log: usize,
+        chunks: Vec<u8>,
+    },
+    End {
+        log: usize,
+    },
+    /// A batch is taken and stored; perhaps the answer is lost.
+    Ship {
+        budget: usize,
+        answered: bool,
+    },
+    /// The process is killed, and the next one takes over.
+    Restart {
+        torn: u64,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..3usize, proptest::collection::vec(1u8..200, 1..6)).prop_map(|(log, chunks)| Step::Put { log, chunks }),
+        1 => (0..3usize).prop_map(|log| Step::End { log }),
+        3 => (1..600usize, any::<bool>()).prop_map(|(budget, answered)| Step::Ship { budget, answered }),
+        1 => (0..3u64).prop_map(|torn| Step::Restart { torn }),
+    ]
+}
+
+/// The broker, as far as a spool sees it: rows by log, refused unless they go on where the stored ones end.
+#[derive(Default)]
+struct Model {
+    rows: BTreeMap<Uuid, Vec<Chunk>>,
+}
+
+impl Model {
+    fn positions(&self) -> BTreeMap<Uuid, i64> {
+        (1..=3)
+            .map(|n| (id(n), self.rows.get(&id(n)).and_then(|rows| rows.last()).map_or(-1, |row| row.seq_to)))
+            .collect()
+    }
+
+    fn store(&mut self, batch: &[Outgoing]) {
+        for row in batch {
+            let rows = self.rows.entry(row.whose.lease.attempt_id).or_default();
+            let next = rows.last().map_or(0, |last| last.seq_to + 1);
+            assert_eq!(row.chunk.seq, next, "rows have neither holes nor repeats");
+            rows.push(row.chunk.as_ref().clone());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn everything_is_stored_once_and_in_order_whatever_happens(
+        steps in proptest::collection::vec(step(), 1..40),
+        memory_bytes in prop_oneof![Just(0usize), Just(1000), Just(1 << 20)],
+    ) {
+        let folder = TempDir::new().unwrap();
+        let limits = Limits { memory_bytes, ..ROOMY };
+        let (mut spool, _) = open(&folder, limits);
+        let mut model = Model::default();
+        let mut printed: BTreeMap<Uuid, Vec<Chunk>> = BTreeMap::new();
+        let mut over = BTreeSet::new();
+        for n in 1..=3 {
+            spool.open(whose(n));
+        }
+        for step in steps {
+            match step {
+                Step::Put { log, chunks } => {
+                    let log = id(log as u128 + 1);
+                    if over.contains(&log) {
+                        continue;
+                    }
+                    let all = printed.entry(log).or_default();
+                    let new: Vec<Chunk> = chunks.iter().enumerate().map(|(n, size)| {
+                        chunk((all.len() + n) as i64, &"y".repeat(usize::from(*size)))
+                    }).collect();
+                    all.extend(new.clone());
+                    spool.put(vec![(log, new)], &[]).unwrap();
+                }
+                Step::End { log } => {
+                    let log = id(log as u128 + 1);
+                    if over.insert(log) {
+                        let last = printed.get(&log).map_or(0, Vec::len) as i64 - 1;
+                        spool.put(vec![], &[(log, last)]).unwrap();
+                    }
+                }
+                Step::Ship { budget, answered } => {
+                    let batch = spool.take(budget);
+                    model.store(&batch);
+                    // Without an answer the writer is taken over, and the positions are asked for.
+                    let known = model.positions();
+                    if answered { spool.acknowledge(&known) } else { drop(spool.resume(&known, NOW)) }
+                }
+                Step::Restart { torn } => {
+                    drop(spool);
+                    // A last record may be torn, when it is younger than what is stored it was never acknowledged.
+                    if let Some(path) = segments(&folder).pop().filter(|_| torn > 0) {
+                        let file = OpenOptions::new().append(true).open(path).unwrap();
+                        let len = file.metadata().unwrap().len();
+                        file.write_all_at(&[0xff; 2][..torn as usize], len).unwrap();
+                    }
+                    let recovered;
+                    (spool, recovered) = open(&folder, limits);
+                    prop_assert_eq!(recovered.broken_bytes, 0);
+                    // Whatever was open is cut off: it gets its gap.
+                    over.extend((1..=3).map(id));
+                    spool.resume(&model.positions(), NOW);
+                }
+            }
+        }
+        while !spool.is_empty() {
+            let batch = spool.take(300);
+            model.store(&batch);
+            spool.acknowledge(&model.positions());
+        }
+        for (log, all) in printed {
+            let rows = model.rows.remove(&log).unwrap_or_default();
+            let text: Vec<Chunk> = rows.iter().filter(|row| row.gap_kind().is_none()).cloned().collect();
+            prop_assert_eq!(&text, &all, "all that was printed is stored, and nothing else");
+            let gaps = rows.len() - text.len();
+            prop_assert!(gaps <= 1 && (gaps == 0 || rows.last().unwrap().gap_kind() == Some("lost")));
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Writing what the segments do not have yet.
+
+use std::io;
+
+use uuid::Uuid;
+
+use super::backlog::{Backlog, Place};
+use super::segment::{SEGMENT_BYTES, Segment};
+use super::{Inner, OVERHEAD_BYTES, record};
+
+/// Written at one go.
+const PAGE_BYTES: usize = 1024 * 1024;
+
+/// Records that go to the active segment together, and what becomes true with them.
+#[derive(Default)]
+struct Page {
+    records: Vec<u8>,
+    /// Log, offset in the page, size of the record; entries of a log stand in their order.
+    chunks: Vec<(Uuid, usize, usize)>,
+    named: Vec<Uuid>,
+    ended: Vec<Uuid>,
+}
+
+impl Inner {
+    /// Writes all that no segment has.
+    pub(super) fn write(&mut self) -> io::Result<()> {
+        let due = |log: &Backlog| log.unwritten > 0 || log.named_in.is_none() || log.end.is_some() != log.end_written;
+        let due: Vec<Uuid> = self.backlogs.iter().filter(|(_, log)| due(log)).map(|(id, _)| *id).collect();
+        if due.is_empty() && self.done.is_empty() {
+            return Ok(());
+        }
+        let mut page = self.page()?;
+        for attempt in due {
+            let mut at = 0;
+            while let Some(log) = self.backlogs.get(&attempt) {
+                page.name(log, self.active);
+                let next = log.entries.len() - log.unwritten + at;
+                let Some(chunk) = log.entries.get(next).and_then(|entry| entry.kept.as_ref()) else {
+                    page.end(log);
+                    break;
+                };
+                let begin = page.records.len();
+                record::put_chunk(&mut page.records, attempt, chunk);
+                page.chunks.push((attempt, begin, page.records.len() - begin));
+                at += 1;
+                if page.records.len() >= PAGE_BYTES {
+                    self.append(&page)?;
+                    page = self.page()?;
+                    at = 0;
+                }
+            }
+        }
+        for attempt in &self.done {
+            record::put_done(&mut page.records, *attempt);
+        }
+        self.append(&page)?;
+        self.done.clear();
+        Ok(())
+    }
+
+    /// An empty page, for an active segment that has room.
+    fn page(&mut self) -> io::Result<Page> {
+        let full = |segment: &Segment| {
+            // One of which all is stored is given up earlier, so that disk is free again.
+            segment.len >= SEGMENT_BYTES || segment.live == 0 && segment.len >= SEGMENT_BYTES / 2
+        };
+        let active = self.active.and_then(|number| self.segments.get(&number));
+        let mut page = Page::default();
+        if active.is_some_and(|segment| !full(segment)) {
+            return Ok(page);
+        }
+        let number = self.next_segment;
+        let segment = Segment::create(&self.dir, number)?;
+        self.next_segment += 1;
+        self.segments.insert(number, segment);
+        self.active = Some(number);
+        // The newest segment names every log, so that older ones can go.
+        for log in self.backlogs.values() {
+            page.name(log, self.active);
+        }
+        self.append(&page)?;
+        self.remove_dead();
+        Ok(Page::default())
+    }
+
+    /// All of a page, or nothing.
+    fn append(&mut self, page: &Page) -> io::Result<()> {
+        let Some(number) = self.active else { return Ok(()) };
+        let Some(segment) = self.segments.get_mut(&number) else { return Ok(()) };
+        let base = segment.len;
+        segment.append(&page.records)?;
+        for attempt in &page.named {
+            if let Some(log) = self.backlogs.get_mut(attempt) {
+                log.named_in = Some(number);
+            }
+        }
+        for (attempt, begin, size) in &page.chunks {
+            let Some(log) = self.backlogs.get_mut(attempt) else { continue };
+            let at = log.entries.len() - log.unwritten;
+            let Some(entry) = log.entries.get_mut(at) else { continue };
+            let offset = u32::try_from(base).unwrap_or(u32::MAX) + u32::try_from(*begin).unwrap_or(u32::MAX);
+            entry.place = Place::Disk { segment: number, offset, size: u32::try_from(*size).unwrap_or(u32::MAX) };
+            log.unwritten -= 1;
+            segment.live += 1;
+            if let Some(chunk) = &entry.kept {
+                segment.newest = segment.newest.max(chunk.ts);
+                // The oldest are sent first: those stay in memory.
+                if self.kept_bytes > self.limits.memory_bytes {
+                    self.kept_bytes -= chunk.text.len() + OVERHEAD_BYTES;
+                    entry.kept = None;
+                }
+            }
+        }
+        for attempt in &page.ended {
+            if let Some(log) = self.backlogs.get_mut(attempt) {
+                log.end_written = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Page {
+    fn name(&mut self, log: &Backlog, active: Option<u32>) {
+        let attempt = log.whose.lease.attempt_id;
+        if log.named_in != active && self.named.last() != Some(&attempt) {
+            let unwritten = log.entries.len() - log.unwritten;
+            let next_seq = log.entries.get(unwritten).map_or(log.next_seq, |entry| entry.seq);
+            record::put_open(&mut self.records, &log.whose, next_seq);
+            // The segment that says how it ended may go before this one.
+            if let Some(last_seq) = log.end.filter(|_| log.end_written) {
+                record::put_end(&mut self.records, attempt, last_seq);
+            }
+            self.named.push(attempt);
+        }
+    }
+
+    fn end(&mut self, log: &Backlog) {
+        if let Some(last_seq) = log.end.filter(|_| !log.end_written) {
+            let attempt = log.whose.lease.attempt_id;
+            record::put_end(&mut self.records, attempt, last_seq);
+            self.ended.push(attempt);
+        }
+    }
+}
