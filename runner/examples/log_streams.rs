@@ -1,0 +1,219 @@
+//! Drives the runner's own log pipeline with synthetic pipes, for measurements: as many streams as claims bring, each a
+//! pipe that another process prints lines to. Everything from the read end on is the runner's own code.
+//!
+//! It claims `exec` jobs that wait in the cluster and runs none of them. `./dev bench logs-streams` starts it; it reads
+//! `TENDRIL_DATABASE_URL` and `TENDRIL_AGENT_TOKEN` and prints one line of JSON at its end.
+#![expect(clippy::print_stdout, reason = "its result")]
+
+use anyhow::{Context, ensure};
+use clap::{Args, Parser};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::time::TimeValLike;
+use std::fs::File;
+use std::io::{BufRead, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tendril_broker::connect::Address;
+use tendril_broker::runner::{Broker, Claimed, Registration};
+use tendril_runner::clock::{self, BootTime};
+use tendril_runner::command::Stdout;
+use tendril_runner::config::Logs;
+use tendril_runner::holdings::Holdings;
+use tendril_runner::metrics::Metrics;
+use tendril_runner::output::Output;
+use tendril_runner::pipeline::Pipeline;
+use tendril_runner::spool::Spool;
+use tendril_runner::{chance, output};
+use tokio::net::unix::pipe;
+use tokio_util::sync::CancellationToken;
+
+/// The most that one claim may ask for.
+const CLAIM: i32 = 1000;
+/// Streams of one printing process: descriptors are short, and both ends exist for a moment.
+const PRINTER_STREAMS: usize = 2500;
+/// Lines that a stream without a pace prints at one go.
+const BURST: u64 = 20;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    load: Load,
+    /// Folder of the spool
+    #[arg(long, default_value = "log-streams.spool")]
+    spool: PathBuf,
+    /// Print to the pipes whose descriptors stand on standard input, instead of reading them
+    #[arg(long, hide = true)]
+    print: bool,
+}
+
+#[derive(Args, Clone)]
+struct Load {
+    /// Pipes at once
+    #[arg(long, default_value_t = 100)]
+    streams: u32,
+    /// Lines that each prints
+    #[arg(long, default_value_t = 60)]
+    lines: u64,
+    /// Lines that each prints in a second; 0 for as fast as they are taken
+    #[arg(long, default_value_t = 1.0)]
+    pace: f64,
+    /// Length of a line, its line feed included
+    #[arg(long, default_value_t = 200)]
+    line_bytes: usize,
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    if cli.print {
+        return print(&cli.load);
+    }
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(&cli))
+}
+
+async fn run(cli: &Cli) -> anyhow::Result<()> {
+    let variable = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
+    let token = variable("TENDRIL_AGENT_TOKEN")?.parse()?;
+    let connector = Address::parse(&variable("TENDRIL_DATABASE_URL")?)?.connector(&token)?;
+    let settings = Logs { spool_bytes: 4 << 30, ..Logs::default() };
+    let (spool, _) = Spool::open_dir(&cli.spool, settings.limits(), chance::id(), clock::wall())?;
+    let spool = Arc::new(spool);
+    let broker = Broker::new(connector.clone(), chance::id(), 2)?;
+    broker.register(&registration(&spool)).await?;
+    let claimed = claim(&broker, cli.load.streams).await?;
+
+    let pipeline = Pipeline::start(&settings, spool, Arc::new(Metrics::default()), connector);
+    let collector = pipeline.collector();
+    let holdings = Arc::new(Holdings::default());
+    let (readers, printers) = printers(&cli.load)?;
+    let (begun, used) = (BootTime::now(), processor_ms()?);
+    let mut streams = tokio::task::JoinSet::new();
+    for (claimed, reader) in claimed.into_iter().zip(readers) {
+        let log = collector.open(&claimed);
+        let held = holdings.hold(&claimed).context("claimed twice")?;
+        let reader = pipe::Receiver::from_owned_fd(reader)?;
+        streams.spawn(async move {
+            let over = CancellationToken::new();
+            let output = output::Output { log: &log, held: &held, over: &over };
+            Output::stdout(output, reader, Stdout::Log).await;
+            log.finish();
+        });
+    }
+    while let Some(ended) = streams.join_next().await {
+        ended?;
+    }
+    let printed_ms = begun.elapsed().as_millis();
+    pipeline.end(Duration::from_secs(600)).await;
+    let stored_ms = begun.elapsed().as_millis();
+    for mut printer in printers {
+        ensure!(printer.wait()?.success(), "a printer failed");
+    }
+    let (processor_ms, peak_kib) = (processor_ms()? - used, peak_kib()?);
+    println!(
+        r#"{{"printed_ms":{printed_ms},"stored_ms":{stored_ms},"processor_ms":{processor_ms},"peak_kib":{peak_kib}}}"#
+    );
+    Ok(())
+}
+
+fn registration(spool: &Spool) -> Registration {
+    Registration {
+        name: "log-streams".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        place: None,
+        labels: vec!["kind=exec".into()],
+        slots: CLAIM.unsigned_abs(),
+        log_writer: spool.writer(),
+    }
+}
+
+async fn claim(broker: &Broker, streams: u32) -> anyhow::Result<Vec<Claimed>> {
+    let mut claimed = Vec::new();
+    for number in 1.. {
+        let missing = streams as usize - claimed.len();
+        if missing == 0 {
+            break;
+        }
+        let more = broker.claim(number, i32::try_from(missing)?.min(CLAIM)).await?;
+        ensure!(!more.is_empty(), "only {} of {streams} jobs wait", claimed.len());
+        claimed.extend(more);
+    }
+    Ok(claimed)
+}
+
+/// The read ends, and the processes that print to the others: what they take is not counted as the runner's.
+fn printers(load: &Load) -> anyhow::Result<(Vec<OwnedFd>, Vec<Child>)> {
+    let (mut readers, mut children) = (Vec::new(), Vec::new());
+    while readers.len() < load.streams as usize {
+        let count = PRINTER_STREAMS.min(load.streams as usize - readers.len());
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["--print", "--streams", &count.to_string(), "--lines", &load.lines.to_string()]);
+        command.args(["--pace", &load.pace.to_string(), "--line-bytes", &load.line_bytes.to_string()]);
+        let mut writers = Vec::new();
+        for _ in 0..count {
+            let (reader, writer) = std::io::pipe()?;
+            fcntl(&writer, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            readers.push(OwnedFd::from(reader));
+            writers.push(writer);
+        }
+        let mut child = command.stdin(Stdio::piped()).spawn()?;
+        let mut descriptors = child.stdin.take().context("its standard input")?;
+        for writer in &writers {
+            writeln!(descriptors, "{}", writer.as_raw_fd())?;
+        }
+        children.push(child);
+    }
+    Ok((readers, children))
+}
+
+/// Prints lines that say when they were printed, each stream at its own moment of a period.
+fn print(load: &Load) -> anyhow::Result<()> {
+    // Opened anew by their names; what was handed over is closed with this process, when every stream has ended.
+    let open = |line: std::io::Result<String>| File::options().write(true).open(format!("/proc/self/fd/{}", line?));
+    let mut pipes: Vec<File> = std::io::stdin().lock().lines().map(open).collect::<Result<_, _>>()?;
+    let begun = BootTime::now();
+    let burst = if load.pace > 0.0 { 1 } else { BURST };
+    let mut line = 0;
+    while line < load.lines {
+        for (stream, pipe) in pipes.iter_mut().enumerate() {
+            if load.pace > 0.0 {
+                let at = (line as f64 + stream as f64 / f64::from(load.streams)) / load.pace;
+                wait_until(begun.after(Duration::from_secs_f64(at)));
+            }
+            let mut text = Vec::with_capacity(load.line_bytes * burst as usize);
+            for line in line..(line + burst).min(load.lines) {
+                let from = text.len();
+                write!(text, "{:016} {stream:06} {line:08} ", clock::wall().unix_timestamp_nanos() / 1000)?;
+                text.resize(from + load.line_bytes - 1, b'.');
+                text.push(b'\n');
+            }
+            pipe.write_all(&text)?;
+        }
+        line += burst;
+    }
+    Ok(())
+}
+
+fn wait_until(moment: BootTime) {
+    let left = moment.left();
+    // Many lines are due within one turn of the clock.
+    if left > Duration::from_millis(1) {
+        std::thread::park_timeout(left);
+    }
+}
+
+fn processor_ms() -> anyhow::Result<i64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    Ok(usage.user_time().num_milliseconds() + usage.system_time().num_milliseconds())
+}
+
+/// The most memory that this process has had.
+fn peak_kib() -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
