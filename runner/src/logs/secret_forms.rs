@@ -22,9 +22,30 @@ const OVERLAP_BYTES: usize = 64;
 const WRAPS: [usize; 2] = [76, 64];
 /// Values that stand in every other log. Redacting them would hide the log, and show what the value is.
 const COMMON: [&str; 24] = [
-    "account", "admin1", "default", "disabled", "enabled", "example", "latest", "localhost", "master", "number",
-    "object", "password", "private", "production", "public", "secret", "sensitive", "service", "staging", "string",
-    "system", "terraform", "unknown", "username",
+    "account",
+    "admin1",
+    "default",
+    "disabled",
+    "enabled",
+    "example",
+    "latest",
+    "localhost",
+    "master",
+    "number",
+    "object",
+    "password",
+    "private",
+    "production",
+    "public",
+    "secret",
+    "sensitive",
+    "service",
+    "staging",
+    "string",
+    "system",
+    "terraform",
+    "unknown",
+    "username",
 ];
 
 /// How many of the forms are looked for.
@@ -42,13 +63,13 @@ pub(super) fn refusal(value: &str) -> Option<&'static str> {
     let mut chars = value.chars();
     let first = chars.next();
     if value.len() < MIN_VALUE_BYTES {
-        Some("is too short")
+        Some("is too short to be redacted")
     } else if value.len() < MIN_DIGITS && value.bytes().all(|byte| byte.is_ascii_digit() || b"+-.".contains(&byte)) {
-        Some("is a short number")
+        Some("is a short number and not redacted")
     } else if COMMON.contains(&value.to_lowercase().as_str()) {
-        Some("is a common word")
+        Some("is a common word and not redacted")
     } else if chars.all(|c| Some(c) == first) {
-        Some("is one character, again and again")
+        Some("is one character again and again and not redacted")
     } else {
         None
     }
@@ -88,11 +109,11 @@ impl Forms {
         self.0.iter().map(String::as_str)
     }
 
+    /// As it is stored; and as it is, for reports, whose texts are not sanitised.
     fn add(&mut self, mut form: String) {
         let mut stored = stored_text(form.as_bytes());
-        let trimmed = stored.trim();
-        if trimmed.len() >= MIN_VALUE_BYTES {
-            self.0.insert(trimmed.to_owned());
+        for text in [stored.trim(), form.trim()].into_iter().filter(|text| text.len() >= MIN_VALUE_BYTES) {
+            self.0.insert(text.to_owned());
         }
         form.zeroize();
         stored.zeroize();

@@ -37,8 +37,14 @@ impl Secret {
 pub struct Unredacted {
     /// Its name.
     pub name: String,
-    /// Why, such as `is too short`.
+    /// Why, such as `is too short to be redacted`.
     pub reason: &'static str,
+}
+
+impl fmt::Display for Unredacted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.reason)
+    }
 }
 
 /// The values have more forms than can be looked for: gigabytes.
@@ -83,7 +89,7 @@ impl Secrets {
             thorough += value.len();
             let effort = if thorough <= MAX_THOROUGH_BYTES { Effort::Full } else { Effort::Plain };
             if effort == Effort::Plain {
-                let reason = "is long: it is redacted as it is and in JSON, not in base64 or percent-encoding";
+                let reason = "is long: redacted as it is and in JSON, but not in base64 or percent-encoded";
                 told.push(Unredacted { name: name.clone(), reason });
             }
             forms.push(Forms::of(value, effort));

@@ -29,7 +29,8 @@ fn secrets(values: &[&str]) -> Arc<Secrets> {
 }
 
 fn reference(values: &[&str]) -> Reference {
-    let forms = values.iter().flat_map(|value| Forms::of(value, Effort::Full).iter().map(str::to_owned).collect::<Vec<_>>());
+    let forms =
+        values.iter().flat_map(|value| Forms::of(value, Effort::Full).iter().map(str::to_owned).collect::<Vec<_>>());
     Reference::new(forms.collect())
 }
 
@@ -40,12 +41,11 @@ fn texts() -> impl Strategy<Value = String> {
         .flat_map(|value| Forms::of(value, Effort::Full).iter().map(str::to_owned).collect::<Vec<_>>())
         .collect();
     let forms: Vec<String> = forms.into_iter().collect();
-    let part = (prop::sample::select(forms.clone()), any::<prop::sample::Index>(), any::<prop::sample::Index>()).prop_map(
-        |(form, from, to)| {
+    let part = (prop::sample::select(forms.clone()), any::<prop::sample::Index>(), any::<prop::sample::Index>())
+        .prop_map(|(form, from, to)| {
             let (from, to) = (from.index(form.len() + 1), to.index(form.len() + 1));
             form[form.floor_char_boundary(from.min(to))..form.floor_char_boundary(from.max(to))].to_owned()
-        },
-    );
+        });
     let piece = prop_oneof![
         3 => prop::sample::select(forms),
         3 => part,
@@ -176,15 +176,26 @@ fn a_key_of_many_lines_is_found_indented_prefixed_escaped_and_wrapped() {
     let key = "line one of the value\nline two of the value\nx\n";
     let secrets = secrets(&[key]);
     let heredoc = "  + v = <<-EOT\n        line one of the value\n        line two of the value\n        x\n    EOT\n";
-    assert_eq!(redacted(heredoc, &secrets), "  + v = <<-EOT\n        [redacted]\n        [redacted]\n        x\n    EOT\n");
-    let prefixed = "null_resource.a (local-exec): line one of the value\nnull_resource.a (local-exec): line two of the value\n";
-    assert_eq!(redacted(prefixed, &secrets), "null_resource.a (local-exec): [redacted]\nnull_resource.a (local-exec): [redacted]\n");
+    assert_eq!(
+        redacted(heredoc, &secrets),
+        "  + v = <<-EOT\n        [redacted]\n        [redacted]\n        x\n    EOT\n"
+    );
+    let prefixed =
+        "null_resource.a (local-exec): line one of the value\nnull_resource.a (local-exec): line two of the value\n";
+    assert_eq!(
+        redacted(prefixed, &secrets),
+        "null_resource.a (local-exec): [redacted]\nnull_resource.a (local-exec): [redacted]\n"
+    );
     assert_eq!(redacted(&format!("<{key}>"), &secrets), "<[redacted]\n>");
     assert_eq!(redacted(r"k = line one of the value\nline two of the value\nx\n;", &secrets), r"k = [redacted]\n;");
     assert_eq!(redacted(&stored_text(key.replace('\n', "\r\n").as_bytes()), &secrets), "[redacted]\n");
     let long: String = (0..40).map(|n| format!("{n:02} some bytes of a certificate authority\n")).collect();
-    let wrapped: String =
-        STANDARD.encode(&long).as_bytes().chunks(76).map(|line| format!("{}\n", str::from_utf8(line).unwrap())).collect();
+    let wrapped: String = STANDARD
+        .encode(&long)
+        .as_bytes()
+        .chunks(76)
+        .map(|line| format!("{}\n", str::from_utf8(line).unwrap()))
+        .collect();
     let shown = redacted(&wrapped, &self::secrets(&[long.as_str()]));
     assert!(shown.lines().all(|line| line == REDACTED), "{shown}");
 }
@@ -254,7 +265,9 @@ fn tokens_are_known_by_their_form() {
     ] {
         assert_eq!(redacted(&format!("a={token} b\n"), &none), "a=[redacted] b\n", "{token}");
     }
-    for plain in ["AKIA", "AKIA-IOSFODNN7EXAMPLE", "npm_config_cache", "eyJhbGciOiJIUzI1NiJ9", "xoxb-", "hvs.", "trt1.x"] {
+    for plain in
+        ["AKIA", "AKIA-IOSFODNN7EXAMPLE", "npm_config_cache", "eyJhbGciOiJIUzI1NiJ9", "xoxb-", "hvs.", "trt1.x"]
+    {
         let text = format!("a={plain} b\n");
         assert_eq!(redacted(&text, &none), text);
     }
@@ -282,17 +295,18 @@ fn a_private_key_is_covered_over_its_lines_and_one_without_end_hides_little() {
 
 #[test]
 fn what_cannot_be_redacted_is_named_and_its_value_is_not() {
-    let values = [("inputs.pin", "1234"), ("inputs.port", "5432.1"), ("inputs.mode", "Password"), ("inputs.dash", "--------")];
+    let values =
+        [("inputs.pin", "1234"), ("inputs.port", "5432.1"), ("inputs.mode", "Password"), ("inputs.dash", "--------")];
     let values = values.map(|(name, value)| Secret::new(name, value));
     let (secrets, told) = Secrets::new(&values).unwrap();
-    let told: Vec<String> = told.iter().map(|one| format!("{} {}", one.name, one.reason)).collect();
+    let told: Vec<String> = told.iter().map(ToString::to_string).collect();
     assert_eq!(
         told,
         [
-            "inputs.pin is too short",
-            "inputs.port is a short number",
-            "inputs.mode is a common word",
-            "inputs.dash is one character, again and again",
+            "inputs.pin is too short to be redacted",
+            "inputs.port is a short number and not redacted",
+            "inputs.mode is a common word and not redacted",
+            "inputs.dash is one character again and again and not redacted",
         ]
     );
     assert_eq!(redacted("1234 Password", &Arc::new(secrets)), "1234 Password");
