@@ -187,7 +187,7 @@ impl Inputs {
             None => Self {
                 sensitive: by_name(&inputs, scalars),
                 remark: Some(format!(
-                    "this runner has no such template {name}: all inputs are kept out of the log, as if they were sensitive"
+                    "this runner cannot ask template {name} which inputs are sensitive: all are kept out of the log"
                 )),
             },
         }
@@ -220,9 +220,29 @@ mod tests {
     use super::*;
     use crate::logs::redacted;
 
-    const TEMPLATE: &str = "name: vault\nversion: 1.0.0\nkind: terraform\ndescription: x\ninputs:\n  type: object\n  properties:\n    \
-                            region: {type: string}\n    password: {type: string, sensitive: true}\n    pin: {type: string, sensitive: true}\n    \
-                            db:\n      type: object\n      properties:\n        user: {type: string}\n        keys: {type: array, sensitive: true, items: {type: string}}\n";
+    const TEMPLATE: &str = r#"
+name: vault
+version: 1.0.0
+description: Holds secrets.
+kind: terraform
+engine:
+  terraform: ">=1.4.0"
+inputs:
+  type: object
+  additionalProperties: false
+  properties:
+    region: {title: Region, description: Where., type: string}
+    password: {title: Password, description: Hidden., type: string, sensitive: true}
+    pin: {title: Pin, description: Hidden., type: string, sensitive: true}
+    db:
+      title: Database
+      description: Half hidden.
+      type: object
+      additionalProperties: false
+      properties:
+        user: {title: User, description: Shown., type: string}
+        keys: {title: Keys, description: Hidden., type: array, sensitive: true, items: {type: string}}
+"#;
 
     fn keyring(dir: &Path, own: &[(&str, &str)]) -> Keyring {
         let path = |name: &str| dir.join(name).display().to_string();
@@ -282,6 +302,7 @@ mod tests {
         std::fs::create_dir_all(&template).unwrap();
         std::fs::write(template.join("template.yaml"), TEMPLATE).unwrap();
         std::fs::write(template.join("main.tf"), "").unwrap();
+        Template::load(&template).unwrap();
         let keyring = keyring(dir.path(), &[]);
         let snapshot = json!({
             "template": {"name": "vault"},
