@@ -10,10 +10,11 @@ use crate::holdings::Holdings;
 use crate::kinds::{self, Kind};
 use crate::metrics::Metrics;
 use crate::pipeline::{self, Pipeline};
+use crate::prepare::secrets::Keyring;
 use crate::runner::{Runner, Signals};
 use crate::seal::ArtifactKey;
 use crate::supervise::{self, StopReason, Supervisors};
-use crate::{chance, claim, doorbell, heartbeat, http};
+use crate::{chance, claim, doorbell, heartbeat, http, variables};
 use anyhow::Context;
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeMap;
@@ -47,6 +48,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tell_what_was_left(&config);
     let kinds = kinds::available(&config).await?;
     let config = Arc::new(config);
+    let keyring = Arc::new(Keyring::new(&config, &variables::own()));
 
     let spool = pipeline::open_spool(&config)?;
     let runner_id = chance::id();
@@ -71,6 +73,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         metrics,
         supervisors: Supervisors::of(supervise::OWN_BINARY),
         key,
+        keyring,
     });
     runner.supervisors.call();
     let (soft, end) = (CancellationToken::new(), CancellationToken::new());

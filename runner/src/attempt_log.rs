@@ -3,7 +3,7 @@
 use crate::clock::{self, BootTime};
 use crate::config::Logs;
 use crate::intake::Intake;
-use crate::logs::{Capture, Chunk, Counters, Dialect, Problem, Progress, Stream};
+use crate::logs::{Capture, Chunk, Counters, Dialect, Problem, Progress, Secrets, Stream};
 use crate::whose::Whose;
 use serde_json::{Map, Value};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,7 +58,8 @@ impl AttemptLog {
     pub fn new(whose: Arc<Whose>, settings: &Logs, intake: Arc<Intake>) -> Self {
         let limit_bytes = settings.attempt_buffer_bytes;
         let inner = Inner {
-            capture: Capture::new(limit_bytes.saturating_add(SLACK_BYTES)),
+            capture: Capture::new(limit_bytes.saturating_add(SLACK_BYTES))
+                .capped(settings.cap_bytes, settings.cap_tail_bytes),
             counted: 0,
             told: Counters::default(),
             finished: false,
@@ -72,6 +73,21 @@ impl AttemptLog {
     /// Whose log it is.
     pub fn whose(&self) -> &Arc<Whose> {
         &self.whose
+    }
+
+    /// From now on these secrets are kept out of it.
+    pub fn redact(&self, secrets: Arc<Secrets>) {
+        self.change(|inner| inner.capture.redact(secrets, clock::wall()));
+    }
+
+    /// The secrets that are kept out of it, and are to be kept out of all else that is told of the attempt.
+    pub fn secrets(&self) -> Arc<Secrets> {
+        self.inner().capture.secrets().clone()
+    }
+
+    /// What went through so far.
+    pub fn counters(&self) -> Counters {
+        self.inner().capture.counters()
     }
 
     /// A line of Tendril itself.

@@ -2,6 +2,7 @@
 
 use crate::stop::{Stop, describe};
 use crate::supervise::{Class, Ended, Exit, ExitRecord};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -121,6 +122,17 @@ impl Finished {
             }
             Exit::NotStarted { .. } => Err(Stop::refused(format!("{what} {}", describe(&self.record.exit)))),
             other => Err(Stop::failed(format!("{what} {}", describe(other)))),
+        }
+    }
+
+    /// The beginning of standard error as text. A line that is cut is left out: half a secret is none that could be found.
+    pub fn words(&self) -> Cow<'_, str> {
+        let cut = self.stderr.len() >= STDERR_HEAD_BYTES;
+        let whole = self.stderr.iter().rposition(|byte| *byte == b'\n').filter(|_| cut);
+        match whole {
+            Some(end) => String::from_utf8_lossy(&self.stderr[..=end]),
+            None if cut => Cow::Borrowed(""),
+            None => String::from_utf8_lossy(&self.stderr),
         }
     }
 

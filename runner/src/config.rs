@@ -143,6 +143,13 @@ pub struct Logs {
     pub spool_bytes: u64,
     /// Log text that waits for longer is not sent any more.
     pub spool_max_age_h: u64,
+    /// Bytes of output of one attempt that are stored as they come.
+    pub cap_bytes: u64,
+    /// Bytes of the end of its output that are stored beside them when there is more.
+    pub cap_tail_bytes: usize,
+    /// Names of variables, among those that jobs see, whose values are kept out of logs; `*` stands for any characters,
+    /// upper and lower case are alike.
+    pub redact_env: Vec<String>,
     /// How long a pipe is not read (`pause`) while the spool has no room; beyond that output is dropped, with a gap in its
     /// place. 0 drops at once.
     pub stall_s: u64,
@@ -165,6 +172,20 @@ pub struct Http {
     /// Address of /metrics, /healthz and /readyz; empty for none.
     pub listen: String,
 }
+
+/// Names that secrets usually have.
+const REDACT_ENV: [&str; 10] = [
+    "*TOKEN",
+    "*SECRET*",
+    "*PASSWORD*",
+    "*PASSWD",
+    "*PASSPHRASE*",
+    "*API_KEY",
+    "*ACCESS_KEY",
+    "*PRIVATE_KEY*",
+    "*CREDENTIALS*",
+    "*CONNECTION_STRING",
+];
 
 fn default_slots() -> u32 {
     4
@@ -193,6 +214,9 @@ impl Default for Logs {
             memory_bytes: 64 * 1024 * 1024,
             spool_bytes: 1024 * 1024 * 1024,
             spool_max_age_h: 72,
+            cap_bytes: 64 * 1024 * 1024,
+            cap_tail_bytes: 256 * 1024,
+            redact_env: REDACT_ENV.map(str::to_owned).into(),
             stall_s: 10,
         }
     }
@@ -353,6 +377,12 @@ impl Config {
         if self.logs.spool_max_age_h == 0 {
             return refuse("logs.spool_max_age_h", "must be at least 1");
         }
+        if self.logs.cap_bytes < 65_536 || self.logs.cap_tail_bytes > 16 * 1024 * 1024 {
+            return refuse("logs", "cap_bytes must be at least 65536, cap_tail_bytes at most 16777216");
+        }
+        if let Some(reason) = self.logs.redact_env.iter().find_map(|pattern| variables::wildcard_error(pattern)) {
+            return refuse("logs.redact_env", &reason);
+        }
         if !self.http.listen.is_empty() && !is_host_and_port(&self.http.listen) {
             return refuse("http.listen", "must be host:port, such as 127.0.0.1:9464, or empty for none");
         }
@@ -509,6 +539,9 @@ mod tests {
             ("[tools]\nenv = {HOME = \"/root\"}", "tools.env"),
             ("[logs]\nflush_interval_ms = 1", "flush_interval_ms"),
             ("[logs]\nflushed = 1", "flushed"),
+            ("[logs]\ncap_bytes = 1", "cap_bytes"),
+            ("[logs]\nredact_env = [\"*\"]", "logs.redact_env"),
+            ("[logs]\nredact_env = [\"MY-KEY\"]", "logs.redact_env"),
             ("[tools]\nterrafrom = []", "terrafrom"),
             ("[http]\nlisten = \"9464\"", "http.listen"),
             ("[http]\nlisten = \"localhost:http\"", "http.listen"),

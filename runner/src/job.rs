@@ -1,10 +1,11 @@
 //! One job from claim to report: the table of contents. All branching is here.
 
+use crate::attempt_log::AttemptLog;
 use crate::clock::BootTime;
 use crate::complete;
 use crate::desk::Metered;
 use crate::holdings::Held;
-use crate::logs::{LOCK_CONFLICT, without_nul};
+use crate::logs::{LOCK_CONFLICT, value_without_secrets, without_nul, without_secrets};
 use crate::run::{Means, Run};
 use crate::runner::Runner;
 use crate::stop::Stop;
@@ -20,7 +21,7 @@ pub async fn run(runner: Arc<Runner>, job: Claimed, held: Held) {
     tracing::info!(attempt.id = %lease.attempt_id, fence = lease.fence, job = job.job, kind, deployment.id = %job.deployment_id, "claimed");
     let log = runner.collector.open(&job);
 
-    let (verdict, report_of) = match Work::create(&runner.config.state_dir, lease.attempt_id) {
+    let (verdict, report_of) = match begin(&runner, &job, &log).await {
         Ok(work) => {
             let means = Means {
                 config: runner.config.clone(),
@@ -34,7 +35,7 @@ pub async fn run(runner: Arc<Runner>, job: Claimed, held: Held) {
             let verdict = execute(&runner, &mut run, &kind).await;
             (verdict, Some(run))
         }
-        Err(error) => (Err(Stop::failed(format!("cannot make a work folder: {error}; see state_dir"))), None),
+        Err(stop) => (Err(stop), None),
     };
     if let Err(stop) = &verdict {
         log.say(&format!("tendril: {}", stop.reason()));
@@ -42,7 +43,8 @@ pub async fn run(runner: Arc<Runner>, job: Claimed, held: Held) {
             runner.metrics.state_was_locked();
         }
     }
-    let report = report(&verdict, log.finish(), report_of.as_ref());
+    let report = report(&verdict, &log, report_of.as_ref());
+    runner.metrics.log_screened(log.counters());
     tracing::info!(attempt.id = %lease.attempt_id, outcome = ?report.outcome, error = report.error.as_deref(), "ended");
 
     let reported = complete::finish(&runner, &lease, &report).await;
@@ -52,6 +54,13 @@ pub async fn run(runner: Arc<Runner>, job: Claimed, held: Held) {
     runner.metrics.ended(&kind, complete::label(&verdict), begun.elapsed());
 }
 
+/// Nothing is said of a job before its secrets are known.
+async fn begin(runner: &Runner, job: &Claimed, log: &AttemptLog) -> Result<Work, Stop> {
+    runner.keyring.guard(log, &job.snapshot).await?;
+    Work::create(&runner.config.state_dir, job.lease.attempt_id)
+        .map_err(|error| Stop::failed(format!("cannot make a work folder: {error}; see state_dir")))
+}
+
 async fn execute(runner: &Runner, run: &mut Run, kind: &str) -> Result<Value, Stop> {
     match runner.kinds.get(kind) {
         Some(kind) => kind.clone().run(run).await,
@@ -59,7 +68,8 @@ async fn execute(runner: &Runner, run: &mut Run, kind: &str) -> Result<Value, St
     }
 }
 
-fn report(verdict: &Result<Value, Stop>, log_end: i64, run: Option<&Run>) -> Report {
+fn report(verdict: &Result<Value, Stop>, log: &AttemptLog, run: Option<&Run>) -> Report {
+    let (log_end, secrets) = (log.finish(), log.secrets());
     let (outcome, error, permanent, result) = match verdict {
         Ok(result) => (Outcome::Success, None, false, result.clone()),
         Err(stop) => {
@@ -73,8 +83,9 @@ fn report(verdict: &Result<Value, Stop>, log_end: i64, run: Option<&Run>) -> Rep
         }
     };
     // Words and figures of other programs: with U+0000 in them the broker could not take the report at all.
-    let result = without_nul(result);
-    let error = error.map(|words| words.replace('\0', "\u{2400}"));
+    let result = value_without_secrets(without_nul(result), &secrets);
+    let error = error.map(|words| without_secrets(&words.replace('\0', "\u{2400}"), &secrets));
     let commands = run.map(|run| serde_json::to_value(run.records()).unwrap_or_default()).unwrap_or_default();
+    let commands = value_without_secrets(commands, &secrets);
     Report { outcome, log_end, child_dead: run.is_none_or(Run::children_dead), error, permanent, result, commands }
 }

@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::BootTime;
+use crate::logs::Counters;
 use crate::spool::Level;
 
 /// A job's kind.
@@ -58,6 +59,8 @@ pub struct Metrics {
     log_spool: Gauge,
     log_unreadable: Gauge,
     log_dropped_bytes: Counter,
+    log_capped_bytes: Counter,
+    log_redactions: Counter,
     oom_kills: Counter,
     state_lock_conflicts: Counter,
     doorbell_rings: Counter,
@@ -95,6 +98,8 @@ impl Default for Metrics {
             log_spool: Gauge::default(),
             log_unreadable: Gauge::default(),
             log_dropped_bytes: Counter::default(),
+            log_capped_bytes: Counter::default(),
+            log_redactions: Counter::default(),
             oom_kills: Counter::default(),
             state_lock_conflicts: Counter::default(),
             doorbell_rings: Counter::default(),
@@ -151,6 +156,13 @@ impl Metrics {
             Unit::Bytes,
             self.log_dropped_bytes.clone(),
         );
+        r.register_with_unit(
+            "log_capped",
+            "Log text left out of attempts that had reached their bound",
+            Unit::Bytes,
+            self.log_capped_bytes.clone(),
+        );
+        r.register("log_redactions", "Secrets taken out of log text", self.log_redactions.clone());
         r.register("oom_kills", "Commands that ran out of memory", self.oom_kills.clone());
         r.register(
             "state_lock_conflicts",
@@ -252,6 +264,12 @@ impl Metrics {
     /// The broker refused log text for good.
     pub fn log_refused(&self, bytes: u64) {
         self.log_refused_bytes.inc_by(bytes);
+    }
+
+    /// An attempt's log has ended, and this went through it.
+    pub fn log_screened(&self, counters: Counters) {
+        self.log_capped_bytes.inc_by(counters.capped_bytes);
+        self.log_redactions.inc_by(counters.redactions);
     }
 
     /// Log text found no room, and a gap stands in its place.

@@ -6,7 +6,7 @@ use crate::command::{Command, Finished, Room, Stdout};
 use crate::config::Config;
 use crate::desk::Desk;
 use crate::holdings::Held;
-use crate::logs::{Dialect, Progress};
+use crate::logs::{Dialect, Progress, value_without_secrets};
 use crate::metrics::Metrics;
 use crate::output::Output;
 use crate::seal::ArtifactKey;
@@ -319,6 +319,7 @@ impl Run {
             if progress != shown
                 && let Ok(value) = serde_json::to_value(&progress)
             {
+                let value = value_without_secrets(value, &self.log.secrets());
                 let begun = BootTime::now();
                 if let Err(error) = self.means.desk.progress(&self.job.lease, &value).await {
                     tracing::debug!(%error, "progress was not shown");

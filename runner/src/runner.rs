@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::holdings::Holdings;
 use crate::kinds::Kind;
 use crate::metrics::Metrics;
+use crate::prepare::secrets::Keyring;
 use crate::seal::ArtifactKey;
 use crate::supervise::Supervisors;
 use std::collections::BTreeMap;
@@ -34,6 +35,8 @@ pub struct Runner {
     pub supervisors: Arc<Supervisors>,
     /// What it seals artifacts with.
     pub key: ArtifactKey,
+    /// What it keeps out of logs and reports.
+    pub keyring: Arc<Keyring>,
     /// Signals between its loops.
     pub signals: Signals,
 }

@@ -10,6 +10,7 @@ pub use kind::Kind;
 
 use crate::config::Config;
 use crate::toolbox::Toolbox;
+use crate::variables;
 use std::sync::Arc;
 
 /// All kinds, in the order of their names' list, with the tools of this machine.
@@ -28,9 +29,7 @@ pub fn all(toolbox: &Arc<Toolbox>) -> Vec<Arc<dyn Kind>> {
 /// # Errors
 /// It can do none of them: such a runner would be seen online, and take nothing.
 pub async fn available(config: &Config) -> anyhow::Result<Vec<Arc<dyn Kind>>> {
-    let own =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let toolbox = Arc::new(Toolbox::find(config, &own.collect()).await);
+    let toolbox = Arc::new(Toolbox::find(config, &variables::own()).await);
     let wanted = |name: &str| config.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| kind == name));
     let (mut kinds, mut lacking) = (Vec::new(), Vec::new());
     for kind in all(&toolbox).into_iter().filter(|kind| wanted(kind.name())) {

@@ -1,12 +1,16 @@
 //! The whole way from an attempt's pipes to its chunks, as one value.
 
 use std::mem;
+use std::sync::Arc;
 use time::{Duration, OffsetDateTime};
 
+use super::cap::Cap;
 use super::chunk::{Chunk, Chunker, Counters, Gap};
 use super::events::{Events, MAX_EVENT_BYTES};
-use super::frame::Framer;
+use super::frame::{Framer, Record};
+use super::redact::Redactor;
 use super::sanitise::Sanitiser;
+use super::secrets::Secrets;
 use super::stream::Stream;
 
 /// Bytes that go through the stages at once, so that a large read does not need a large buffer.
@@ -24,38 +28,82 @@ pub enum Dialect {
 
 /// Takes what the children of one attempt print, one child after the other, and gives the chunks to store.
 ///
-/// Memory: the waiting room of `limit_bytes`, plus under 4 MiB; an event line of [`MAX_EVENT_BYTES`] takes a few times
+/// Memory: the waiting room of `limit_bytes`, plus under 4 MiB, plus the tail of [`capped`](Capture::capped); an event line of [`MAX_EVENT_BYTES`] takes a few times
 /// its size while it is read.
 #[derive(Debug)]
 pub struct Capture {
     lanes: [Lane; Stream::ALL.len()],
     events: Events,
     rear: Rear,
+    secrets: Arc<Secrets>,
+    /// Marks of redactors that are gone.
+    redactions: u64,
 }
 
 /// One stream on its way to the framer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lane {
-    sanitiser: Sanitiser,
+    front: Front,
     lines: Option<EventLines>,
+}
+
+/// What makes a stream's bytes safe to store.
+#[derive(Debug)]
+struct Front {
+    stream: Stream,
+    sanitiser: Sanitiser,
+    redactor: Redactor,
 }
 
 /// What the streams share.
 #[derive(Debug)]
 struct Rear {
     framer: Framer,
+    cap: Cap,
     chunker: Chunker,
     scratch: String,
 }
 
 impl Capture {
-    /// A log of which at most `limit_bytes` wait to be drained; see [`Chunker::new`].
+    /// A log of which at most `limit_bytes` wait to be drained, see [`Chunker::new`]; of any length, and in which only
+    /// what has the form of a token is redacted.
     pub fn new(limit_bytes: usize) -> Self {
+        let secrets = Secrets::of_known_forms();
+        let lane = |stream| Lane { front: Front::new(stream, secrets.clone()), lines: None };
         Self {
-            lanes: Default::default(),
+            lanes: Stream::ALL.map(lane),
             events: Events::default(),
-            rear: Rear { framer: Framer::default(), chunker: Chunker::new(limit_bytes), scratch: String::new() },
+            rear: Rear {
+                framer: Framer::default(),
+                cap: Cap::new(u64::MAX, 0),
+                chunker: Chunker::new(limit_bytes),
+                scratch: String::new(),
+            },
+            secrets,
+            redactions: 0,
         }
+    }
+
+    /// The same with at most `cap_bytes` of output stored as it comes, and the last `tail_bytes` at its end.
+    pub fn capped(mut self, cap_bytes: u64, tail_bytes: usize) -> Self {
+        self.rear.cap = Cap::new(cap_bytes, tail_bytes);
+        self
+    }
+
+    /// From now on these secrets are in force. What the streams have left open ends here.
+    pub fn redact(&mut self, secrets: Arc<Secrets>, at: OffsetDateTime) {
+        for stream in Stream::ALL {
+            self.end(stream, at);
+            let front = &mut self.lanes[stream.index()].front;
+            self.redactions += front.redactor.count();
+            front.redactor = Redactor::new(secrets.clone());
+        }
+        self.secrets = secrets;
+    }
+
+    /// The secrets in force.
+    pub fn secrets(&self) -> &Arc<Secrets> {
+        &self.secrets
     }
 
     /// The next child begins: what the one before has left open ends here.
@@ -70,9 +118,9 @@ impl Capture {
 
     /// Takes bytes read from a pipe at the time `at`.
     pub fn push(&mut self, stream: Stream, bytes: &[u8], at: OffsetDateTime) {
-        let Self { lanes, events, rear } = self;
-        let Lane { sanitiser, lines } = &mut lanes[stream.index()];
-        let mut show = |bytes: &[u8]| rear.text(stream, sanitiser, bytes, at);
+        let Self { lanes, events, rear, .. } = self;
+        let Lane { front, lines } = &mut lanes[stream.index()];
+        let mut show = |bytes: &[u8]| rear.text(front, bytes, at);
         match lines {
             None => show(bytes),
             Some(lines) => {
@@ -98,22 +146,20 @@ impl Capture {
 
     /// The pipe has ended: an unterminated line is complete. The stream may go on with the next child.
     pub fn end(&mut self, stream: Stream, at: OffsetDateTime) {
-        let Self { lanes, events, rear } = self;
-        let Lane { sanitiser, lines } = &mut lanes[stream.index()];
+        let Self { lanes, events, rear, .. } = self;
+        let Lane { front, lines } = &mut lanes[stream.index()];
         if let Some(lines) = lines {
-            let mut show = |bytes: &[u8]| rear.text(stream, sanitiser, bytes, at);
+            let mut show = |bytes: &[u8]| rear.text(front, bytes, at);
             lines.finish(&mut |piece| render(events, piece, &mut show));
         }
-        sanitiser.finish(&mut rear.scratch);
-        rear.frame(stream, at);
-        let Rear { framer, chunker, .. } = rear;
-        framer.finish(stream, at, &mut |record| chunker.record(record));
+        rear.end(front, at);
     }
 
-    /// Makes records of text that has been waiting `after` or longer for its line feed at the time `now`.
+    /// Makes records of text that has been waiting `after` or longer for its line feed at the time `now`. What may be the
+    /// beginning of a secret goes on waiting.
     pub fn idle(&mut self, now: OffsetDateTime, after: Duration) {
-        let Rear { framer, chunker, .. } = &mut self.rear;
-        framer.idle(now, after, &mut |record| chunker.record(record));
+        let Rear { framer, cap, chunker, .. } = &mut self.rear;
+        framer.idle(now, after, &mut |record: Record<'_>| cap.record(record, chunker));
     }
 
     /// Ends the log and returns its last number, -1 when it is empty; what waits can still be drained.
@@ -121,8 +167,10 @@ impl Capture {
         for stream in Stream::ALL {
             self.end(stream, at);
         }
-        self.rear.chunker.finish();
-        self.rear.chunker.last_seq()
+        let Rear { cap, chunker, .. } = &mut self.rear;
+        cap.finish(chunker);
+        chunker.finish();
+        chunker.last_seq()
     }
 
     /// From now on at most `limit_bytes` wait to be drained.
@@ -147,7 +195,12 @@ impl Capture {
 
     /// What went through so far.
     pub fn counters(&self) -> Counters {
-        self.rear.chunker.counters()
+        let redactors = self.lanes.iter().map(|lane| lane.front.redactor.count());
+        Counters {
+            redactions: self.redactions + redactors.sum::<u64>(),
+            capped_bytes: self.rear.cap.left_out_bytes(),
+            ..self.rear.chunker.counters()
+        }
     }
 
     /// The last number given, -1 when there is none.
@@ -163,28 +216,47 @@ impl Capture {
     /// Memory held beside what waits to be drained, in bytes.
     pub fn memory_bytes(&self) -> usize {
         let lines = self.lanes.iter().flat_map(|lane| &lane.lines).map(|lines| lines.line.capacity());
-        lines.sum::<usize>() + self.rear.scratch.capacity() + self.rear.framer.memory_bytes()
+        let redactors = self.lanes.iter().map(|lane| lane.front.redactor.memory_bytes());
+        let Rear { framer, cap, scratch, .. } = &self.rear;
+        let stages = framer.memory_bytes() + cap.memory_bytes() + redactors.sum::<usize>();
+        lines.sum::<usize>() + scratch.capacity() + stages
+    }
+}
+
+impl Front {
+    fn new(stream: Stream, secrets: Arc<Secrets>) -> Self {
+        Self { stream, sanitiser: Sanitiser::default(), redactor: Redactor::new(secrets) }
     }
 }
 
 impl Rear {
-    fn text(&mut self, stream: Stream, sanitiser: &mut Sanitiser, bytes: &[u8], at: OffsetDateTime) {
+    fn text(&mut self, front: &mut Front, bytes: &[u8], at: OffsetDateTime) {
         for block in bytes.chunks(BLOCK_BYTES) {
-            sanitiser.push(block, &mut self.scratch);
-            self.frame(stream, at);
+            front.sanitiser.push(block, &mut self.scratch);
+            self.redact(front, at);
         }
     }
 
-    fn frame(&mut self, stream: Stream, at: OffsetDateTime) {
-        let Self { framer, chunker, scratch } = self;
-        framer.push(stream, scratch, at, &mut |record| chunker.record(record));
+    fn end(&mut self, front: &mut Front, at: OffsetDateTime) {
+        front.sanitiser.finish(&mut self.scratch);
+        self.redact(front, at);
+        let Self { framer, cap, chunker, .. } = self;
+        let mut record = |record: Record<'_>| cap.record(record, chunker);
+        front.redactor.finish(&mut |piece| framer.push(front.stream, piece, at, &mut record));
+        framer.finish(front.stream, at, &mut record);
+    }
+
+    fn redact(&mut self, front: &mut Front, at: OffsetDateTime) {
+        let Self { framer, cap, chunker, scratch } = self;
+        let mut record = |record: Record<'_>| cap.record(record, chunker);
+        front.redactor.push(scratch, &mut |piece| framer.push(front.stream, piece, at, &mut record));
         scratch.clear();
     }
 }
 
 /// The text stored for a child that printed `stream_bytes` in the dialect [`Dialect::Events`]: each line that is an
 /// event as [`Events::push`] renders it, everything else as it is, and then sanitised as in
-/// [`stored_text`](super::stored_text).
+/// [`stored_text`](super::stored_text). Secrets are taken out after that, see [`redacted`](super::redacted).
 pub fn stored_event_text(stream_bytes: &[u8]) -> String {
     let mut events = Events::default();
     let mut shown = Vec::new();

@@ -79,6 +79,8 @@ pub enum GapKind {
     Lost,
     /// It waited for longer than it may.
     Expired,
+    /// The attempt printed more than is stored of one.
+    Capped,
 }
 
 impl GapKind {
@@ -88,6 +90,7 @@ impl GapKind {
             Self::Overflow => "overflow",
             Self::Lost => "lost",
             Self::Expired => "expired",
+            Self::Capped => "capped",
         }
     }
 }
@@ -98,6 +101,7 @@ impl fmt::Display for Gap {
             GapKind::Overflow => "it came faster than it could be stored",
             GapKind::Lost => "the runner that read it was lost",
             GapKind::Expired => "it could not be stored for too long",
+            GapKind::Capped => "this log had reached its bound; what follows is the end",
         };
         match self.bytes {
             Some(bytes) => write!(f, "[tendril: {bytes} bytes of output are missing here: {why}]"),
@@ -106,7 +110,7 @@ impl fmt::Display for Gap {
     }
 }
 
-/// How much went through a [`Chunker`].
+/// How much went through a capture. The last two are not the [`Chunker`]'s.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Records numbered, gaps aside.
@@ -121,6 +125,10 @@ pub struct Counters {
     pub refused_records: u64,
     /// Bytes of their text.
     pub refused_bytes: u64,
+    /// Marks that stand in the place of secrets.
+    pub redactions: u64,
+    /// Bytes of text left out because the attempt's log had reached its bound.
+    pub capped_bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -17,6 +17,7 @@ use tendril_runner::holdings::{Held, Holdings};
 use tendril_runner::intake::Intake;
 use tendril_runner::kinds;
 use tendril_runner::metrics::Metrics;
+use tendril_runner::prepare::secrets::Keyring;
 use tendril_runner::run::{Means, Run};
 use tendril_runner::seal::ArtifactKey;
 use tendril_runner::stop::Stop;
@@ -198,6 +199,8 @@ impl Bed {
         let held: Held = holdings.hold(&job).expect("held once");
         let intake = Arc::new(Intake::new(usize::MAX, usize::MAX));
         let log = Arc::new(AttemptLog::new(Arc::new(Whose::of(&job)), &self.config.logs, intake));
+        let keyring = Arc::new(Keyring::new(&Arc::new(self.config.clone()), &self.own_env));
+        keyring.guard(&log, &job.snapshot).await.unwrap();
         let work = Work::create(&self.config.state_dir, attempt).unwrap();
         let means = Means {
             config: Arc::new(self.config.clone()),

@@ -220,7 +220,11 @@ fn is_0(decimal: &str) -> bool {
 
 /// The first line of what people are to read, and of that not more than they will.
 fn bounded(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().take(MAX_WORDS_CHARS).collect()
+    let line = text.lines().next().unwrap_or_default();
+    match line.char_indices().nth(MAX_WORDS_CHARS) {
+        Some((cut, _)) => format!("{}…", &line[..cut]),
+        None => line.to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::supervise::Class;
 /// # Errors
 /// The job's [`Stop`], with the first error on its standard error.
 pub fn of_text(finished: &Finished, what: &str) -> Result<(), Stop> {
-    let problem = Problem::in_text(&String::from_utf8_lossy(&finished.stderr));
+    let problem = Problem::in_text(&finished.words());
     finished.require_success(what, Class::Reading).map_err(|stop| explained(stop, what, problem.as_slice()))
 }
 

@@ -1,8 +1,11 @@
 //! Tests that concern more than one stage.
 
+mod capping;
 mod chunks;
 mod events;
 mod pipeline;
+mod redacting;
+mod reference;
 mod sanitising;
 
 use proptest::prelude::*;

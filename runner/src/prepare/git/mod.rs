@@ -105,7 +105,7 @@ impl Repository {
                 self.address
             )));
         }
-        let words = String::from_utf8_lossy(&finished.stderr).into_owned();
+        let words = finished.words().into_owned();
         finished.require_success("git", Class::Reading).map_err(|stop| self.explained(stop, name, &words))
     }
 
