@@ -85,14 +85,14 @@ comment on function tendril_core.log_day_is_over is 'Adds to the writer''s volum
 -- Once per batch. It takes the writer's row, which everybody takes who changes what an attempt may append, so it needs
 -- no lock per attempt. It can only refuse the whole batch, so it lists all refused attempts at once; foreign and absent
 -- ones look the same. Without a hole is: each row but the first begins behind the end of another one; sums of hashes tell
--- that without a sort, and their seed is new for each batch.
+-- that without a sort, and nobody can tell their seed before.
 create or replace function tendril_core.log_check() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_material = off set jit = off as $$
 declare
   v_me      tendril_core.runner_identity := tendril_core.runner_identity();
   v_who     text := coalesce(current_setting('tendril.writer', true), '');
-  v_seed    bigint := (random() * 9e18)::bigint;
+  v_seed    bigint := uuid_hash_extended(gen_random_uuid(), 0);
   s         tendril_core.settings;
   w         tendril_core.log_writers;
   v_refused jsonb;
@@ -112,13 +112,13 @@ begin
   end if;
   select * into s from tendril_core.settings;
   with parts as (
-    select b.attempt_id, b.fence, b.deployment_id, b.claim_day, b.job, b.attempt, min(b.seq) as lo, max(b.seq) as last, max(b.seq_to) as hi,
+    select b.attempt_id, b.fence, b.deployment_id, b.claim_day, b.job, b.attempt, min(b.seq) as lo, max(b.seq) as last, max(least(b.seq_to, 9007199254740991)) as hi,
            coalesce(sum(octet_length(b.log_chunk)) filter (where b.gap_kind is distinct from 'quota'), 0) as bytes,
            min(b.seq) filter (where b.gap_kind = 'quota') as quota,
-           bit_xor(hashint8extended(b.seq, v_seed) # hashint8extended(b.seq_to + 1, v_seed)) as chain,
+           bit_xor(hashint8extended(b.seq, v_seed) # hashint8extended(least(b.seq_to, 9007199254740991) + 1, v_seed)) as chain,
            bool_or(case when b.gap_kind is null
-                        then octet_length(b.log_chunk) not between b.seq_to - b.seq + 1 and 69632
-                             or octet_length(b.log_chunk) > (b.seq_to - b.seq + 1) * 20480 or b.gap_bytes is not null
+                        then octet_length(b.log_chunk) not between 1 and 69632 or b.seq_to - b.seq >= octet_length(b.log_chunk)
+                             or (octet_length(b.log_chunk) - 1) / 20480 > b.seq_to - b.seq or b.gap_bytes is not null
                         else octet_length(b.log_chunk) > 1024 or b.gap_bytes < 0
                              or b.gap_kind not in ('overflow', 'dropped', 'lost', 'capped', 'expired', 'corrupt', 'quota') end
                    or b.seq_to > 9007199254740990 or b.ts not between '1970-01-01 00:00:00Z' and '2200-01-01 00:00:00Z') as malformed
