@@ -13,6 +13,10 @@ use crate::refusal::Error;
 /// Chunks per read: a bound of memory and of one statement's work.
 const PAGE: i32 = 1000;
 
+/// Bytes of text that `tendril.logs_after` gives at once, and of the largest row.
+const PAGE_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 69_632;
+
 /// One stored row of an attempt's output.
 #[derive(Clone, Debug, Serialize)]
 pub struct LogChunk {
@@ -75,7 +79,9 @@ impl LogReader {
         for chunk in &chunks {
             self.position.insert(chunk.attempt_id, chunk.seq_to);
         }
-        let more = chunks.len() == PAGE as usize;
+        // A page ends where the next row's text would be too much.
+        let bytes: usize = chunks.iter().map(|chunk| chunk.log_chunk.len()).sum();
+        let more = chunks.len() == PAGE as usize || bytes + CHUNK_BYTES > PAGE_BYTES;
         Ok((chunks, more))
     }
 

@@ -7,7 +7,7 @@ use tendril_broker::portal::{Event, Watch};
 use crate::fleet::{Claimed, Fleet, Runner, copy_as, exec, id, one, reading, refusal, row, run, sqlstate};
 
 /// A runner with two jobs in hand and its log writer taken over.
-async fn at_work(fleet: &mut Fleet) -> (Runner, Claimed, Claimed) {
+pub async fn at_work(fleet: &mut Fleet) -> (Runner, Claimed, Claimed) {
     fleet.deploy_jobs(&[reading("a"), reading("b")]).await;
     let mut runner = fleet.runner().await;
     let claimed = runner.claim(2).await;
@@ -16,7 +16,7 @@ async fn at_work(fleet: &mut Fleet) -> (Runner, Claimed, Claimed) {
 }
 
 /// Reasons by attempt of a refused batch.
-fn reasons(error: sqlx::Error) -> Vec<(String, i64)> {
+pub fn reasons(error: sqlx::Error) -> Vec<(String, i64)> {
     let refusal = refusal(error);
     assert_eq!(refusal.sqlstate, "TD009", "{refusal:?}");
     let detail: Value = serde_json::from_str(&refusal.detail.unwrap()).unwrap();
@@ -63,15 +63,15 @@ async fn batches_are_stored_once_in_order_and_read_by_position() {
 async fn a_batch_is_refused_as_a_whole_with_every_reason_and_the_stored_positions() {
     let mut fleet = Fleet::new().await;
     let (mut runner, a, b) = at_work(&mut fleet).await;
-    runner.append(&a, 0, 4, "x").await.unwrap();
+    runner.append(&a, 0, 4, "xxxxx").await.unwrap();
     // Tried: a hole behind what is stored, a hole within, a gap at the beginning.
     assert_eq!(reasons(runner.append(&a, 6, 6, "x").await.unwrap_err()), [("position".into(), 4)]);
     let holed = [row(&a, 5, 5, "x"), row(&a, 7, 7, "x"), row(&b, 1, 1, "x")];
     assert_eq!(reasons(runner.copy(&holed).await.unwrap_err()), [("gap".into(), 4), ("position".into(), -1)]);
     // Rows that overlap without the same key.
-    assert_eq!(reasons(runner.append(&a, 3, 9, "x").await.unwrap_err()), [("position".into(), 4)]);
+    assert_eq!(reasons(runner.append(&a, 3, 9, "xxxxxxx").await.unwrap_err()), [("position".into(), 4)]);
     // The same row twice comes before the check: the runner asks for the positions then.
-    assert_eq!(refusal(runner.append(&a, 0, 4, "x").await.unwrap_err()).sqlstate, "23505");
+    assert_eq!(refusal(runner.append(&a, 0, 4, "xxxxx").await.unwrap_err()).sqlstate, "23505");
     let stored: i64 = one(
         &mut runner.session,
         &format!("select stored from tendril.log_positions('{}') where attempt_id = '{}'", runner.writer, a.attempt_id),
@@ -168,12 +168,12 @@ async fn a_batch_must_say_whose_it_is_and_be_of_the_newest_epoch_and_session() {
 async fn a_closed_log_takes_nothing_and_an_end_is_an_end() {
     let mut fleet = Fleet::new().await;
     let (mut runner, a, b) = at_work(&mut fleet).await;
-    runner.append(&a, 0, 2, "x").await.unwrap();
+    runner.append(&a, 0, 2, "xxx").await.unwrap();
     // The finish may come before the last rows.
     runner.report(&a, json!({"outcome": "success", "log_end": 3})).await;
     runner.report(&b, json!({"outcome": "success", "log_end": -1})).await;
     assert_eq!(fleet.database.duty("log_windows").await, 1, "b printed nothing and is complete");
-    assert_eq!(reasons(runner.append(&a, 3, 4, "x").await.unwrap_err()), [("beyond_end".into(), 2)]);
+    assert_eq!(reasons(runner.append(&a, 3, 4, "xx").await.unwrap_err()), [("beyond_end".into(), 2)]);
     runner.append(&a, 3, 3, "x").await.unwrap();
     assert_eq!(fleet.database.duty("log_windows").await, 1);
     assert_eq!(reasons(runner.append(&a, 4, 4, "x").await.unwrap_err()), [("closed".into(), 3)]);
@@ -308,7 +308,7 @@ async fn a_gap_is_a_row_of_its_own() {
     .await;
     let sql = format!(
         "insert into tendril.log_inbox (deployment_id, attempt_id, fence, claim_day, job, attempt, seq, seq_to, stream, log_chunk, ts, gap_kind, gap_bytes)
-         values ('{}', '{}', {}, '{}', 'a', 1, 0, 9, 'stdout', '', now(), 'cap', 12345)",
+         values ('{}', '{}', {}, '{}', 'a', 1, 0, 9, 'stdout', '', now(), 'capped', 12345)",
         a.deployment_id, a.attempt_id, a.fence, a.claim_day
     );
     run(&mut runner.session, &sql).await;
@@ -316,7 +316,7 @@ async fn a_gap_is_a_row_of_its_own() {
     let gap: String =
         one(&mut fleet.portal, &format!("select gap_kind || gap_bytes from tendril.logs_after('{}')", a.deployment_id))
             .await;
-    assert_eq!(gap, "cap12345");
+    assert_eq!(gap, "capped12345");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! auto_explain counts it inside the functions. A session keeps its plans for as long as it lives: they were made when the
 //! queue was short, as it is most of the time, and have to be good when a thousand jobs come at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use sqlx::postgres::PgConnection;
@@ -248,12 +248,49 @@ async fn visit(fleet: &Fleet, portal: &mut PgConnection) {
         format!("select status, waiting_for, outputs from tendril.deployments where id = '{id}'"),
         format!("select tendril.status('{id}')"),
         format!("select * from tendril.logs_after('{id}')"),
+        format!("select * from tendril.tail(array['{id}']::uuid[])"),
         format!("select * from tendril.jobs where deployment_id = '{id}'"),
         "select * from tendril.queue_depth()".to_owned(),
         format!("select tendril.cancel('{id}')"),
         format!("select tendril.retry('{id}')"),
     ] {
         run(portal, &sql).await;
+    }
+}
+
+#[tokio::test]
+async fn a_tail_of_many_logs_reads_by_index_in_their_days_alone_however_large_the_table() {
+    let Some((mut fleet, superuser)) = fleet().await else { return };
+    history(&mut fleet, 1000).await;
+    run(&mut fleet.operator, ANALYZE).await;
+    let ids: Vec<String> = {
+        let mut runner = fleet.runner().await;
+        runner.take_over().await;
+        submit(&mut fleet, 20).await;
+        let claimed = runner.claim(20).await;
+        let rows: Vec<String> =
+            claimed.iter().flat_map(|claimed| (0..200).map(|seq| row(claimed, seq, seq, "x"))).collect();
+        runner.copy(&rows).await.unwrap();
+        claimed.iter().map(|claimed| format!("'{}'", claimed.deployment_id)).collect()
+    };
+    let sql = format!("select * from tendril.tail(array[{}]::uuid[], '{{}}', 100)", ids.join(","));
+    let mut portal = explaining(&superuser, &mut fleet.portal).await;
+    let seen = notices::capture();
+    for _ in 0..TURNS {
+        run(&mut portal, &sql).await;
+    }
+    let plans: Vec<String> = seen.take().into_iter().filter(|plan| plan.contains("log_inbox")).collect();
+    assert_eq!(plans.len(), 2 * TURNS, "what has news, and the page");
+    assert_few(&plans, FEW);
+    for plan in &plans {
+        let scans = || plan.lines().filter(|line| line.contains(" on log_day_"));
+        assert!(scans().all(|line| line.contains("Index")), "{plan}");
+        let looked_into: BTreeSet<&str> = scans()
+            .filter(|line| !line.contains("never executed"))
+            .filter_map(|line| line.split(" on ").nth(1)?.split(' ').next())
+            .collect();
+        // Two if it is midnight just now.
+        assert!((1..=2).contains(&looked_into.len()), "{plan}");
     }
 }
 
