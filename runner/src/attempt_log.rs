@@ -34,6 +34,8 @@ struct Inner {
     told: Counters,
     finished: bool,
     closed: bool,
+    /// With this number, before it was finished.
+    closed_at: Option<i64>,
     /// The spool has no room for it.
     full: bool,
     /// Nothing was taken for too long: until something is, the capture takes what it can and counts the rest.
@@ -64,6 +66,7 @@ impl AttemptLog {
             told: Counters::default(),
             finished: false,
             closed: false,
+            closed_at: None,
             full: false,
             stalled: false,
         };
@@ -114,7 +117,8 @@ impl AttemptLog {
     pub fn finish(&self) -> i64 {
         let end = self.change(|inner| {
             inner.finished = true;
-            inner.capture.finish(clock::wall())
+            let last_seq = inner.capture.finish(clock::wall());
+            inner.closed_at.unwrap_or(last_seq)
         });
         self.intake.urgent.notify_one();
         end
@@ -196,12 +200,16 @@ impl AttemptLog {
         })
     }
 
-    /// Nobody takes more of this log: what waits is dropped, and writers never wait again.
-    pub fn close(&self) {
+    /// Nobody takes more of this log: what waits is dropped, and writers never wait again. It ends with the number `at`,
+    /// unless it has been told already that it ends with another; returns its last one.
+    pub fn close(&self, at: Option<i64>) -> i64 {
         self.change(|inner| {
             inner.closed = true;
-            inner.capture.drain(usize::MAX);
-        });
+            if !inner.finished {
+                inner.closed_at = at;
+            }
+            inner.closed_at.unwrap_or(inner.capture.last_seq())
+        })
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::config::Logs;
 use crate::intake::Intake;
 use crate::metrics::Metrics;
-use crate::spool::{Level, Spool};
+use crate::spool::{Admission, Level, Spool};
 use crate::whose::Whose;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -116,10 +116,19 @@ impl Collector {
         let attempts: Vec<Uuid> = logs.iter().map(|(attempt, _)| *attempt).collect();
         let (mut chunks, mut ended, mut over, mut taken) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for ((attempt, log), admitted) in logs.into_iter().zip(self.spool.admits(&attempts)) {
-            let Some(admitted) = admitted else {
-                log.close();
-                over.push(attempt);
-                continue;
+            let admitted = match admitted {
+                Admission::Bytes(bytes) => bytes,
+                Admission::Unwanted => {
+                    log.close(None);
+                    over.push(attempt);
+                    continue;
+                }
+                Admission::OverQuota(from) => {
+                    let last_seq = log.close(Some(from));
+                    self.spool.end_over_quota(attempt, last_seq, None, clock::wall());
+                    over.push(attempt);
+                    continue;
+                }
             };
             let collected = log.collect(admitted.saturating_sub(taken));
             self.metrics.log_dropped(collected.refused_bytes);

@@ -160,10 +160,13 @@ impl Shipper {
 
     fn refused(&self, refused: &[RefusedAttempt]) {
         for one in refused {
-            if one.reason == "position" {
-                self.spool.rewind(one.attempt_id, one.stored, clock::wall());
-            } else {
-                self.give_up(one.attempt_id, &one.reason);
+            match one.reason.as_str() {
+                "position" => self.spool.rewind(one.attempt_id, one.stored, clock::wall()),
+                "quota" => {
+                    let bytes = self.spool.over_quota(one.attempt_id, one.stored, clock::wall());
+                    self.gave_up(one.attempt_id, "the quota of log text is used up", bytes);
+                }
+                reason => self.give_up(one.attempt_id, reason),
             }
         }
     }

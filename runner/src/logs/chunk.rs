@@ -81,6 +81,8 @@ pub enum GapKind {
     Expired,
     /// The attempt printed more than is stored of one.
     Capped,
+    /// The broker stores no more of it: the attempt or its cluster has used up its quota.
+    Quota,
 }
 
 impl GapKind {
@@ -91,6 +93,7 @@ impl GapKind {
             Self::Lost => "lost",
             Self::Expired => "expired",
             Self::Capped => "capped",
+            Self::Quota => "quota",
         }
     }
 }
@@ -102,6 +105,7 @@ impl fmt::Display for Gap {
             GapKind::Lost => "the runner that read it was lost",
             GapKind::Expired => "it could not be stored for too long",
             GapKind::Capped => "this log had reached its bound; what follows is the end",
+            GapKind::Quota => "the quota of log text is used up; the job goes on",
         };
         match self.bytes {
             Some(bytes) => write!(f, "[tendril: {bytes} bytes of output are missing here: {why}]"),

@@ -26,6 +26,8 @@ pub(super) struct Backlog {
     pub(super) end_written: bool,
     /// The segment that names it last.
     pub(super) named_in: Option<u32>,
+    /// The broker takes only a gap, from this number on.
+    pub(super) over_quota: Option<i64>,
     /// Left by an earlier process.
     pub(super) recovered: bool,
 }
@@ -78,6 +80,7 @@ impl Backlog {
             end: None,
             end_written: false,
             named_in: None,
+            over_quota: None,
             recovered: false,
         }
     }

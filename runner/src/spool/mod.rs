@@ -55,6 +55,17 @@ pub struct Outgoing {
     pub chunk: Arc<Chunk>,
 }
 
+/// What of a log may be put in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// So much text, in bytes.
+    Bytes(u64),
+    /// Nothing: nobody wants any more of it.
+    Unwanted,
+    /// Nothing: from this number on a gap is to close it; see [`Spool::end_over_quota`].
+    OverQuota(i64),
+}
+
 /// What waits in a spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Level {
@@ -111,15 +122,18 @@ impl Spool {
         inner.backlogs.entry(attempt).or_insert_with(|| Backlog::new(whose, 0));
     }
 
-    /// How much more of each of these logs may be put in now, in bytes of text; `None` for one that nobody wants any more.
+    /// What of each of these logs may be put in now.
     ///
     /// A log gets as much as the others leave free, less what it has: a loud one alone fills half of the spool and leaves
     /// room for quiet ones, many equal ones share it.
-    pub fn admits(&self, attempts: &[Uuid]) -> Vec<Option<u64>> {
+    pub fn admits(&self, attempts: &[Uuid]) -> Vec<Admission> {
         let inner = self.inner();
         let free = inner.free();
-        let share = |attempt: &Uuid| Some(free.saturating_sub(inner.backlogs.get(attempt)?.bytes));
-        attempts.iter().map(share).collect()
+        let admission = |attempt: &Uuid| match inner.backlogs.get(attempt) {
+            None => Admission::Unwanted,
+            Some(log) => log.over_quota.map_or(Admission::Bytes(free.saturating_sub(log.bytes)), Admission::OverQuota),
+        };
+        attempts.iter().map(admission).collect()
     }
 
     /// Takes chunks of logs, and the last numbers of those that have ended. When the disk does not take them they wait in
@@ -214,6 +228,40 @@ impl Spool {
         if let Some(backlog) = inner.backlogs.get_mut(&attempt) {
             backlog.mend(stored, GapKind::Lost, now);
         }
+    }
+
+    /// The broker takes nothing of a log behind `stored` but one gap. What waits is dropped; returns its bytes. When it is
+    /// not known yet where the log ends, [`Spool::end_over_quota`] has to say.
+    pub fn over_quota(&self, attempt: Uuid, stored: i64, now: OffsetDateTime) -> u64 {
+        let mut inner = self.inner();
+        inner.acknowledge(&BTreeMap::from([(attempt, stored)]));
+        let Some(backlog) = inner.backlogs.get_mut(&attempt) else { return 0 };
+        if backlog.over_quota.is_some() {
+            // Not even the gap was taken.
+            return inner.close(attempt);
+        }
+        let bytes = backlog.bytes;
+        let gone = backlog.acknowledge(i64::MAX);
+        backlog.over_quota = Some(stored + 1);
+        let end = backlog.end;
+        inner.release(&gone);
+        drop(inner);
+        if let Some(end) = end {
+            self.end_over_quota(attempt, end, Some(bytes), now);
+        }
+        bytes
+    }
+
+    /// Closes a log that is over its quota with a gap up to its last number, or with one of a single number.
+    pub fn end_over_quota(&self, attempt: Uuid, last_seq: i64, bytes: Option<u64>, now: OffsetDateTime) {
+        let mut inner = self.inner();
+        let Some(backlog) = inner.backlogs.get_mut(&attempt) else { return };
+        let Some(from) = backlog.over_quota else { return };
+        let to = last_seq.max(from);
+        backlog.push(Entry::new(backlog::gap(from, to, GapKind::Quota, bytes, now), Place::Found));
+        backlog.end = Some(to);
+        drop(inner);
+        self.filled.notify_one();
     }
 
     /// The broker takes nothing more of this log: what waits is dropped. Returns its bytes.

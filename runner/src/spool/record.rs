@@ -185,7 +185,7 @@ fn uuid(fields: &mut &[u8]) -> Option<Uuid> {
 
 /// Places in these lists are stored: append only.
 const STREAMS: [Stream; 3] = [Stream::Stdout, Stream::Stderr, Stream::System];
-const GAPS: [GapKind; 4] = [GapKind::Overflow, GapKind::Lost, GapKind::Expired, GapKind::Capped];
+const GAPS: [GapKind; 5] = [GapKind::Overflow, GapKind::Lost, GapKind::Expired, GapKind::Capped, GapKind::Quota];
 
 fn stream_code(stream: Stream) -> u8 {
     place(&STREAMS, stream)

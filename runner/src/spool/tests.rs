@@ -56,6 +56,11 @@ fn sent(spool: &Spool) -> Vec<(i64, String)> {
     spool.take(usize::MAX).iter().map(|out| (out.chunk.seq, out.chunk.text.clone())).collect()
 }
 
+fn admitted(spool: &Spool, log: u128) -> u64 {
+    let [Admission::Bytes(bytes)] = spool.admits(&[id(log)])[..] else { panic!("it is closed") };
+    bytes
+}
+
 fn segments(folder: &TempDir) -> Vec<PathBuf> {
     segment::list(&folder.path().join("spool")).unwrap().into_iter().map(|(_, path)| path).collect()
 }
@@ -216,14 +221,13 @@ fn a_loud_log_leaves_room_for_quiet_ones() {
     }
     let text = "x".repeat(50_000);
     let mut seq = 0;
-    while spool.admits(&[id(1)])[0].unwrap() >= 50_000 {
+    while admitted(&spool, 1) >= 50_000 {
         put(&spool, 1, seq, &[&text]);
         seq += 1;
     }
-    let admitted = spool.admits(&[id(1), id(2), id(9)]);
     assert!(spool.level().waiting_bytes > 4_500_000, "it has about half of all");
-    assert!(admitted[0].unwrap() < 50_000 && admitted[1].unwrap() > 4_500_000, "{admitted:?}");
-    assert_eq!(admitted[2], None, "nobody knows it");
+    assert!(admitted(&spool, 1) < 50_000 && admitted(&spool, 2) > 4_500_000);
+    assert_eq!(spool.admits(&[id(9)]), [Admission::Unwanted], "nobody knows it");
 }
 
 #[test]
@@ -238,7 +242,7 @@ fn a_disk_that_takes_nothing_loses_nothing_while_there_is_memory() {
     let chunks = vec![chunk(1, "b"), chunk(2, "c")];
     assert!(spool.put(vec![(id(1), chunks)], &[]).is_err() && spool.is_failing());
     assert_eq!(sent(&spool), [(1, "b".into()), (2, "c".into())]);
-    assert!(spool.admits(&[id(1)])[0].unwrap() <= ROOMY.memory_bytes as u64);
+    assert!(admitted(&spool, 1) <= ROOMY.memory_bytes as u64);
     spool.acknowledge(&stored(1, 1));
     std::fs::rename(&away, &dir).unwrap();
     spool.put(vec![], &[]).unwrap();
@@ -262,6 +266,36 @@ fn what_waits_for_too_long_becomes_a_gap() {
     let gap = &rows[0].chunk;
     assert_eq!((gap.seq, gap.seq_to, gap.gap_kind(), gap.gap_bytes()), (0, 1, Some("expired"), Some(8)));
     assert_eq!((rows.len(), rows[1].chunk.text.as_str()), (2, "new"));
+}
+
+#[test]
+fn a_log_that_is_over_its_quota_is_closed_by_one_gap() {
+    let folder = TempDir::new().unwrap();
+    for ended in [false, true] {
+        let spool = filled(&folder, ROOMY, &["a", "b", "c"]);
+        if ended {
+            spool.put(vec![], &[(id(1), 2)]).unwrap();
+        }
+        assert_eq!(spool.over_quota(id(1), 0, NOW), 2, "what waited behind the first chunk");
+        if !ended {
+            assert_eq!(spool.admits(&[id(1)]), [Admission::OverQuota(1)]);
+            spool.end_over_quota(id(1), 1, None, NOW);
+        }
+        let rows = spool.take(usize::MAX);
+        let gap = &rows[0].chunk;
+        let to = if ended { 2 } else { 1 };
+        assert_eq!((rows.len(), gap.seq, gap.seq_to, gap.gap_kind()), (1, 1, to, Some("quota")));
+        spool.acknowledge(&stored(1, to));
+        assert_eq!(spool.level().logs, 0);
+        spool.put(vec![], &[]).unwrap();
+    }
+    // When not even the gap is taken, nothing is sent for ever.
+    let spool = filled(&folder, ROOMY, &["a"]);
+    for _ in 0..2 {
+        spool.over_quota(id(1), -1, NOW);
+        spool.end_over_quota(id(1), 0, None, NOW);
+    }
+    assert!(spool.is_empty());
 }
 
 #[test]

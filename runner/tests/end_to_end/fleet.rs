@@ -235,6 +235,12 @@ impl Fleet {
         self.lock(&format!("select from tendril.deployments where id = '{deployment}' for update")).await
     }
 
+    /// From now on an attempt may store this much.
+    pub async fn set_log_quota(&self, bytes: u32) {
+        let sql = format!("update tendril_core.settings set log_attempt_bytes = {bytes}");
+        run(&mut self.database.operator().await, &sql).await;
+    }
+
     /// Keeps every log row from being stored, while all else goes on.
     pub async fn lock_logs(&self) -> Locks {
         self.lock("select from tendril_core.log_writers for update").await

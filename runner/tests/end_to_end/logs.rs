@@ -163,3 +163,24 @@ async fn a_killed_runners_last_lines_are_sent_by_the_next_process_of_its_place()
     gate.open();
     next.end().await;
 }
+
+#[tokio::test]
+async fn a_job_over_its_log_quota_goes_on_and_its_log_is_whole_up_to_the_notice() {
+    let fleet = Fleet::new().await;
+    fleet.set_log_quota(1_000_000).await;
+    let runner = fleet.runner("a", &[]).await;
+    let script = "seq -f 'line %08g of many, with some length to it' 100000; echo the end";
+    let quiet = json!({"name": "quiet", "kind": "exec", "argv": ["/bin/echo", "hello"], "needs": ["loud"]});
+    let loud = json!({"name": "loud", "kind": "exec", "argv": ["/bin/bash", "-c", script]});
+    let deployment = fleet.submit(&json!({"jobs": [loud, quiet]})).await;
+    assert_eq!(fleet.ended(deployment).await["status"], "SUCCESS");
+    // That it is whole up to its end is what this waits for.
+    let log = fleet.whole_log(deployment).await;
+    let printed: String = (1..=100_000).map(|n| format!("line {n:08} of many, with some length to it\n")).collect();
+    let loud = log.strip_suffix("hello\n").expect("the other job's log");
+    assert!(loud.len() <= 1_000_000 && printed.starts_with(loud), "{} bytes", loud.len());
+    let rows = fleet.chunks(deployment).await;
+    let notices = rows.iter().filter(|(_, text)| text.contains("the quota of log text is used up")).count();
+    assert_eq!(notices, 1);
+    runner.end().await;
+}
