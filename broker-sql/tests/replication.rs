@@ -1,4 +1,4 @@
-//! `deployments` as a source of logical replication: what Debezium, Supabase Realtime and the like get to see.
+//! `deployments` and `live_logs` as a source of logical replication: what Debezium, Supabase Realtime and the like get to see.
 //!
 //! Needs `TENDRIL_TEST_SUPERUSER_URL` of a server with `wal_level = logical`: only a superuser, or whom a managed server
 //! makes one's equal, lets a role read slots.
@@ -6,12 +6,17 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here, and says where")]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::postgres::{PgConnection, PgDatabaseError};
+use sqlx::types::time::OffsetDateTime;
 use sqlx::{Connection, Row};
+use tendril_broker::connect::Address;
 use tendril_broker::operator::grants::Scope;
+use tendril_broker::runner::{Broker, Claimed, LogRow, LogWriter, Registration, Written};
 use tendril_broker::testing::{TestDatabase, run};
+use tendril_broker::token::AgentToken;
 use uuid::Uuid;
 
 /// A database with one cluster, a portal, and a slot that decodes what happens from now on.
@@ -71,10 +76,14 @@ impl Source {
 
     /// What wal2json has decoded since the last call.
     async fn wal2json(&mut self) -> Vec<Value> {
+        self.wal2json_of("tendril.deployments").await
+    }
+
+    async fn wal2json_of(&mut self, table: &str) -> Vec<Value> {
         let read = "select data from pg_logical_slot_get_changes($1, null, null, 'format-version', '2', \
-                    'add-tables', 'tendril.deployments', 'include-transaction', 'false')";
-        let rows =
-            sqlx::query_scalar::<_, String>(read).bind(self.database.name()).fetch_all(&mut self.reader).await.unwrap();
+                    'add-tables', $2, 'include-transaction', 'false')";
+        let rows = sqlx::query_scalar::<_, String>(read).bind(self.database.name()).bind(table);
+        let rows = rows.fetch_all(&mut self.reader).await.unwrap();
         rows.iter().map(|row| serde_json::from_str(row).unwrap()).collect()
     }
 
@@ -262,4 +271,128 @@ async fn wal2json_shows_old_values_when_the_operator_asks_for_them() {
     let ended = changes.iter().find(cancelled).unwrap();
     assert_eq!(column(ended, "identity", "status"), Some(&json!("QUEUED")));
     assert_eq!(column(ended, "identity", "id"), Some(&json!(id)));
+}
+
+/// A customer behind Supabase: a cluster, a user, and a runner that prints.
+struct Customer {
+    user: Uuid,
+    broker: Broker,
+    logs: LogWriter,
+    claimed: Claimed,
+}
+
+impl Customer {
+    /// Submits a job as the portal's user, and has a runner claim it.
+    async fn open(database: &TestDatabase, name: &str) -> Self {
+        let (user, writer) =
+            (Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()), Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()));
+        let mut operator = database.operator().await;
+        let made: Value = sqlx::query_scalar("select to_jsonb(c) from tendril.cluster_create($1, $2) c")
+            .bind(name)
+            .bind(user.to_string())
+            .fetch_one(&mut operator)
+            .await
+            .unwrap();
+        let token: AgentToken = made["token"].as_str().unwrap().parse().unwrap();
+        let submit = sqlx::query("insert into tendril.deployments (cluster_id, config_snapshot) values ($1::uuid, $2)");
+        let job = json!({"jobs": [{"name": "a", "kind": "exec", "argv": ["true"], "reading": true}]});
+        submit.bind(made["id"].as_str()).bind(job).execute(&mut operator).await.unwrap();
+        let url = database.url();
+        let (_, place) = url.rsplit_once('@').unwrap();
+        let connector = Address::parse(&format!("postgres://{place}")).unwrap().connector(&token).unwrap();
+        let broker = Broker::new(connector.clone(), writer, 1).unwrap();
+        let (version, labels) = ("0".into(), vec!["kind=exec".into()]);
+        let name = name.to_owned();
+        let registration = Registration { name, version, place: None, labels, slots: 1, log_writer: writer };
+        broker.register(&registration).await.unwrap();
+        let claimed = broker.claim(1, 1).await.unwrap().remove(0);
+        let logs = LogWriter::take_over(&connector, writer).await.unwrap();
+        Self { user, broker, logs, claimed }
+    }
+
+    async fn print(&mut self, seq: i64, text: &str) {
+        let row = LogRow {
+            deployment_id: self.claimed.deployment_id,
+            lease: self.claimed.lease,
+            claim_day: self.claimed.claim_day,
+            job: &self.claimed.job,
+            attempt: self.claimed.ordinal,
+            seq,
+            seq_to: seq,
+            stream: "stdout",
+            text,
+            ts: OffsetDateTime::UNIX_EPOCH,
+            gap_kind: None,
+            gap_bytes: None,
+        };
+        assert_eq!(self.logs.write(&[row], Duration::from_secs(10)).await.unwrap(), Written::Stored);
+    }
+}
+
+/// What Realtime passes on to a subscriber: of each inserted row it asks, as the subscriber's role and with its claims,
+/// whether the row is there; of a deleted one it passes on the key.
+async fn passed_on(session: &mut PgConnection, role: &str, user: Uuid, changes: &[Value]) -> Vec<String> {
+    let mut passed = Vec::new();
+    for change in changes.iter().filter(|change| change["action"] == "I") {
+        let id = column(change, "columns", "id").and_then(Value::as_i64).unwrap();
+        let mut asking = session.begin().await.unwrap();
+        sqlx::query("select set_config('role', $1, true), set_config('request.jwt.claims', $2, true)")
+            .bind(role)
+            .bind(json!({"sub": user}).to_string())
+            .execute(&mut *asking)
+            .await
+            .unwrap();
+        let ask = sqlx::query_scalar("select exists (select from tendril.live_logs where id = $1)").bind(id);
+        if ask.fetch_one(&mut *asking).await.unwrap() {
+            passed.push(column(change, "columns", "log_chunk").unwrap().as_str().unwrap().to_owned());
+        }
+        asking.rollback().await.unwrap();
+    }
+    passed
+}
+
+#[tokio::test]
+async fn live_log_lines_reach_those_whom_the_policy_shows_them_and_nobody_else() {
+    let Some(mut source) = Source::open("wal2json").await else { return };
+    let mut operator = source.database.operator().await;
+    let user = "create or replace function tendril.portal_user() returns text language sql stable as \
+                $$ select nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub' $$";
+    run(&mut operator, user).await;
+    run(&mut operator, "alter publication watched add table tendril.live_logs").await;
+    let role = source.database.portal(Scope::Own).await.role;
+    let mut alice = Customer::open(&source.database, "alice").await;
+    let mut bob = Customer::open(&source.database, "bob").await;
+    // As PostgREST would: each asks to watch what is his own, and is refused what is not.
+    let superuser = source.database.superuser_url().unwrap();
+    let mut realtime = PgConnection::connect(&superuser).await.unwrap();
+    for (who, what, may) in [(&alice, &alice, true), (&bob, &bob, true), (&alice, &bob, false)] {
+        let mut asking = realtime.begin().await.unwrap();
+        let claims = json!({"sub": who.user}).to_string();
+        let set = sqlx::query("select set_config('role', $1, true), set_config('request.jwt.claims', $2, true)");
+        set.bind(&role).bind(claims).execute(&mut *asking).await.unwrap();
+        let watch = sqlx::query("select tendril.watch_logs($1)").bind(what.claimed.deployment_id);
+        assert_eq!(watch.execute(&mut *asking).await.is_ok(), may);
+        asking.commit().await.unwrap();
+    }
+    alice.print(0, "of alice\n").await;
+    bob.print(0, "of bob\n").await;
+    alice.print(1, &"large\n".repeat(2_000)).await;
+    let changes = source.wal2json_of("tendril.live_logs").await;
+    assert_eq!(changes.len(), 3, "wal2json names the table, and finds its rows whole");
+    let seen = passed_on(&mut realtime, &role, alice.user, &changes).await;
+    assert_eq!(seen, ["of alice\n".to_owned(), "large\n".repeat(2_000)]);
+    assert_eq!(passed_on(&mut realtime, &role, bob.user, &changes).await, ["of bob\n"]);
+    assert!(passed_on(&mut realtime, &role, Uuid::nil(), &changes).await.is_empty());
+    // Policies do not hold for deletes: their key must tell nothing.
+    run(&mut operator, "update tendril.live_logs set stored_at = stored_at - interval '1 h'").await;
+    source.wal2json_of("tendril.live_logs").await;
+    source.database.duty("live_logs").await;
+    let deleted = source.wal2json_of("tendril.live_logs").await;
+    assert_eq!(deleted.len(), 3);
+    for change in deleted {
+        assert_eq!(change["action"], "D");
+        let told: Vec<&Value> = change["identity"].as_array().unwrap().iter().map(|column| &column["name"]).collect();
+        assert_eq!(told, ["id"]);
+    }
+    drop((alice.broker, bob.broker));
 }

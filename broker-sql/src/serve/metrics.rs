@@ -64,6 +64,7 @@ pub struct Metrics {
     queue_jobs: Family<QueueLabels, Gauge<i64, AtomicI64>>,
     queue_head_age: Family<ClusterLabels, Seconds>,
     runners_online: Family<ClusterLabels, Gauge<i64, AtomicI64>>,
+    log_bytes_today: Family<ClusterLabels, Gauge<i64, AtomicI64>>,
     observed: Seconds,
 }
 
@@ -88,6 +89,7 @@ impl Metrics {
             queue_jobs: Family::default(),
             queue_head_age: Family::default(),
             runners_online: Family::default(),
+            log_bytes_today: Family::default(),
             observed: Seconds::default(),
         };
         metrics.register();
@@ -110,6 +112,8 @@ impl Metrics {
         let help = "How long the job at the head of a cluster's queue has been claimable";
         r.register("queue_head_age_seconds", help, self.queue_head_age.clone());
         r.register("runners_online", "Runners whose lease is live", self.runners_online.clone());
+        let help = "Log text that a cluster has stored in this UTC day; log_day_bytes bounds it";
+        r.register("log_bytes_today", help, self.log_bytes_today.clone());
         let help = "When the gauges of queue and runners were read, Unix time";
         r.register("broker_observed_timestamp_seconds", help, self.observed.clone());
     }
@@ -218,7 +222,9 @@ async fn read_gauges(pool: &PgPool, metrics: &Metrics, shown: &mut Shown) -> Res
                  where l.cluster_id = c.id and l.lease_expires_at > clock_timestamp()) as "online!",
                coalesce((select extract(epoch from clock_timestamp() - j.queued_at)
                   from tendril_core.queue q join tendril_core.jobs j on j.id = q.job_id
-                 where q.cluster_id = c.id order by q.priority, q.seq limit 1), 0)::float8 as "head_age!"
+                 where q.cluster_id = c.id order by q.priority, q.seq limit 1), 0)::float8 as "head_age!",
+               coalesce((select sum(v.bytes) from tendril_core.log_volume v
+                 where v.cluster_id = c.id and v.day = (clock_timestamp() at time zone 'UTC')::date), 0)::bigint as "log_bytes!"
           from tendril.clusters c where c.status <> 'REVOKED'"#
     );
     let mut now = HashSet::new();
@@ -226,11 +232,13 @@ async fn read_gauges(pool: &PgPool, metrics: &Metrics, shown: &mut Shown) -> Res
         let labels = ClusterLabels { cluster_id: row.id.to_string(), cluster: row.name };
         metrics.runners_online.get_or_create(&labels).set(row.online);
         metrics.queue_head_age.get_or_create(&labels).set(row.head_age);
+        metrics.log_bytes_today.get_or_create(&labels).set(row.log_bytes);
         now.insert(labels);
     }
     forget(&mut shown.clusters, now, |labels| {
         metrics.runners_online.remove(labels);
         metrics.queue_head_age.remove(labels);
+        metrics.log_bytes_today.remove(labels);
     });
     metrics.observed.set(unix_seconds());
     Ok(())

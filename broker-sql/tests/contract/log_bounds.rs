@@ -39,6 +39,8 @@ async fn a_row_that_no_honest_runner_makes_is_refused_and_the_other_streams_land
         ("no text", (0, 0), "", NOW, NO_GAP),
         ("more records than bytes", (0, 9), "x", NOW, NO_GAP),
         ("numbers that a JSON reader cannot hold", (0, 9_007_199_254_740_991), "x", NOW, ("lost", "\\N")),
+        ("the largest there is", (0, i64::MAX), "x", NOW, NO_GAP),
+        ("the same", (i64::MAX, i64::MAX), "", NOW, ("lost", "\\N")),
         ("more than a chunk", (0, 9), &long, NOW, NO_GAP),
         ("more than a record", (0, 0), &pieces, NOW, NO_GAP),
         ("a time that no reader can hold", (0, 0), "x", "infinity", NO_GAP),
@@ -244,4 +246,34 @@ async fn a_writer_of_another_cluster_is_no_writer() {
     assert_eq!(refusal(error).sqlstate, "TD009");
     run(&mut stranger.session, "rollback").await;
     runner.append(&a, 0, 0, "x").await.unwrap();
+}
+
+#[tokio::test]
+async fn an_open_copy_of_a_ghost_cannot_land_and_holds_nobody_up() {
+    let mut fleet = Fleet::new().await;
+    let (mut ghost, a, b) = at_work(&mut fleet).await;
+    // Its client has gone, in the middle of a COPY: rows are with the server, and no end.
+    run(&mut ghost.session, "begin").await;
+    let writer = format!("{}:{}", ghost.writer, ghost.epoch);
+    run(&mut ghost.session, &format!("select set_config('tendril.writer', '{writer}', true)")).await;
+    let mut copy = ghost.session.copy_in_raw(crate::fleet::COPY).await.unwrap();
+    let rows: String = (0..2000).map(|seq| row(&a, seq, seq, "from the ghost\n")).collect();
+    copy.send(rows.as_bytes()).await.unwrap();
+    let session = fleet.database.runner(fleet.cluster.token.reveal()).await;
+    let mut heir = Runner { session, id: ghost.id, writer: ghost.writer, claim_no: 1, epoch: 0 };
+    run(&mut heir.session, "set statement_timeout = '5s'").await;
+    heir.take_over().await;
+    heir.copy(&[row(&a, 0, 0, "sent again\n"), row(&b, 0, 0, "x\n")]).await.unwrap();
+    assert!(copy.finish().await.is_err(), "the ghost's session is ended");
+    // Taken over once more by the same session: batches of the epoch before are a ghost's, too.
+    let old = heir.epoch;
+    heir.take_over().await;
+    run(&mut heir.session, "begin").await;
+    let forged = format!("{}:{old}", heir.writer);
+    let error = copy_as(&mut heir.session, &forged, &[row(&a, 1, 1, "x")]).await.unwrap_err();
+    assert_eq!(refusal(error).sqlstate, "TD009");
+    run(&mut heir.session, "rollback").await;
+    let text: String =
+        one(&mut fleet.portal, "select string_agg(log_chunk, '' order by job) from tendril.deployment_logs").await;
+    assert_eq!(text, "sent again\nx\n");
 }

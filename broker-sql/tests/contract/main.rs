@@ -12,6 +12,7 @@ mod engines;
 mod fleet;
 mod grants;
 mod leases;
+mod live;
 mod log_bounds;
 mod logs;
 mod plans;

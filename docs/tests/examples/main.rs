@@ -5,6 +5,7 @@
 //! `TENDRIL_TEST_PYTHON_PACKAGES` and `TENDRIL_TEST_GO_EXAMPLE` (a built program).
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here, and says where")]
 
+mod live_log;
 mod program;
 mod runner;
 

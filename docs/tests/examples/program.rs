@@ -124,7 +124,8 @@ fn installed(example: &str, variable: &str) -> Option<PathBuf> {
     folder
 }
 
-fn missing(example: &str, why: &str) {
+/// Says loudly that something is not tested; in CI it has to be.
+pub fn missing(example: &str, why: &str) {
     assert!(
         std::env::var("CI").as_deref() != Ok("true"),
         "the {example} example cannot be tested, and CI needs it: {why}"

@@ -48,7 +48,7 @@ pub async fn examine(connection: &mut PgConnection) -> Result<Vec<Finding>, Erro
         select name, case when isfinite(ran_at) then extract(epoch from clock_timestamp() - ran_at)::float8 end as "age_s?"
           from tendril_core.duties where ran_at + 5 * every + interval '5 s' < clock_timestamp() order by name"#
     );
-    let late = late.fetch_all(connection).await?;
+    let late = late.fetch_all(&mut *connection).await?;
     if late.is_empty() {
         findings.push(Finding::ok("duties", "all duties ran when they were due"));
     }
@@ -61,5 +61,39 @@ pub async fn examine(connection: &mut PgConnection) -> Result<Vec<Finding>, Erro
         let remedy = "look into the log of `tendril-broker serve`, or start it";
         findings.push(Finding::warn("duties", format!("duties are late: {}", names.join(", ")), remedy));
     }
+    findings.extend(log_quotas(connection).await?);
+    Ok(findings)
+}
+
+/// Clusters that have used most of their day, and logs that a quota ended in the last day.
+async fn log_quotas(connection: &mut PgConnection) -> Result<Vec<Finding>, Error> {
+    let near = sqlx::query!(
+        r#"-- examine log quotas
+        select c.name as "name!", (100 * sum(v.bytes) / s.log_day_bytes)::float8 as "percent!"
+          from tendril_core.settings s, tendril_core.log_volume v join tendril.clusters c on c.id = v.cluster_id
+         where v.day = (clock_timestamp() at time zone 'UTC')::date and s.log_day_bytes > 0
+         group by c.id, c.name, s.log_day_bytes having sum(v.bytes) > 0.8 * s.log_day_bytes order by 2 desc, 1 limit 20"#
+    );
+    let near = near.fetch_all(&mut *connection).await?;
+    let ended = sqlx::query_scalar!(
+        r#"-- examine logs over quota
+        select count(*) as "ended!" from tendril_core.log_usage where quota_at > clock_timestamp() - interval '1 day'"#
+    );
+    let ended = ended.fetch_one(connection).await?;
+    if near.is_empty() && ended == 0 {
+        return Ok(vec![Finding::ok(
+            "log_quota",
+            "no log was ended by a quota in the last day, and no cluster is near its own",
+        )]);
+    }
+    let remedy = "look which jobs print so much, or raise log_attempt_bytes or log_day_bytes in tendril_core.settings";
+    let mut findings = Vec::new();
+    if ended > 0 {
+        findings.push(Finding::warn("log_quota", format!("a quota ended {ended} logs in the last day"), remedy));
+    }
+    findings.extend(near.iter().map(|cluster| {
+        let message = format!("cluster {} has used {:.0} % of its log text of today", cluster.name, cluster.percent);
+        Finding::warn("log_quota", message, remedy)
+    }));
     Ok(findings)
 }
