@@ -16,11 +16,8 @@ fn main() -> anyhow::Result<()> {
     let mut best = vec![[0.0_f64; 3]; sets.len()];
     for _ in 0..ROUNDS {
         for ((_, secrets), best) in sets.iter().zip(&mut best) {
-            let stages: [&dyn Fn(); 3] = [
-                &|| drop(black_box(stored_text(&text))),
-                &|| redact(&text, secrets),
-                &|| capture(&text, secrets),
-            ];
+            let stages: [&dyn Fn(); 3] =
+                [&|| drop(black_box(stored_text(&text))), &|| redact(&text, secrets), &|| capture(&text, secrets)];
             for (stage, best) in stages.into_iter().zip(best.iter_mut()) {
                 let begun = BootTime::now();
                 stage();
@@ -62,7 +59,10 @@ fn text() -> Vec<u8> {
     let mut text = Vec::with_capacity(MIB << 20);
     while text.len() + 200 <= MIB << 20 {
         let begin = text.len();
-        text.extend_from_slice(format!("2026-11-21T12:00:{:02}Z INFO aws_instance.web[{}]: ", chance.next() % 60, chance.next() % 999).as_bytes());
+        text.extend_from_slice(
+            format!("2026-11-21T12:00:{:02}Z INFO aws_instance.web[{}]: ", chance.next() % 60, chance.next() % 999)
+                .as_bytes(),
+        );
         while text.len() < begin + 199 {
             text.extend_from_slice(WORDS[chance.next() as usize % WORDS.len()].as_bytes());
             text.push(b' ');
@@ -74,8 +74,22 @@ fn text() -> Vec<u8> {
 }
 
 const WORDS: [&str; 16] = [
-    "Still", "creating...", "[10s", "elapsed]", "id=i-0abcd1234ef567890", "module.network.aws_subnet.private", "complete",
-    "after", "Refreshing", "state...", "\"status\":", "{\"ok\":true}", "http://127.0.0.1:8080/v1/things?x=1", "0x7ffe", "error", "=",
+    "Still",
+    "creating...",
+    "[10s",
+    "elapsed]",
+    "id=i-0abcd1234ef567890",
+    "module.network.aws_subnet.private",
+    "complete",
+    "after",
+    "Refreshing",
+    "state...",
+    "\"status\":",
+    "{\"ok\":true}",
+    "http://127.0.0.1:8080/v1/things?x=1",
+    "0x7ffe",
+    "error",
+    "=",
 ];
 
 fn secrets(count: usize) -> anyhow::Result<(usize, Arc<Secrets>)> {
