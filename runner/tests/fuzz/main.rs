@@ -1,4 +1,5 @@
 //! The checks of `runner/fuzz` on bytes that are put together from a corpus: bounded, and without a nightly compiler.
+#![cfg(test)]
 
 #[path = "../../fuzz/src/checks.rs"]
 mod checks;
