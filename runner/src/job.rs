@@ -68,7 +68,8 @@ async fn execute(runner: &Runner, run: &mut Run, kind: &str) -> Result<Value, St
     }
 }
 
-fn report(verdict: &Result<Value, Stop>, log: &AttemptLog, run: Option<&Run>) -> Report {
+/// Ends the log, and says how the attempt ended; without secrets.
+pub fn report(verdict: &Result<Value, Stop>, log: &AttemptLog, run: Option<&Run>) -> Report {
     let (log_end, secrets) = (log.finish(), log.secrets());
     let (outcome, error, permanent, result) = match verdict {
         Ok(result) => (Outcome::Success, None, false, result.clone()),

@@ -173,7 +173,7 @@ struct Sieve {
 
 impl Sieve {
     fn new(patterns: &[&str]) -> Self {
-        let slots = (patterns.len() * 64).next_power_of_two().clamp(1 << 12, 1 << 18);
+        let slots = (patterns.len() * 64).next_power_of_two().clamp(1 << 17, 1 << 18);
         let mut sieve = Self { bits: vec![0; slots / 64], shift: 32 - slots.trailing_zeros() };
         for pattern in patterns.iter().map(|pattern| pattern.as_bytes()) {
             match pattern.first_chunk::<SIFT_BYTES>() {

@@ -67,14 +67,16 @@ impl Keyring {
     pub fn in_force(&self, snapshot: &Value) -> Result<InForce, TooMany> {
         let common = self.common()?;
         let inputs = Inputs::of(snapshot, self.config.templates_dir.as_deref());
-        let mut remarks: Vec<String> = inputs.remark.into_iter().collect();
         if inputs.sensitive.is_empty() {
-            return Ok(InForce { secrets: common.found, remarks });
+            return Ok(InForce { secrets: common.found, remarks: Vec::new() });
         }
         let names: Vec<String> = inputs.sensitive.iter().map(|secret| secret.name.clone()).collect();
         let (secrets, told) = Secrets::new(&[common.values, inputs.sensitive].concat())?;
-        let told = told.into_iter().filter(|one| names.contains(&one.name)).map(|one| one.to_string());
-        remarks.extend(told);
+        let mut remarks: Vec<String> = match inputs.remark {
+            // Which of them are secrets is not known: what is short is no news.
+            Some(remark) => vec![remark],
+            None => told.into_iter().filter(|one| names.contains(&one.name)).map(|one| one.to_string()).collect(),
+        };
         remarks.dedup();
         Ok(InForce { secrets: Arc::new(secrets), remarks })
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
-use tendril_broker::runner::{BrokerError, Claimed, Lease, StoredArtifact};
+use tendril_broker::runner::{BrokerError, Claimed, Lease, Report, StoredArtifact};
 use tendril_runner::attempt_log::AttemptLog;
 use tendril_runner::clock::BootTime;
 use tendril_runner::command::{Command, Finished};
@@ -15,7 +15,6 @@ use tendril_runner::config::Config;
 use tendril_runner::desk::Desk;
 use tendril_runner::holdings::{Held, Holdings};
 use tendril_runner::intake::Intake;
-use tendril_runner::kinds;
 use tendril_runner::metrics::Metrics;
 use tendril_runner::prepare::secrets::Keyring;
 use tendril_runner::run::{Means, Run};
@@ -25,6 +24,7 @@ use tendril_runner::supervise::{ExitRecord, StopReason, Supervisors};
 use tendril_runner::toolbox::Toolbox;
 use tendril_runner::whose::Whose;
 use tendril_runner::work::Work;
+use tendril_runner::{job, kinds};
 use uuid::Uuid;
 
 /// Longer than any test takes.
@@ -44,6 +44,8 @@ pub struct MemoryDesk {
     pub meanwhile: Mutex<VecDeque<Box<dyn FnOnce() + Send>>>,
     /// Answers to the next artifacts, before it takes one.
     pub put_refusals: Mutex<VecDeque<BrokerError>>,
+    /// Progress that was shown.
+    pub progress: Mutex<Vec<Value>>,
 }
 
 impl Desk for MemoryDesk {
@@ -84,7 +86,8 @@ impl Desk for MemoryDesk {
         })
     }
 
-    fn progress<'a>(&'a self, _: &'a Lease, _: &'a Value) -> BoxFuture<'a, Result<(), BrokerError>> {
+    fn progress<'a>(&'a self, _: &'a Lease, progress: &'a Value) -> BoxFuture<'a, Result<(), BrokerError>> {
+        self.progress.lock().unwrap().push(progress.clone());
         Box::pin(async { Ok(()) })
     }
 }
@@ -105,6 +108,8 @@ pub struct Bed {
 pub struct Outcome {
     pub attempt: Uuid,
     pub verdict: Result<Value, Stop>,
+    /// As it would reach the broker.
+    pub report: Report,
     pub log: Vec<(String, String)>,
     pub records: Vec<ExitRecord>,
     pub work: PathBuf,
@@ -255,7 +260,7 @@ impl Open {
         if let Err(stop) = &verdict {
             self.log.say(stop.reason());
         }
-        self.log.finish();
+        let report = job::report(&verdict, &self.log, Some(&self.run));
         let mut log = Vec::new();
         loop {
             let chunks = self.log.collect(1 << 20).chunks;
@@ -268,6 +273,7 @@ impl Open {
         Outcome {
             attempt: self.run.job.lease.attempt_id,
             verdict,
+            report,
             log,
             records: self.run.records().to_vec(),
             work: self.run.work.file(""),

@@ -8,6 +8,7 @@ mod http;
 mod infracost;
 mod interrupts;
 mod output;
+mod secrets;
 mod state;
 mod templates;
 mod terraform;

@@ -3,6 +3,7 @@
 mod capping;
 mod chunks;
 mod events;
+mod framing;
 mod pipeline;
 mod redacting;
 mod reference;

@@ -1,9 +1,11 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use time::Duration;
 
 use super::super::{
-    Capture, Chunk, ChunkKind, Dialect, MAX_CHUNK_BYTES, MAX_EVENT_BYTES, MAX_RECORD_BYTES, Stream, stored_event_text,
-    stored_text,
+    Capture, Chunk, ChunkKind, Dialect, MAX_CHUNK_BYTES, MAX_EVENT_BYTES, MAX_RECORD_BYTES, Secret, Secrets, Stream,
+    redacted, stored_event_text, stored_text,
 };
 use super::{at_ms, hostile_bytes};
 
@@ -47,7 +49,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// Runs `steps` and then the rest of both streams; returns the chunks and the last number.
 fn run(dialect: Dialect, stdout: &[u8], stderr: &[u8], steps: &[Step]) -> (Vec<Chunk>, i64) {
+    run_with(&Secrets::of_known_forms(), dialect, [stdout, stderr], steps)
+}
+
+fn run_with(
+    secrets: &Arc<Secrets>,
+    dialect: Dialect,
+    [stdout, stderr]: [&[u8]; 2],
+    steps: &[Step],
+) -> (Vec<Chunk>, i64) {
     let mut capture = Capture::new(PLENTY);
+    capture.redact(secrets.clone(), at_ms(0));
     capture.begin_child(dialect, at_ms(0));
     let mut chunks = Vec::new();
     let (mut out, mut err, mut now) = (stdout, stderr, 0);
@@ -87,8 +99,51 @@ fn event_bytes() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(part, 0..12).prop_map(|parts| parts.concat())
 }
 
+/// Secrets whole and in parts, within JSON and in base64, among what hostile children print.
+fn leaky_bytes() -> impl Strategy<Value = Vec<u8>> {
+    const PARTS: &[&[u8]] = &[
+        b"hunter2",
+        b"-correct",
+        b"hunter2-correct",
+        b"aHVudGVyMi1jb3JyZWN0",
+        b"-cor\x1b]0;x\x07rect",
+        b"say \\\"hi\\\"",
+        b"AKIAIOSFODNN7EXAMPLE",
+    ];
+    let event = |secret: &str| {
+        let message = serde_json::to_string(secret).expect("a string is JSON");
+        format!(r#"{{"@level":"info","@message":{message},"@module":"terraform.ui","type":"log"}}"#).into_bytes()
+    };
+    let part = prop_oneof![
+        4 => prop::sample::select(PARTS).prop_map(<[u8]>::to_vec),
+        1 => hostile_bytes(),
+        1 => Just(event("hunter2-correct, he said: say \"hi\"")),
+        1 => Just(b"\n".to_vec()),
+    ];
+    prop::collection::vec(part, 0..12).prop_map(|parts| parts.concat())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn secrets_are_taken_out_alike_however_the_streams_are_read_take_turns_and_fall_idle(
+        stdout in leaky_bytes(),
+        stderr in leaky_bytes(),
+        steps in steps(),
+        dialect in prop_oneof![Just(Dialect::Text), Just(Dialect::Events)],
+    ) {
+        let values = ["hunter2-correct", "say \"hi\""].map(|value| Secret::new("value", value));
+        let secrets = Arc::new(Secrets::new(&values).unwrap().0);
+        let (chunks, last_seq) = run_with(&secrets, dialect, [&stdout, &stderr], &steps);
+        check_numbers(&chunks, last_seq);
+        let shown = if dialect == Dialect::Text { stored_text(&stdout) } else { stored_event_text(&stdout) };
+        prop_assert_eq!(text_of(&chunks, Stream::Stdout), redacted(&shown, &secrets));
+        prop_assert_eq!(text_of(&chunks, Stream::Stderr), redacted(&stored_text(&stderr), &secrets));
+        // What was on its way while nothing came is no part of a secret that came later.
+        let rows: String = chunks.iter().map(|chunk| chunk.text.as_str()).collect();
+        prop_assert!(!rows.contains("hunter2-correct") && !rows.contains("aHVudGVyMi1jb3JyZWN0"));
+    }
 
     #[test]
     fn however_it_is_read_and_drained_what_is_stored_is_the_documented_text(
