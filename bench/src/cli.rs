@@ -3,9 +3,11 @@
 use crate::clock::Moment;
 use crate::machine::Machine;
 use crate::report::Report;
-use crate::{start_latency, terraform_runs};
+use crate::{log_ingest, log_streams, start_latency, terraform_runs};
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
+use log_ingest::LogIngest;
+use log_streams::LogStreams;
 use start_latency::StartLatency;
 use std::process::ExitCode;
 use terraform_runs::TerraformRuns;
@@ -37,6 +39,10 @@ enum RowCommand {
     StartLatency(StartLatency),
     /// One-resource Terraform runs (init, plan, apply) through submit, beside a bare shell loop of the same commands
     TerraformRuns(TerraformRuns),
+    /// Loud streams through one runner, from the pipe to committed rows, beside COPY and INSERT of the same text
+    LogIngest(LogIngest),
+    /// Many quiet streams through one runner: how soon a line is committed, memory, processor, lines lost
+    LogStreams(LogStreams),
 }
 
 /// Parses the command line and does it.
@@ -72,13 +78,17 @@ fn measure(cli: &Cli, row: Option<&RowCommand>) -> anyhow::Result<ExitCode> {
 async fn tables(row: Option<&RowCommand>, server: &str) -> anyhow::Result<Report> {
     let machine = Machine::look(server).await?;
     let mut tables = Vec::new();
-    if let Some(RowCommand::StartLatency(options)) = row {
-        tables = start_latency::measure(options).await?;
-    } else if let Some(RowCommand::TerraformRuns(options)) = row {
-        tables = terraform_runs::measure(options).await?;
-    } else {
-        tables.extend(start_latency::measure(&StartLatency::default()).await?);
-        tables.extend(terraform_runs::measure(&TerraformRuns::default()).await?);
+    match row {
+        Some(RowCommand::StartLatency(options)) => tables.extend(start_latency::measure(options).await?),
+        Some(RowCommand::TerraformRuns(options)) => tables.extend(terraform_runs::measure(options).await?),
+        Some(RowCommand::LogIngest(options)) => tables.extend(log_ingest::measure(options).await?),
+        Some(RowCommand::LogStreams(options)) => tables.extend(log_streams::measure(options).await?),
+        None => {
+            tables.extend(start_latency::measure(&StartLatency::default()).await?);
+            tables.extend(terraform_runs::measure(&TerraformRuns::default()).await?);
+            tables.extend(log_ingest::measure(&LogIngest::default()).await?);
+            tables.extend(log_streams::measure(&LogStreams::default()).await?);
+        }
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let command = format!("./dev bench {}", arguments.join(" ")).trim_end().to_owned();
@@ -97,7 +107,14 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for line in ["start-latency --submits 0", "start-latency --fleets 0", "terraform-runs --at-once 0", "latency"] {
+        for line in [
+            "start-latency --submits 0",
+            "start-latency --fleets 0",
+            "terraform-runs --at-once 0",
+            "latency",
+            "log-streams --streams 0",
+            "log-ingest --lines 1",
+        ] {
             let arguments = ["tendril-bench"].into_iter().chain(line.split(' '));
             assert!(Cli::try_parse_from(arguments).is_err(), "{line}");
         }

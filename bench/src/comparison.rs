@@ -12,6 +12,15 @@ pub enum Unit {
     /// Runs per second: more is better.
     #[serde(rename = "runs/s")]
     RunsPerSecond,
+    /// Lines per second: more is better.
+    #[serde(rename = "lines/s")]
+    LinesPerSecond,
+    /// Mebibytes: less is better.
+    #[serde(rename = "MiB")]
+    Mebibytes,
+    /// How many.
+    #[serde(rename = "")]
+    Count,
 }
 
 impl Unit {
@@ -20,6 +29,9 @@ impl Unit {
         match self {
             Self::Milliseconds => "ms",
             Self::RunsPerSecond => "runs/s",
+            Self::LinesPerSecond => "lines/s",
+            Self::Mebibytes => "MiB",
+            Self::Count => "",
         }
     }
 }

@@ -3,6 +3,9 @@
 mod cli;
 mod clock;
 mod comparison;
+mod log_ingest;
+mod log_program;
+mod log_streams;
 mod machine;
 mod program;
 mod report;

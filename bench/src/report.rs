@@ -65,7 +65,8 @@ impl Table {
             let ours = figure(line.ours, line.unit);
             let bare = line.bare.map_or_else(|| "-".to_owned(), |bare| figure(bare, line.unit));
             let ratio = line.ratio.map_or_else(|| "-".to_owned(), ratio);
-            text += &format!("| {what}, {unit} | {ours} | {bare} | {ratio} | {} |\n", goals(line));
+            let what = if unit.is_empty() { what.clone() } else { format!("{what}, {unit}") };
+            text += &format!("| {what} | {ours} | {bare} | {ratio} | {} |\n", goals(line));
         }
         text
     }
@@ -74,6 +75,7 @@ impl Table {
 fn figure(spread: Spread, unit: Unit) -> String {
     let decimals = match unit {
         Unit::Milliseconds | Unit::RunsPerSecond => 2,
+        Unit::LinesPerSecond | Unit::Mebibytes | Unit::Count => 0,
     };
     let Spread { median, min, max } = spread;
     format!("{median:.decimals$} ({min:.decimals$} .. {max:.decimals$})")

@@ -26,6 +26,17 @@ pub struct RunnerPlan {
     pub engine: Option<(&'static str, PathBuf)>,
 }
 
+/// How a runner of a cluster connects.
+#[derive(Clone)]
+pub struct Access {
+    /// The cluster.
+    pub cluster: Uuid,
+    /// Its credential.
+    pub token: String,
+    /// The database, without a login.
+    pub url: String,
+}
+
 /// A database, `tendril-broker serve` and runners.
 pub struct Stage {
     database: TestDatabase,
@@ -72,6 +83,13 @@ impl Stage {
         self.programs.push(Program::start(&plan.name, &mut runner, self.folder.path())?);
         self.clusters.push(cluster.id);
         Ok(cluster.id)
+    }
+
+    /// Registers a cluster without a runner; returns it with its token, and the address at which that is shown.
+    pub async fn add_cluster(&self, name: &str) -> Access {
+        let cluster = self.database.cluster(name).await;
+        let token = cluster.token.reveal().to_owned();
+        Access { cluster: cluster.id, token, url: without_login(&self.database.url()) }
     }
 
     /// Waits until every runner has found nothing to do and has asked to be rung.

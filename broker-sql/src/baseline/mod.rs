@@ -1,5 +1,7 @@
 //! What measurements are held against: Postgres used as barely as it can be, for the bench and nothing else.
 
+pub mod logs;
+
 use std::future::poll_fn;
 
 use serde::Serialize;

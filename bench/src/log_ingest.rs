@@ -1,0 +1,208 @@
+//! Loud streams through one runner: from the pipe to committed rows, beside the same rows that are stored without being
+//! read, sanitised, numbered or spooled, and beside what a portal would do without Tendril.
+
+use crate::clock::{Moment, new_id};
+use crate::comparison::{Comparison, Goal, Unit};
+use crate::log_program::{self, Load};
+use crate::report::Table;
+use crate::rounds::{Rounds, Row, interleave};
+use crate::stage::{Access, Stage};
+use anyhow::{Context, ensure};
+use clap::Args;
+use std::time::Duration;
+use tendril_broker::baseline::logs::{self, BareLog, Way};
+use tendril_broker::connect::Address;
+use tendril_broker::runner::{Broker, Claimed, LogRow, LogWriter, Registration, Written};
+use time::OffsetDateTime;
+
+const LINE_BYTES: usize = 200;
+/// Lines of one row, as many as the runner puts into one.
+const ROW_LINES: usize = 64 * 1024 / LINE_BYTES;
+/// Rows of one batch of the baseline: a mebibyte, as the runner sends.
+const BATCH_ROWS: usize = 16;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Settings of the row.
+#[derive(Clone, Debug, Args)]
+pub struct LogIngest {
+    /// Streams at once
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    streams: u32,
+    /// Lines that each stream prints
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1000..))]
+    lines: u64,
+    /// Rounds of either side
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+}
+
+impl Default for LogIngest {
+    fn default() -> Self {
+        Self { streams: 100, lines: 20_000, rounds: 3 }
+    }
+}
+
+/// Lines per second of each way.
+struct Rates {
+    /// One figure on our side; on the other one for each of [`WAYS`].
+    rates: Vec<f64>,
+}
+
+const WAYS: [&str; 6] = [
+    "COPY of the same rows through the same check",
+    "COPY of the same rows into a bare table",
+    "COPY of a row per line into a bare table",
+    "INSERT .. unnest of a row per line",
+    "INSERT of 1000 rows, one per line",
+    "an INSERT per line",
+];
+
+/// Measures the row.
+///
+/// # Errors
+/// A program or the database failed.
+pub async fn measure(options: &LogIngest) -> anyhow::Result<Vec<Table>> {
+    let mut site = Site { stage: Stage::set().await?, options: options.clone(), round: 0 };
+    let rounds = interleave(&mut site, "log-ingest", options.rounds as usize).await?;
+    site.stage.strike().await?;
+    Ok(vec![table(options, &rounds)?])
+}
+
+struct Site {
+    stage: Stage,
+    options: LogIngest,
+    round: u32,
+}
+
+impl Row for Site {
+    type Figures = Rates;
+
+    async fn ours(&mut self) -> anyhow::Result<Rates> {
+        self.round += 1;
+        let load = Load { streams: self.options.streams, lines: self.options.lines, pace: 0.0, line_bytes: LINE_BYTES };
+        let name = format!("ours-{}", self.round);
+        let done = log_program::run(&self.stage, &name, load).await?;
+        let printed = self.lines();
+        ensure!(
+            done.stored.distinct as u64 == printed && done.stored.lines as u64 == printed,
+            "{printed} lines were printed, {} are stored, {} of them once",
+            done.stored.lines,
+            done.stored.distinct
+        );
+        Ok(Rates { rates: vec![printed as f64 / done.said.stored_ms * 1e3] })
+    }
+
+    async fn bare(&mut self) -> anyhow::Result<Rates> {
+        let line = format!("{}\n", ".".repeat(LINE_BYTES - 1));
+        let row = line.repeat(ROW_LINES);
+        let rows = usize::try_from(self.lines())? / ROW_LINES;
+        let mut rates = vec![self.checked(&row, rows).await?];
+        let url = self.stage.operator_url();
+        for (way, text, count) in [
+            (Way::Copy, row.as_str(), rows),
+            (Way::Copy, line.trim_end(), rows * ROW_LINES),
+            (Way::Unnest, line.trim_end(), rows * ROW_LINES / 4),
+            (Way::MultiRow, line.trim_end(), rows * ROW_LINES / 4),
+            (Way::PerRow, line.trim_end(), 20_000),
+        ] {
+            let table = BareLog::open(&url).await?;
+            let (attempt, per_batch) = (new_id(), (1 << 20) / text.len());
+            let batch = vec![text; per_batch];
+            let begun = Moment::now();
+            for first in (0..count).step_by(per_batch) {
+                let size = per_batch.min(count - first);
+                table.store(way, attempt, i64::try_from(first)?, &batch[..size]).await?;
+            }
+            let lines = count * text.len().div_ceil(LINE_BYTES);
+            rates.push(lines as f64 / Moment::now().ms_since(begun) * 1e3);
+        }
+        Ok(Rates { rates })
+    }
+}
+
+impl Site {
+    fn lines(&self) -> u64 {
+        u64::from(self.options.streams) * self.options.lines
+    }
+
+    /// The same rows of as many attempts, made beforehand, by the same role through the same check.
+    async fn checked(&mut self, row: &str, rows: usize) -> anyhow::Result<f64> {
+        let access = self.stage.add_cluster(&format!("bare-{}", self.round)).await;
+        logs::wait_for_logs(&self.stage.operator_url(), access.cluster, self.options.streams).await?;
+        let (mut writer, claimed) = claim(&access, self.options.streams).await?;
+        let mut next = vec![0; claimed.len()];
+        let begun = Moment::now();
+        for first in (0..rows).step_by(BATCH_ROWS) {
+            let batch: Vec<LogRow<'_>> = (first..rows.min(first + BATCH_ROWS))
+                .map(|number| {
+                    let stream = number % claimed.len();
+                    next[stream] += ROW_LINES as i64;
+                    log_row(&claimed[stream], next[stream], row)
+                })
+                .collect();
+            let written = writer.write(&batch, PATIENCE).await?;
+            ensure!(written == Written::Stored, "the baseline's rows were refused: {written:?}");
+        }
+        Ok((rows * ROW_LINES) as f64 / Moment::now().ms_since(begun) * 1e3)
+    }
+}
+
+async fn claim(access: &Access, streams: u32) -> anyhow::Result<(LogWriter, Vec<Claimed>)> {
+    let connector = Address::parse(&access.url)?.connector(&access.token.parse()?)?;
+    let (broker, writer) = (Broker::new(connector.clone(), new_id(), 1)?, new_id());
+    let registration = Registration {
+        name: "bare".into(),
+        version: "0".into(),
+        place: None,
+        labels: vec!["kind=exec".into()],
+        slots: streams,
+        log_writer: writer,
+    };
+    broker.register(&registration).await?;
+    let claimed = broker.claim(1, i32::try_from(streams)?).await?;
+    ensure!(claimed.len() == streams as usize, "{} of {streams} jobs were claimed", claimed.len());
+    Ok((LogWriter::take_over(&connector, writer).await?, claimed))
+}
+
+/// A row of lines that ends with the record before `end`.
+fn log_row<'a>(claimed: &'a Claimed, end: i64, text: &'a str) -> LogRow<'a> {
+    LogRow {
+        deployment_id: claimed.deployment_id,
+        lease: claimed.lease,
+        claim_day: claimed.claim_day,
+        job: &claimed.job,
+        attempt: claimed.ordinal,
+        seq: end - ROW_LINES as i64,
+        seq_to: end - 1,
+        stream: "stdout",
+        text,
+        ts: OffsetDateTime::UNIX_EPOCH,
+        gap_kind: None,
+        gap_bytes: None,
+    }
+}
+
+fn table(options: &LogIngest, rounds: &Rounds<Rates>) -> anyhow::Result<Table> {
+    let ours: Vec<f64> = rounds.ours.iter().map(|round| round.rates[0]).collect();
+    let mut lines = Vec::new();
+    for (at, way) in WAYS.iter().enumerate() {
+        let bare: Vec<f64> = rounds.bare.iter().map(|round| round.rates[at]).collect();
+        let what = format!("pipe -> committed, beside {way}");
+        let line = Comparison::of(what, Unit::LinesPerSecond, &ours, &bare).context("no rounds")?;
+        lines.push(if at == 0 { line.with_goal(Goal::LeastTimesBare(0.8)) } else { line });
+    }
+    let checked: Vec<f64> = rounds.bare.iter().map(|round| round.rates[0]).collect();
+    let unchecked: Vec<f64> = rounds.bare.iter().map(|round| round.rates[1]).collect();
+    let what = "what the check costs: the same rows with it, beside without";
+    lines.push(Comparison::of(what, Unit::LinesPerSecond, &checked, &unchecked).context("no rounds")?);
+    Ok(Table {
+        row: "log-ingest",
+        setting: format!(
+            "{} streams through one runner process, {} lines of {LINE_BYTES} bytes each, as fast as they are taken",
+            options.streams, options.lines
+        ),
+        baseline: "one session that stores text made beforehand, a mebibyte for each commit".to_owned(),
+        rounds: rounds.ours.len(),
+        lines,
+    })
+}
