@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::unix_seconds;
 use crate::refusal::Error;
+use crate::serve::archive_metrics::ArchiveMetrics;
 use crate::serve::trouble::Trouble;
 
 const OBSERVE: Duration = Duration::from_secs(5);
@@ -65,6 +66,8 @@ pub struct Metrics {
     queue_head_age: Family<ClusterLabels, Seconds>,
     runners_online: Family<ClusterLabels, Gauge<i64, AtomicI64>>,
     observed: Seconds,
+    /// Of the archive and of old days.
+    pub archive: ArchiveMetrics,
 }
 
 fn duty_histogram() -> Histogram {
@@ -89,6 +92,7 @@ impl Metrics {
             queue_head_age: Family::default(),
             runners_online: Family::default(),
             observed: Seconds::default(),
+            archive: ArchiveMetrics::new(),
         };
         metrics.register();
         metrics
@@ -112,6 +116,7 @@ impl Metrics {
         r.register("runners_online", "Runners whose lease is live", self.runners_online.clone());
         let help = "When the gauges of queue and runners were read, Unix time";
         r.register("broker_observed_timestamp_seconds", help, self.observed.clone());
+        self.archive.register(r);
     }
 
     /// Everything in the text format of OpenMetrics.
