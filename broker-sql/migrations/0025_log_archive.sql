@@ -34,6 +34,7 @@ create table tendril_core.log_archives (
 ) with (fillfactor = 80);
 create index log_archives_due on tendril_core.log_archives (due_at) where state = 'waiting';
 create index log_archives_waiting_by_day on tendril_core.log_archives (claim_day) where state = 'waiting';
+create index log_archives_oldest on tendril_core.log_archives (closed_at) where state = 'waiting';
 create index log_archives_by_deployment on tendril_core.log_archives (deployment_id);
 comment on table  tendril_core.log_archives is 'One row per closed log that may hold something: waiting for the archive, or where it lies there.';
 comment on column tendril_core.log_archives.attempt_id is 'The attempt that printed it.';
@@ -126,8 +127,8 @@ end $$;
 comment on function tendril_core.archive_renew is 'Before each part that is sent; false when somebody else has the log now.';
 
 -- name of the function: archive_rows
--- A page by bytes, not by rows: the reader's memory is bounded whatever rows are like. Runners store rows of 64 KiB at most;
--- who writes larger ones finds them cut in the archive.
+-- A page by bytes, not by rows: the reader's memory is bounded whatever rows are like. The check lets rows of 68 KiB in;
+-- larger ones of an older database are cut.
 create function tendril_core.archive_rows(p_attempt uuid, p_after bigint, p_bytes bigint)
 returns table (seq bigint, seq_to bigint, stream text, log_chunk text, ts timestamptz, gap_kind text, gap_bytes bigint)
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -191,11 +192,14 @@ comment on function tendril_core.archive_failed is 'Gives a claimed log back, to
 create function tendril_core.archive_lag() returns table (waiting bigint, lag_seconds double precision, troubled bigint, trouble text)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
+  -- Where there is no archive nothing is late; and what is far behind is not counted to its end.
   return query
-    select count(*), coalesce(extract(epoch from clock_timestamp() - min(l.closed_at)), 0)::float8, count(l.trouble), max(l.trouble)
-      from tendril_core.log_archives l where l.state = 'waiting';
+    select count(*), coalesce(extract(epoch from clock_timestamp() - min(w.closed_at)), 0)::float8, count(w.trouble), max(w.trouble)
+      from tendril_core.settings s,
+      lateral (select l.closed_at, l.trouble from tendril_core.log_archives l where l.state = 'waiting' order by l.closed_at limit 50000) w
+     where s.archive_url is not null;
 end $$;
-comment on function tendril_core.archive_lag is 'How many closed logs are not archived, how long the oldest of them waits, and how many failed last.';
+comment on function tendril_core.archive_lag is 'How many closed logs are not archived (50,000 at most), how long the oldest of them waits, and how many failed last.';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Reading

@@ -14,7 +14,9 @@ pub mod days;
 mod error;
 #[cfg(feature = "archive")]
 mod format;
+#[cfg_attr(not(feature = "archive"), expect(dead_code, reason = "without an S3 client nothing is shipped"))]
 pub(crate) mod ledger;
+#[cfg_attr(not(feature = "archive"), expect(dead_code, reason = "without an S3 client nothing is shipped"))]
 mod location;
 #[cfg(feature = "archive")]
 mod reading;

@@ -184,22 +184,13 @@ where
         (SdkError::ServiceError(_), _, Some(status)) => {
             ArchiveError::Refused(url, format!("{code}{said} (HTTP {status}){request}"))
         }
-        _ if lacks_credentials(&error) => {
-            ArchiveError::Refused(url, format!("no credentials were found: {}", DisplayErrorContext(error)))
+        _ => {
+            let causes = DisplayErrorContext(error).to_string();
+            // The only trouble on the way to the service that waiting does not mend.
+            match causes.contains("no providers in chain") || causes.contains("CredentialsNotLoaded") {
+                true => ArchiveError::Refused(url, format!("no credentials were found: {causes}")),
+                false => ArchiveError::Unavailable(url, causes),
+            }
         }
-        _ => ArchiveError::Unavailable(url, DisplayErrorContext(error).to_string()),
     }
-}
-
-fn lacks_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if error.to_string().contains("credentials provider was not enabled")
-            || error.to_string().contains("no providers in chain")
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }

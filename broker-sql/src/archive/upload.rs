@@ -88,12 +88,9 @@ pub async fn archive(
     let (key, part_bytes) = (store.location.key(of), sizes.part);
     let mut upload = Upload { pool, store, log, claim, key, part_bytes, ready: Vec::new(), multipart: None };
     let sent = upload.send(sizes).await;
-    match (&sent, &upload.multipart) {
-        (Err(_) | Ok(Archived::Superseded), Some(multipart)) => {
-            // Whoever comes next would do it too; until then the parts cost money.
-            let _ = store.abort(&upload.key, &multipart.id).await;
-        }
-        _ => {}
+    if let (Err(_) | Ok(Archived::Superseded), Some(multipart)) = (&sent, &upload.multipart) {
+        // Whoever comes next would do it too; until then the parts cost money.
+        let _ = store.abort(&upload.key, &multipart.id).await;
     }
     sent
 }
@@ -101,7 +98,11 @@ pub async fn archive(
 impl Upload<'_> {
     async fn send(&mut self, sizes: Sizes) -> Result<Archived, UploadError> {
         if let Some(left) = &self.log.upload_id {
-            self.store.abort(&self.key, left).await?;
+            match self.store.abort(&self.key, left).await {
+                Err(error) if error.is_outage() => return Err(error.into()),
+                // Gone already, or not ours to abort: that must not keep the log out of the archive.
+                _ => {}
+            }
         }
         let mut packer = Packer::new(sizes.frame)?;
         let mut after = -1;

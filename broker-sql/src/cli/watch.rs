@@ -172,7 +172,7 @@ impl Printer<'_> {
             return self.line("log", chunk);
         }
         if let Some(kind) = &chunk.gap_kind {
-            if matches!(kind.as_str(), "expired" | "archived" | "unreadable") {
+            if matches!(kind.as_str(), "removed" | "archived" | "unreadable") {
                 // The reader's own: it says what is missing where.
                 return Ok(self.output.print_job_text(&format!("{} | {}", chunk.job, chunk.log_chunk.trim_end()))?);
             }

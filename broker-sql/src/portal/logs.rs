@@ -15,6 +15,10 @@ use crate::refusal::Error;
 /// Chunks per read: a bound of memory and of one statement's work.
 const PAGE: i32 = 1000;
 
+/// Bytes of text that `tendril.logs_after` gives at once, and of the largest row.
+const PAGE_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 69_632;
+
 /// One stored row of an attempt's output.
 #[derive(Clone, Debug, Serialize)]
 pub struct LogChunk {
@@ -45,7 +49,7 @@ pub struct LogChunk {
 /// lose rows, since numbers are given before commits.
 ///
 /// Rows come from the database, and what has left it from the archive: the reader's caller does not notice. What is in
-/// neither, or cannot be read, is a row with a `gap_kind`: `expired` (removed, archived nowhere), `archived` (this reader
+/// neither, or cannot be read, is a row with a `gap_kind`: `removed` (by age, archived nowhere), `archived` (this reader
 /// was given no archive), `unreadable` (the object is missing or damaged; [`LogReader::troubles`] says how).
 #[derive(Clone, Debug)]
 pub struct LogReader {
@@ -95,12 +99,14 @@ impl LogReader {
     pub async fn next(&mut self, connection: &mut PgConnection) -> Result<(Vec<LogChunk>, bool), Error> {
         // The rows first: a day that is removed between the two looks is then found in the archive.
         let page = self.page(connection).await?;
-        let full = page.len() == PAGE as usize;
+        // A page ends where the next row's text would be too much.
+        let bytes: usize = page.iter().map(|chunk| chunk.log_chunk.len()).sum();
+        let full = page.len() == PAGE as usize || bytes + CHUNK_BYTES > PAGE_BYTES;
         if !(full && self.has_looked) {
             self.has_looked = true;
             let logs = ledger::archived_logs(connection, self.deployment).await?;
             if let Some(log) = logs.iter().find(|log| !log.in_database && self.read(log.attempt_id) < end(log)) {
-                let chunks = self.from_archive(log).await?;
+                let chunks = self.archived(log).await?;
                 self.advance(&chunks);
                 return Ok((chunks, true));
             }
@@ -134,11 +140,11 @@ impl LogReader {
         }
     }
 
-    async fn from_archive(&mut self, log: &StoredLog) -> Result<Vec<LogChunk>, Error> {
+    async fn archived(&mut self, log: &StoredLog) -> Result<Vec<LogChunk>, Error> {
         let after = self.read(log.attempt_id);
         let Some(url) = &log.url else {
             let text = "the log was removed from the database when its time was over, and no archive has it";
-            return Ok(vec![gap(log, after, end(log), ("expired", text))]);
+            return Ok(vec![gap(log, after, end(log), ("removed", text))]);
         };
         let Some(archive) = &self.archive else {
             let text = format!("the log is archived in {url}, and this reader was given no archive");

@@ -3,9 +3,11 @@
 #![cfg(feature = "archive")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has nothing to go on with")]
 
+mod damage;
 #[expect(dead_code, reason = "the contract's tests use the rest")]
 #[path = "../contract/fleet.rs"]
 mod fleet;
+mod measure;
 #[expect(dead_code, reason = "the contract's tests use the rest")]
 #[path = "../contract/program.rs"]
 mod program;

@@ -71,6 +71,11 @@ impl Service {
         Archive::open_as(&self.options("p"), KEY, SECRET).await
     }
 
+    /// The same without a prefix: the server makes names of files of the keys, and those of parts become too long.
+    pub async fn archive_without_prefix(&self) -> Archive {
+        Archive::open_as(&self.options(""), KEY, SECRET).await
+    }
+
     /// How the program is told of it.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
