@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod archive;
 #[cfg(feature = "testing")]
 pub mod baseline;
 pub mod cli;

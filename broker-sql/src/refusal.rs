@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgDatabaseError;
 
+use crate::archive::ArchiveError;
 use crate::unreachable::Unreachable;
 
 /// Why something did not happen.
@@ -40,6 +41,9 @@ pub enum Error {
     /// A reply that does not have the form that this program expects.
     #[error("the database's reply is not understood: {0}")]
     Reply(#[source] sqlx::Error),
+    /// The archive of logs was not read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
 }
 
 /// A refusal as Postgres words it.
@@ -175,6 +179,7 @@ impl Error {
             Self::MigrationChanged(_) => {
                 Some("use the tendril-broker that the schema was made with, or a newer one".into())
             }
+            Self::Archive(error) => Some(error.hint().into()),
             Self::Reply(_) => Some("are tendril-broker and the schema of one version?".into()),
         }
     }

@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use uuid::Uuid;
 
+use crate::archive::{ArchiveOptions, Location};
+
 const EXIT_CODES: &str = "Exit codes:
   0    done; watch: the deployment ended as SUCCESS
   1    refused by the database, or a check found something; watch: the deployment ended as FAILED
@@ -53,7 +55,7 @@ pub enum Command {
     /// Queue a deployment.
     Submit(Box<Submit>),
     /// Follow a deployment live until its end; its status is the exit code. Ctrl-C leaves the deployment running.
-    Watch(One),
+    Watch(Watch),
     /// Print the log of a deployment.
     Logs(Logs),
     /// Show a deployment with its jobs.
@@ -106,6 +108,31 @@ pub struct Serve {
     /// Log JSON lines.
     #[arg(long)]
     pub log_json: bool,
+    #[command(flatten)]
+    pub archive: ArchiveFlags,
+}
+
+/// Where closed logs go, and old ones are read from. Credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or
+/// as with other AWS programs from a profile, a web identity, a container or an instance.
+#[derive(Debug, Args)]
+pub struct ArchiveFlags {
+    /// The archive of logs: a bucket and a prefix.
+    #[arg(long, value_name = "s3://BUCKET/PREFIX", env = "TENDRIL_ARCHIVE_URL")]
+    pub archive: Option<Location>,
+    /// Any S3-compatible service, as in https://minio.example:9000.
+    #[arg(long, value_name = "URL", env = "TENDRIL_ARCHIVE_ENDPOINT")]
+    pub archive_endpoint: Option<String>,
+    /// The bucket's region, unless AWS_REGION says it.
+    #[arg(long, value_name = "REGION", env = "TENDRIL_ARCHIVE_REGION")]
+    pub archive_region: Option<String>,
+}
+
+impl ArchiveFlags {
+    /// `None` when no archive is named.
+    pub fn options(&self) -> Option<ArchiveOptions> {
+        let (endpoint, region) = (self.archive_endpoint.clone(), self.archive_region.clone());
+        self.archive.clone().map(|location| ArchiveOptions { location, endpoint, region })
+    }
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
@@ -282,12 +309,22 @@ pub struct One {
 }
 
 #[derive(Debug, Args)]
+pub struct Watch {
+    /// The deployment's id.
+    pub id: Uuid,
+    #[command(flatten)]
+    pub archive: ArchiveFlags,
+}
+
+#[derive(Debug, Args)]
 pub struct Logs {
     /// The deployment's id.
     pub id: Uuid,
     /// Go on until the deployment has ended.
     #[arg(long, short)]
     pub follow: bool,
+    #[command(flatten)]
+    pub archive: ArchiveFlags,
 }
 
 #[derive(Debug, Args)]

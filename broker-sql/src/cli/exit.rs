@@ -69,6 +69,7 @@ impl Failure {
                 | Error::SchemaOlder { .. }
                 | Error::MigrationChanged(_)
                 | Error::Reply(_) => 5,
+                Error::Archive(_) => 1,
                 Error::Refused(refusal) => match refusal.sqlstate.as_str() {
                     // No such schema, table or function: a database without us, or of another age.
                     "3F000" | "42P01" | "42883" => 5,

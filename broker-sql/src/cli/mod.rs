@@ -79,7 +79,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Outcome, Failur
         Command::Cluster(command) => cluster::cluster(context, command).await,
         Command::Portal(command) => grant::portal(context, command).await,
         Command::Submit(options) => submit::submit(context, *options).await,
-        Command::Watch(one) => watch::watch(context, one.id).await,
+        Command::Watch(options) => watch::watch(context, &options).await,
         Command::Logs(options) => watch::logs(context, &options).await,
         Command::Status(one) => deployment::status(context, one.id).await,
         Command::List(options) => deployment::list(context, options).await,

@@ -9,18 +9,21 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::Context;
 use crate::cli::arguments::Serve;
 use crate::cli::exit::{Failure, Outcome};
+use crate::refusal::Error;
 use crate::serve::{self, Options, StartError};
 
 pub async fn serve(context: &Context, options: &Serve) -> Result<Outcome, Failure> {
     let options = {
         start_log(options.log_json);
-        Options { address: context.address()?, listen: options.listen, beat: options.interval_ms }
+        let archive = options.archive.options();
+        Options { address: context.address()?, listen: options.listen, beat: options.interval_ms, archive }
     };
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
     match serve::run(options, stop).await {
         Ok(()) => Ok(Outcome::Done),
         Err(StartError::Database(error)) => Err(error.into()),
+        Err(StartError::Archive(error)) => Err(Error::from(error).into()),
         Err(error @ StartError::Listen(..)) => Err(Failure::Machine(error.to_string())),
     }
 }

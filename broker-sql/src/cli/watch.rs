@@ -8,47 +8,59 @@ use sqlx::postgres::PgConnection;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
-use crate::cli::arguments::Logs;
+use crate::archive::{Archive, ArchiveError};
+use crate::cli::arguments::{self, ArchiveFlags, Logs};
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::{Context, output::Output};
 use crate::portal::deployments::{JobState, State};
 use crate::portal::logs::{LogChunk, LogReader};
 use crate::portal::{Ending, Event, Watch};
+use crate::refusal::Error;
 
 /// How long a watcher tries to get back to a database that went away.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Follows a deployment until its end, whatever becomes of the connection.
-pub async fn watch(context: &Context, id: Uuid) -> Result<Outcome, Failure> {
+pub async fn watch(context: &Context, options: &arguments::Watch) -> Result<Outcome, Failure> {
     let printer = Printer { output: &context.output, logs_only: false };
-    follow(context, id, &printer).await
+    let archive = open(&options.archive).await?;
+    follow(context, Watch::new(options.id).with_archive(archive), options.id, &printer).await
+}
+
+async fn open(flags: &ArchiveFlags) -> Result<Option<Archive>, Failure> {
+    match flags.options() {
+        Some(options) => Ok(Some(Archive::open(&options).await.map_err(Error::from)?)),
+        None => Ok(None),
+    }
 }
 
 /// Prints a log; with `--follow` until the deployment has ended.
 pub async fn logs(context: &Context, options: &Logs) -> Result<Outcome, Failure> {
     let printer = Printer { output: &context.output, logs_only: true };
+    let archive = open(&options.archive).await?;
     if options.follow {
-        return match follow(context, options.id, &printer).await? {
+        let watch = Watch::new(options.id).with_archive(archive);
+        return match follow(context, watch, options.id, &printer).await? {
             Outcome::Interrupted => Ok(Outcome::Interrupted),
             _ => Ok(Outcome::Done),
         };
     }
     let mut connection = context.connect().await?;
-    let mut reader = LogReader::new(options.id);
+    let mut reader = LogReader::new(options.id).with_archive(archive);
     loop {
         let (chunks, more) = reader.next(&mut connection).await?;
         for chunk in &chunks {
             printer.log(chunk)?;
         }
         if !more {
-            return Ok(Outcome::Done);
+            printer.troubles(reader.troubles());
+            return Ok(if reader.troubles().is_empty() { Outcome::Done } else { Outcome::Negative });
         }
     }
 }
 
-async fn follow(context: &Context, id: Uuid, printer: &Printer<'_>) -> Result<Outcome, Failure> {
+async fn follow(context: &Context, mut watch: Watch, id: Uuid, printer: &Printer<'_>) -> Result<Outcome, Failure> {
     let mut connection = context.connect().await?;
-    let mut watch = Watch::new(id);
     let machine = |error: std::io::Error| Failure::Machine(format!("cannot take signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(machine)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(machine)?;
@@ -75,7 +87,10 @@ async fn follow(context: &Context, id: Uuid, printer: &Printer<'_>) -> Result<Ou
                 Event::Status(state) => printer.status(&state)?,
                 Event::Job(job) => printer.job(&job)?,
                 Event::Log(chunk) => printer.log(&chunk)?,
-                Event::End(ending) => return printer.end(&ending),
+                Event::End(ending) => {
+                    printer.troubles(watch.troubles());
+                    return printer.end(&ending);
+                }
             }
         }
     }
@@ -110,6 +125,12 @@ struct Line<'a, T> {
 impl Printer<'_> {
     fn remark(&self, text: &str) {
         self.output.remark(text);
+    }
+
+    fn troubles(&self, troubles: &[ArchiveError]) {
+        for trouble in troubles {
+            self.remark(&format!("error: {trouble}; hint: {}", trouble.hint()));
+        }
     }
 
     fn line(&self, r#type: &str, event: impl Serialize) -> Result<(), Failure> {
@@ -151,6 +172,10 @@ impl Printer<'_> {
             return self.line("log", chunk);
         }
         if let Some(kind) = &chunk.gap_kind {
+            if matches!(kind.as_str(), "removed" | "archived" | "unreadable") {
+                // The reader's own: it says what is missing where.
+                return Ok(self.output.print_job_text(&format!("{} | {}", chunk.job, chunk.log_chunk.trim_end()))?);
+            }
             let bytes = chunk.gap_bytes.map(|bytes| format!("{bytes} bytes of "));
             let text = format!("[{}output lost: {kind}]", bytes.unwrap_or_default());
             return Ok(self.output.print_job_text(&format!("{} | {text}", chunk.job))?);

@@ -8,6 +8,7 @@ use sqlx::postgres::PgConnection;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::archive::{Archive, ArchiveError};
 use crate::portal::deployments::{self, JobState, State};
 use crate::portal::logs::{LogChunk, LogReader};
 use crate::refusal::Error;
@@ -66,6 +67,18 @@ impl Watch {
     pub fn new(deployment: Uuid) -> Self {
         let reader = LogReader::new(deployment);
         Self { deployment, reader, shown: None, jobs: BTreeMap::new(), behind_since: None, ended_at: None }
+    }
+
+    /// The same with an archive to fall back to for what the database no longer has.
+    #[must_use]
+    pub fn with_archive(mut self, archive: Option<Archive>) -> Self {
+        self.reader = self.reader.with_archive(archive);
+        self
+    }
+
+    /// Archived objects that could not be read so far.
+    pub fn troubles(&self) -> &[ArchiveError] {
+        self.reader.troubles()
     }
 
     /// Waits for the next events. After a broken connection it may be called with another one: nothing is told twice.

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::unix_seconds;
 use crate::refusal::Error;
+use crate::serve::archive_metrics::ArchiveMetrics;
 use crate::serve::trouble::Trouble;
 
 const OBSERVE: Duration = Duration::from_secs(5);
@@ -66,6 +67,8 @@ pub struct Metrics {
     runners_online: Family<ClusterLabels, Gauge<i64, AtomicI64>>,
     log_bytes_today: Family<ClusterLabels, Gauge<i64, AtomicI64>>,
     observed: Seconds,
+    /// Of the archive and of old days.
+    pub archive: ArchiveMetrics,
 }
 
 fn duty_histogram() -> Histogram {
@@ -91,6 +94,7 @@ impl Metrics {
             runners_online: Family::default(),
             log_bytes_today: Family::default(),
             observed: Seconds::default(),
+            archive: ArchiveMetrics::new(),
         };
         metrics.register();
         metrics
@@ -116,6 +120,7 @@ impl Metrics {
         r.register("log_bytes_today", help, self.log_bytes_today.clone());
         let help = "When the gauges of queue and runners were read, Unix time";
         r.register("broker_observed_timestamp_seconds", help, self.observed.clone());
+        self.archive.register(r);
     }
 
     /// Everything in the text format of OpenMetrics.

@@ -3,11 +3,14 @@
 //! - `pulse`: one beat each second, on a connection of its own. Without it nobody is presumed dead.
 //! - `duties`: expiry, deadlines, counters, log windows, credentials, partitions; each by itself, each a short
 //!   transaction that one replica takes at a time.
+//! - `archive`: closed logs to the archive, and old days out of the database; leases in the database share the work.
 //! - `metrics` and `http`: what Prometheus and Kubernetes ask.
 //!
 //! A database that goes away stops nothing here: it is said once, and tried again. On SIGTERM everything stops within
 //! two seconds; a duty that was under way is rolled back and done by the next who comes.
 
+mod archive;
+mod archive_metrics;
 mod duties;
 mod http;
 mod metrics;
@@ -25,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::archive::{Archive, ArchiveError, ArchiveOptions};
 use crate::operator::migration;
 use crate::refusal::Error;
 use crate::serve::metrics::Metrics;
@@ -46,6 +50,8 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// Time between two beats; a gap of 2 s renews all leases.
     pub beat: Duration,
+    /// Where closed logs go; without it old days are removed all the same.
+    pub archive: Option<ArchiveOptions>,
 }
 
 /// Why `serve` did not start.
@@ -57,6 +63,9 @@ pub enum StartError {
     /// The address for HTTP is taken or not ours.
     #[error("cannot listen at {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
+    /// This program cannot open archives.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
 }
 
 /// Serves until `stop`.
@@ -78,8 +87,17 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), StartE
         () = stop.cancelled() => return Ok(()),
     };
     checked?;
-    let pool = pool(&options.address);
+    let pool = pool(&options.address, SESSIONS);
     info!(database = %options.address, "serving");
+    if let Some(given) = &options.archive {
+        let opened = Archive::open(given).await?;
+        info!(archive = %given.location, "closed logs are archived");
+        let sessions = self::pool(&options.address, archive::SESSIONS);
+        let url = given.location.to_string();
+        tasks.spawn(archive::ship(sessions, opened, url, metrics.clone(), stop.clone()));
+    }
+    tasks.spawn(archive::remove_days(options.address.clone(), metrics.clone(), stop.clone()));
+    tasks.spawn(archive::observe(pool.clone(), metrics.clone(), stop.clone()));
     tasks.spawn(pulse::beat(options.address, options.beat, metrics.clone(), stop.clone()));
     tasks.spawn(duties::tend(pool.clone(), metrics.clone(), tasks.clone(), stop.clone()));
     tasks.spawn(metrics::observe(pool.clone(), metrics, stop.clone()));
@@ -122,9 +140,9 @@ async fn check_schema(address: &Address) -> Result<(), Error> {
     }
 }
 
-fn pool(address: &Address) -> PgPool {
+fn pool(address: &Address, sessions: u32) -> PgPool {
     PgPoolOptions::new()
-        .max_connections(SESSIONS)
+        .max_connections(sessions)
         .acquire_timeout(Duration::from_secs(5))
         .idle_timeout(Duration::from_secs(60))
         .after_connect(|connection, _| {

@@ -60,7 +60,11 @@ pub struct Running {
 
 impl Running {
     pub fn start(url: &str, arguments: &[&str]) -> Self {
-        let mut child = command(url, arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::run(command(url, arguments))
+    }
+
+    pub fn run(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap()).lines();
         let err = BufReader::new(child.stderr.take().unwrap()).lines();
         Self { child, out, err }

@@ -62,6 +62,7 @@ pub async fn examine(connection: &mut PgConnection) -> Result<Vec<Finding>, Erro
         findings.push(Finding::warn("duties", format!("duties are late: {}", names.join(", ")), remedy));
     }
     findings.extend(log_quotas(connection).await?);
+    findings.extend(examine_archive(connection).await?);
     Ok(findings)
 }
 
@@ -95,5 +96,55 @@ async fn log_quotas(connection: &mut PgConnection) -> Result<Vec<Finding>, Error
         let message = format!("cluster {} has used {:.0} % of its log text of today", cluster.name, cluster.percent);
         Finding::warn("log_quota", message, remedy)
     }));
+    Ok(findings)
+}
+
+/// A log that is closed is archived within minutes; one that waits for longer is worth a look.
+const LATE_S: f64 = 3600.0;
+
+async fn examine_archive(connection: &mut PgConnection) -> Result<Vec<Finding>, Error> {
+    let a = sqlx::query!(
+        r#"-- examine archive
+        select s.archive_url, s.archive_required, round(extract(epoch from s.logs_kept) / 86400)::bigint as "days!",
+               l.waiting as "waiting!", l.lag_seconds as "lag!", l.troubled as "troubled!", l.trouble,
+               (select count(*) from tendril_core.log_removals r where r.removed_at is null and r.decided_at < clock_timestamp() - interval '1 h')
+                 as "stuck!"
+          from tendril_core.settings s, tendril_core.archive_lag() l"#
+    )
+    .fetch_one(connection)
+    .await?;
+    let behind = format!("{} closed logs wait, the oldest for {:.0} s", a.waiting, a.lag);
+    let mut findings = vec![match (&a.archive_url, a.archive_required) {
+        (None, _) => Finding::ok(
+            "archive",
+            format!(
+                "there is no archive: logs are removed after {} days; `serve --archive s3://BUCKET/PREFIX` keeps them",
+                a.days
+            ),
+        ),
+        (Some(url), _) if a.troubled > 0 => Finding::warn(
+            "archive",
+            format!("{} logs could not be archived in {url}: {}", a.troubled, a.trouble.unwrap_or_default()),
+            "mend what the message names; they are tried again at least every 15 minutes",
+        ),
+        (Some(url), _) if a.lag > LATE_S => Finding::warn(
+            "archive",
+            format!("the archive {url} is behind: {behind}"),
+            "is `tendril-broker serve` running with --archive? more replicas share the work",
+        ),
+        (Some(url), true) => {
+            Finding::ok("archive", format!("logs go to {url}, and leave the database after {} days; {behind}", a.days))
+        }
+        (Some(url), false) => Finding::warn(
+            "archive",
+            format!("logs go to {url}, but leave the database after {} days, archived or not; {behind}", a.days),
+            "UPDATE tendril_core.settings SET archive_required = true",
+        ),
+    }];
+    if a.stuck > 0 {
+        let message = format!("{} days of logs could not be removed for an hour", a.stuck);
+        let remedy = "a session holds a transaction or a snapshot open: look into pg_stat_activity by xact_start";
+        findings.push(Finding::warn("log_removal", message, remedy));
+    }
     Ok(findings)
 }

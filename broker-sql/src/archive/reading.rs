@@ -1,0 +1,115 @@
+//! Archived rows behind a position: one frame per call, by a ranged request.
+
+use crate::archive::format::{self, Wrong};
+use crate::archive::ledger::{ArchivedRow, Frame, StoredLog};
+use crate::archive::location::parse_object;
+use crate::archive::store::Store;
+use crate::archive::{ArchiveError, ArchiveOptions};
+use crate::portal::logs::LogChunk;
+
+/// Bytes at an object's end in which a small index lies whole.
+const TAIL: u64 = 64 << 10;
+
+/// An archive of logs: any S3-compatible bucket. Cloning it is cheap.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    store: Store,
+}
+
+impl Archive {
+    /// Opens the archive; whether the bucket is there and lets us in shows with the first object.
+    ///
+    /// # Errors
+    /// None here; [`ArchiveError::Refused`] where the S3 client was not built in.
+    pub async fn open(options: &ArchiveOptions) -> Result<Self, ArchiveError> {
+        Ok(Self { store: Store::open(options, None).await })
+    }
+
+    /// The same with a key of a test's own.
+    #[cfg(feature = "testing")]
+    pub async fn open_as(options: &ArchiveOptions, key: &str, secret: &str) -> Self {
+        let keys = aws_sdk_s3::config::Credentials::new(key, secret, None, None, "test");
+        Self { store: Store::open(options, Some(keys)).await }
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The rows of the first frame that reaches behind `after`, those up to `after` left out. Empty behind the end.
+    ///
+    /// The index that the database keeps tells where to look. An object that was written anew by another version of this
+    /// program has an index of its own, which is asked when the frame is not what it should be.
+    ///
+    /// # Errors
+    /// [`ArchiveError`] names the object.
+    pub(crate) async fn rows(&self, log: &StoredLog, after: i64) -> Result<Vec<LogChunk>, ArchiveError> {
+        let url = log.url.clone().unwrap_or_default();
+        let (bucket, key) = parse_object(&url).ok_or_else(|| ArchiveError::Missing(url.clone()))?;
+        let rows = match self.frame(bucket, key, &log.frames, after).await {
+            Err(Trouble::Wrong(wrong)) => match self.index(bucket, key, log).await {
+                Ok(frames) if frames != log.frames => self.frame(bucket, key, &frames, after).await,
+                _ => Err(Trouble::Wrong(wrong)),
+            },
+            read => read,
+        };
+        let rows = rows.map_err(|trouble| match trouble {
+            Trouble::Wrong(wrong) => ArchiveError::Damaged(url, wrong),
+            Trouble::Archive(error) => error,
+        })?;
+        Ok(rows.into_iter().filter(|row| row.seq > after).map(|row| chunk(log, row)).collect())
+    }
+
+    async fn frame(&self, bucket: &str, key: &str, frames: &[Frame], after: i64) -> Result<Vec<ArchivedRow>, Trouble> {
+        let Some(frame) = frames.get(frames.partition_point(|frame| frame.last <= after)) else {
+            return Ok(Vec::new());
+        };
+        let bytes = self.store.range(bucket, key, frame.offset, frame.bytes).await?;
+        format::unpack(&bytes, frame).map_err(Trouble::Wrong)
+    }
+
+    async fn index(&self, bucket: &str, key: &str, log: &StoredLog) -> Result<Vec<Frame>, Trouble> {
+        let mut tail = self.store.tail(bucket, key, TAIL).await?;
+        let wanted = format::index_bytes(&tail).map_err(Trouble::Wrong)?;
+        if wanted > tail.len() as u64 {
+            tail = self.store.tail(bucket, key, wanted).await?;
+        }
+        let from = tail.len().checked_sub(usize::try_from(wanted).unwrap_or(usize::MAX));
+        let footer = from.and_then(|from| tail.get(from..)).unwrap_or_default();
+        let index = format::read_index(footer).map_err(Trouble::Wrong)?;
+        if index.attempt_id != log.attempt_id {
+            return Err(Trouble::Wrong("its index is another log's".into()));
+        }
+        Ok(index.frames)
+    }
+}
+
+enum Trouble {
+    Wrong(Wrong),
+    Archive(ArchiveError),
+}
+
+impl From<ArchiveError> for Trouble {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            // What a frame that lies beyond the end looks like.
+            ArchiveError::Damaged(_, wrong) => Self::Wrong(wrong),
+            other => Self::Archive(other),
+        }
+    }
+}
+
+fn chunk(log: &StoredLog, row: ArchivedRow) -> LogChunk {
+    LogChunk {
+        attempt_id: log.attempt_id,
+        job: log.job.clone(),
+        attempt: log.attempt,
+        seq: row.seq,
+        seq_to: row.seq_to,
+        stream: row.stream,
+        log_chunk: row.log_chunk,
+        ts: row.ts,
+        gap_kind: row.gap_kind,
+        gap_bytes: row.gap_bytes,
+    }
+}

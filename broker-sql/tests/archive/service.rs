@@ -1,0 +1,149 @@
+//! A server that speaks S3, in this process, with a door that tests can shut.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::error_handling::HandleError;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+use s3s_fs::FileSystem;
+use tendril_broker::archive::{Archive, ArchiveOptions};
+use tokio::sync::watch;
+
+pub const KEY: &str = "tester";
+pub const SECRET: &str = "a secret of the tests";
+pub const BUCKET: &str = "logs";
+
+/// What the door does with a request whose method, path and query contain a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Everything comes through.
+    Open,
+    /// 503 for what contains it.
+    Sick(&'static str),
+    /// No answer to what contains it, until the door is opened.
+    Silent(&'static str),
+}
+
+struct Gate {
+    door: watch::Sender<Door>,
+    seen: watch::Sender<u64>,
+    requests: Mutex<Vec<String>>,
+}
+
+pub struct Service {
+    pub root: tempfile::TempDir,
+    pub endpoint: String,
+    gate: Arc<Gate>,
+}
+
+impl Service {
+    pub async fn start() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join(BUCKET)).unwrap();
+        let mut builder = S3ServiceBuilder::new(FileSystem::new(root.path()).unwrap());
+        builder.set_auth(SimpleAuth::from_single(KEY, SECRET));
+        let failed = |error| async move { (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:?}")) };
+        let gate = Arc::new(Gate {
+            door: watch::Sender::new(Door::Open),
+            seen: watch::Sender::new(0),
+            requests: Mutex::new(Vec::new()),
+        });
+        let router = Router::new()
+            .fallback_service(HandleError::new(builder.build(), failed))
+            .layer(from_fn_with_state(gate.clone(), pass));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { root, endpoint, gate }
+    }
+
+    pub fn options(&self, prefix: &str) -> ArchiveOptions {
+        let location = format!("s3://{BUCKET}/{prefix}").parse().unwrap();
+        ArchiveOptions { location, endpoint: Some(self.endpoint.clone()), region: None }
+    }
+
+    pub async fn archive(&self) -> Archive {
+        Archive::open_as(&self.options("p"), KEY, SECRET).await
+    }
+
+    /// The same without a prefix: the server makes names of files of the keys, and those of parts become too long.
+    pub async fn archive_without_prefix(&self) -> Archive {
+        Archive::open_as(&self.options(""), KEY, SECRET).await
+    }
+
+    /// How the program is told of it.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("TENDRIL_ARCHIVE_URL", format!("s3://{BUCKET}/p")),
+            ("TENDRIL_ARCHIVE_ENDPOINT", self.endpoint.clone()),
+            ("AWS_ACCESS_KEY_ID", KEY.into()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET.into()),
+        ]
+    }
+
+    pub fn set(&self, door: Door) {
+        self.gate.door.send_replace(door);
+    }
+
+    /// Method, path and query of each request so far that contains a text.
+    pub fn requests(&self, with: &str) -> Vec<String> {
+        let requests = self.gate.requests.lock().unwrap();
+        requests.iter().filter(|request| request.contains(with)).cloned().collect()
+    }
+
+    /// Waits until so many requests that contain a text have come.
+    pub async fn sees(&self, count: usize, with: &str) {
+        let mut seen = self.gate.seen.subscribe();
+        while self.requests(with).len() < count {
+            seen.changed().await.unwrap();
+        }
+    }
+
+    /// Keys of all objects, and names of what uploads left behind.
+    pub fn objects(&self) -> (Vec<String>, Vec<String>) {
+        let mut files = Vec::new();
+        walk(&self.root.path().join(BUCKET), &mut files);
+        walk_top(self.root.path(), &mut files);
+        let names = files.into_iter().map(|file| file.strip_prefix(self.root.path()).unwrap().display().to_string());
+        let (objects, others): (Vec<_>, Vec<_>) = names.partition(|name| name.ends_with(".tlog.zst"));
+        (objects, others.into_iter().filter(|name| name.contains("upload")).collect())
+    }
+
+    /// The file of an object.
+    pub fn file(&self, url: &str) -> std::path::PathBuf {
+        self.root.path().join(url.strip_prefix("s3://").unwrap())
+    }
+}
+
+fn walk(folder: &std::path::Path, files: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { walk(&path, files) } else { files.push(path) }
+    }
+}
+
+fn walk_top(folder: &std::path::Path, files: &mut Vec<std::path::PathBuf>) {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.extend(entries.filter(|path| path.is_file()));
+}
+
+async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let what = format!("{} {}", request.method(), request.uri());
+    gate.requests.lock().unwrap().push(what.clone());
+    gate.seen.send_modify(|seen| *seen += 1);
+    let mut door = gate.door.subscribe();
+    loop {
+        match *door.borrow_and_update() {
+            Door::Sick(text) if what.contains(text) => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            Door::Silent(text) if what.contains(text) => {}
+            _ => break,
+        }
+        door.changed().await.unwrap();
+    }
+    next.run(request).await
+}
