@@ -130,7 +130,7 @@ fn wait(signals: &SignalFd, due: i64) -> Option<i32> {
 }
 
 /// The work folder's name is the attempt's id, in 32 hex digits; every command of an attempt runs somewhere below it.
-fn attempt_of_folder() -> Option<Uuid> {
+pub fn attempt_of_folder() -> Option<Uuid> {
     attempt_in(&std::env::current_dir().ok()?)
 }
 

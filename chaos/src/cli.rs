@@ -1,5 +1,6 @@
 //! The command line of `tendril-chaos`.
 
+use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use clap::{Parser, Subcommand};
 use crate::check::check;
 use crate::child;
 use crate::history::History;
+use crate::logs;
 use crate::options::{Engine, Options};
 use crate::report;
 use crate::run::{Plan, carry_out, fresh_folder};
@@ -45,13 +47,19 @@ enum Command {
         /// As a run has left it
         file: PathBuf,
     },
+    /// Break what a log depends on, many times, and compare what is read with what was printed
+    Logs(logs::Options),
     /// Be a job's command
     #[command(hide = true)]
     Child(child::Task),
+    /// Be a job's command that prints for all it is worth
+    #[command(hide = true)]
+    Print(logs::Task),
 }
 
+/// Seeds from one to another, both included.
 #[derive(Clone, Debug)]
-struct Seeds(RangeInclusive<u64>);
+pub struct Seeds(pub RangeInclusive<u64>);
 
 impl FromStr for Seeds {
     type Err = String;
@@ -69,7 +77,9 @@ impl FromStr for Seeds {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
-        Some(Command::Child(task)) => return child(task),
+        Some(Command::Child(task)) => return child(child::run(task)),
+        Some(Command::Print(task)) => return child(logs::print(task).map(|()| 0)),
+        Some(Command::Logs(options)) => logs::main(options),
         Some(Command::Check { file }) => judge(file, cli.json),
         None => runs(&cli),
     };
@@ -83,8 +93,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn child(task: &child::Task) -> ExitCode {
-    match child::run(task) {
+fn child(ended: io::Result<u8>) -> ExitCode {
+    match ended {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("tendril-chaos child: {error}");

@@ -7,6 +7,7 @@ pub mod cli;
 mod clock;
 mod facts;
 pub mod history;
+pub mod logs;
 mod op;
 mod options;
 mod perform;

@@ -108,7 +108,10 @@ pub async fn carry_out(plan: Plan, folder: &Path) -> anyhow::Result<History> {
 }
 
 /// Waits for SIGINT or SIGTERM, which both mean: leave nothing running.
-async fn asked_to_stop() -> anyhow::Result<()> {
+///
+/// # Errors
+/// The system's error.
+pub async fn asked_to_stop() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted?,

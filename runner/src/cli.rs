@@ -3,9 +3,10 @@
 use crate::app;
 use crate::config::Config;
 use crate::kinds;
+use crate::logs::{stored_event_text, stored_text};
 use crate::seal::ArtifactKey;
 use clap::{Parser, Subcommand};
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -32,6 +33,12 @@ enum Command {
     Check,
     /// Print a new artifact key, for all runners of one cluster
     ArtifactKey,
+    /// Read what a command printed from standard input, and print it as its log would hold it (docs/LOGS.md)
+    LogText {
+        /// It is what terraform or tofu prints with -json
+        #[arg(long)]
+        events: bool,
+    },
 }
 
 /// Parses the command line and does it.
@@ -51,6 +58,7 @@ pub fn main() -> ExitCode {
 fn act(cli: &Cli) -> anyhow::Result<()> {
     let load = || Config::load(cli.config.as_deref(), &|name| std::env::var(name).ok());
     match cli.command {
+        Some(Command::LogText { events }) => log_text(events)?,
         Some(Command::ArtifactKey) => println!("{}", ArtifactKey::generate()?),
         Some(Command::Check) => {
             let config = load()?;
@@ -70,6 +78,16 @@ fn act(cli: &Cli) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// All of it at once, in memory: it is for looking at single outputs, and for tests.
+fn log_text(events: bool) -> io::Result<()> {
+    let mut printed = Vec::new();
+    io::stdin().lock().read_to_end(&mut printed)?;
+    let text = if events { stored_event_text(&printed) } else { stored_text(&printed) };
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }
 
 fn telemetry(json: bool) {

@@ -301,6 +301,32 @@ pub async fn end_session(operator: &mut PgConnection, pid: i32) -> Result<bool, 
     Ok(ended.fetch_one(operator).await?)
 }
 
+/// Keeps all log writers' rows to this session until it is closed: nobody can store log rows meanwhile.
+///
+/// # Errors
+/// What the database refuses.
+pub async fn hold_log_writers(operator: &mut PgConnection) -> Result<(), Error> {
+    let sql = "-- hold log writers\nbegin; select id from tendril_core.log_writers for no key update";
+    operator.execute(sql).await?;
+    Ok(())
+}
+
+/// Moves the partitions that hold log rows to a tablespace of their own, which may be small. For a superuser.
+///
+/// # Errors
+/// What the database refuses.
+pub async fn keep_logs_at(superuser: &mut PgConnection, folder: &str) -> Result<(), Error> {
+    let create = format!("-- tablespace of logs\ncreate tablespace tendril_chaos_logs location '{folder}'");
+    superuser.execute(AssertSqlSafe(create)).await?;
+    let leaves = "-- partitions of logs\nselect t.relid::regclass::text from pg_partition_tree('tendril.deployment_logs') t \
+        where t.isleaf";
+    for leaf in sqlx::query_scalar::<_, String>(leaves).fetch_all(&mut *superuser).await? {
+        let sql = format!("-- move partition\nalter table {leaf} set tablespace tendril_chaos_logs");
+        superuser.execute(AssertSqlSafe(sql)).await?;
+    }
+    Ok(())
+}
+
 /// All that this installation remembers.
 ///
 /// # Errors

@@ -19,7 +19,7 @@ use tendril_broker::testing::history;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-pub use program::Program;
+pub use program::{Program, beside_this_one, output};
 pub use runner::{RunnerSeat, STATES, Seat};
 pub use serve::ServeSeat;
 pub use server::{Server, dev_script};
@@ -57,7 +57,7 @@ impl World {
     /// # Errors
     /// What the programs say.
     pub async fn start(folder: &Path, options: &Options, engine: Option<&Engine>) -> anyhow::Result<Self> {
-        let broker = program::beside_this_one("tendril-broker")?;
+        let broker = beside_this_one("tendril-broker")?;
         let server = Server::start(format!("chaos-world-{}", std::process::id())).await?;
         match Self::settle(folder, options, engine, (&broker, &server)).await {
             Ok((cluster, runners, serves)) => Ok(Self {
@@ -84,8 +84,7 @@ impl World {
     ) -> anyhow::Result<(Uuid, Vec<RunnerSeat>, Vec<ServeSeat>)> {
         history::create_database(&server.address()?, DATABASE, PORTAL_PASSWORD).await?;
         let url = server.operator_url(DATABASE);
-        let run =
-            async |arguments: &[&str]| program::output(broker, arguments, &[("TENDRIL_DATABASE_URL", &url)]).await;
+        let run = async |arguments: &[&str]| output(broker, arguments, &[("TENDRIL_DATABASE_URL", &url)]).await;
         run(&["migrate"]).await?;
         let mut operator = url.parse::<Address>()?.connect("tendril-chaos").await?;
         history::prepare(&mut operator, TIMES).await?;
@@ -96,9 +95,9 @@ impl World {
         for number in 0..options.serves {
             serves.push(ServeSeat::start(broker, folder, number, &url)?);
         }
-        let runner = program::beside_this_one("tendril-runner")?;
+        let runner = beside_this_one("tendril-runner")?;
         let key = folder.join("artifact.key");
-        fs::write(&key, program::output(&runner, &["artifact-key"], &[]).await?)?;
+        fs::write(&key, output(&runner, &["artifact-key"], &[]).await?)?;
         let seat = Seat {
             program: runner,
             folder: folder.to_owned(),
@@ -148,7 +147,7 @@ impl World {
     /// What `tendril-broker` says.
     pub async fn release_key(&self, key: &str) -> anyhow::Result<()> {
         let arguments = ["key", "release", "--cluster", CLUSTER, key, "--reason", "its holder was killed"];
-        program::output(&self.broker, &arguments, &[("TENDRIL_DATABASE_URL", &self.operator_url)]).await.map(drop)
+        output(&self.broker, &arguments, &[("TENDRIL_DATABASE_URL", &self.operator_url)]).await.map(drop)
     }
 
     /// Ends everything, whatever state it is in. Only processes that descend from this one are ended.

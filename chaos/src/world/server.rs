@@ -12,11 +12,13 @@ pub struct Server {
     dev: PathBuf,
     name: String,
     url: String,
+    superuser_url: String,
 }
 
 #[derive(Deserialize)]
 struct Started {
     database_url: String,
+    superuser_url: String,
 }
 
 /// `./dev` of this tree, unless the environment names another.
@@ -34,7 +36,7 @@ impl Server {
         let dev = dev_script();
         let output = dev_server(&dev, "start", &name).await?;
         let started: Started = serde_json::from_str(output.trim()).context("./dev server start: no JSON")?;
-        Ok(Self { dev, name, url: started.database_url })
+        Ok(Self { dev, name, url: started.database_url, superuser_url: started.superuser_url })
     }
 
     /// Ends it as a crash would: every session breaks, and the next start recovers.
@@ -82,6 +84,17 @@ impl Server {
         format!("postgres://{login}{place}/{database}")
     }
 
+    /// Its `host:port`.
+    pub fn place(&self) -> &str {
+        self.parts().1
+    }
+
+    /// A superuser's way to a database.
+    pub fn superuser_url(&self, database: &str) -> String {
+        let server = self.superuser_url.rsplit_once('/').map_or(self.superuser_url.as_str(), |(server, _)| server);
+        format!("{server}/{database}")
+    }
+
     /// Login and `host:port`.
     fn parts(&self) -> (&str, &str) {
         let rest = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
@@ -106,9 +119,12 @@ mod tests {
     #[test]
     fn everybody_has_an_own_way_to_the_same_server() {
         let url = "postgres://ops:secret@127.0.0.1:5432/postgres".to_owned();
-        let server = Server { dev: PathBuf::new(), name: String::new(), url };
+        let superuser_url = "postgres://root:secret@127.0.0.1:5432/postgres".to_owned();
+        let server = Server { dev: PathBuf::new(), name: String::new(), url, superuser_url };
         assert_eq!(server.operator_url("a"), "postgres://ops:secret@127.0.0.1:5432/a");
         assert_eq!(server.url(Some(("portal", "x")), "a"), "postgres://portal:x@127.0.0.1:5432/a");
+        assert_eq!(server.superuser_url("a"), "postgres://root:secret@127.0.0.1:5432/a");
+        assert_eq!(server.place(), "127.0.0.1:5432");
         assert_eq!(server.url(None, "a"), "postgres://127.0.0.1:5432/a");
     }
 }

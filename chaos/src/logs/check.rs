@@ -1,0 +1,189 @@
+//! From the evidence to what it breaks of the promises. Pure.
+
+use serde::Serialize;
+
+use super::evidence::{Attempt, Evidence};
+
+/// What the pipeline may hold back of a stream that goes on: a line without its end, and a sequence that is not complete.
+const HELD_BACK: u64 = 24 * 1024;
+
+/// The judgement.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// What does not hold.
+    pub violations: Vec<String>,
+    /// Gaps, which are allowed, in words.
+    pub gaps: Vec<String>,
+    /// Lines stored.
+    pub lines: u64,
+    /// Bytes stored.
+    pub bytes: u64,
+}
+
+/// Judges.
+pub fn check(evidence: &Evidence) -> Verdict {
+    let mut verdict = Verdict::default();
+    if evidence.without_attempt > 0 {
+        verdict.violations.push(format!("{} jobs had no attempt", evidence.without_attempt));
+    }
+    for attempt in &evidence.attempts {
+        let text = attempt.rows.iter().filter(|row| row.gap_kind.is_none());
+        for row in text {
+            verdict.bytes += row.text.len() as u64;
+            verdict.lines += row.text.bytes().filter(|byte| *byte == b'\n').count() as u64;
+        }
+        let gaps = attempt.rows.iter().filter_map(|row| Some((row.gap_kind.as_ref()?, row)));
+        verdict.gaps.extend(gaps.map(|(kind, row)| {
+            format!("{} {}..{} of {}: {:?} bytes", kind, row.seq, row.seq_to, row.stream, row.gap_bytes)
+        }));
+        let wrong =
+            [numbers(attempt), end(evidence, attempt), gaps_allowed(evidence, attempt), kept(attempt), owed(attempt)];
+        let texts = ["stdout", "stderr"].into_iter().filter_map(|stream| text_of(attempt, stream).err());
+        let wrong: Vec<String> = wrong.into_iter().flatten().chain(texts).chain(missing(attempt)).collect();
+        let who = format!("attempt {} (child {})", attempt.id, attempt.script.number);
+        verdict.violations.extend(wrong.into_iter().map(|wrong| format!("{who}: {wrong}")));
+    }
+    verdict
+}
+
+fn numbers(attempt: &Attempt) -> Option<String> {
+    let mut next = 0;
+    for row in &attempt.rows {
+        if row.seq != next || row.seq_to < row.seq {
+            let what = if row.seq < next { "stored twice" } else { "missing" };
+            return Some(format!("record {next} {what}: a row of {} to {}", row.seq, row.seq_to));
+        }
+        next = row.seq_to + 1;
+    }
+    None
+}
+
+fn end(evidence: &Evidence, attempt: &Attempt) -> Option<String> {
+    let stored = attempt.rows.last().map_or(-1, |row| row.seq_to);
+    match attempt.log_end {
+        Some(end) if stored > end => Some(format!("rows end at {stored}, beyond the log's end at {end}")),
+        // A log that was cut off while its attempt ended has its gap as well.
+        Some(end) if stored < end => Some(format!("rows end at {stored}, and the log at {end}")),
+        Some(_) => None,
+        None if !evidence.allowed.cut_off => Some("it never came to its end".to_owned()),
+        None if attempt.open_end().is_some() => None,
+        // All is there, and only the attempt's report was lost; or nothing of it had been captured.
+        None if attempt.ended || attempt.rows.is_empty() => None,
+        None => Some(format!("it was cut off at {stored}, and no gap says so")),
+    }
+}
+
+fn gaps_allowed(evidence: &Evidence, attempt: &Attempt) -> Option<String> {
+    let last = attempt.open_end().map(|row| row.seq);
+    attempt.rows.iter().find_map(|row| {
+        let kind = row.gap_kind.as_deref()?;
+        let destroyed =
+            || (row.seq..=row.seq_to).all(|seq| attempt.destroyed.iter().any(|(a, b)| (*a..=*b).contains(&seq)));
+        let allowed = match kind {
+            "overflow" => evidence.allowed.overflow && row.gap_bytes.is_some(),
+            "capped" => row.gap_bytes.is_some(),
+            "lost" => destroyed() || evidence.allowed.cut_off && last == Some(row.seq),
+            _ => false,
+        };
+        let what = format!("a gap ({kind}) of {} to {}, {:?} bytes", row.seq, row.seq_to, row.gap_bytes);
+        (!allowed).then(|| format!("{what}, for which nothing was broken; destroyed were {:?}", attempt.destroyed))
+    })
+}
+
+/// What was read once is read again, unchanged.
+fn kept(attempt: &Attempt) -> Option<String> {
+    let gone = attempt.seen_before.iter().zip(attempt.rows.iter().map(Some).chain(std::iter::repeat(None)));
+    let gone = gone.into_iter().find(|(before, now)| *now != Some(*before));
+    gone.map(|(row, _)| format!("row {} to {} had been read, and is gone or another", row.seq, row.seq_to))
+}
+
+/// What a stream's rows say, as pieces of text with what is missing between them.
+struct Rows {
+    /// Text, and whether something of unknown size may be missing before it.
+    pieces: Vec<(bool, String)>,
+    /// Something may be missing at the end.
+    open: bool,
+}
+
+fn rows(attempt: &Attempt, stream: &str) -> Rows {
+    let mut pieces = vec![(false, String::new())];
+    let mut gap = false;
+    for row in &attempt.rows {
+        match &row.gap_kind {
+            Some(_) if row.stream == stream || row.stream == "system" => gap = true,
+            None if row.stream == stream => {
+                if gap {
+                    pieces.push((true, String::new()));
+                    gap = false;
+                }
+                if let Some((_, text)) = pieces.last_mut() {
+                    text.push_str(&row.text);
+                }
+            }
+            _ => {}
+        }
+    }
+    Rows { pieces, open: gap || !attempt.ended }
+}
+
+/// Compares a stream with what had to be stored. Returns how many bytes are missing in gaps.
+fn text_of(attempt: &Attempt, stream: &str) -> Result<u64, String> {
+    let printed = if stream == "stdout" { &attempt.stdout } else { &attempt.stderr };
+    let rows = rows(attempt, stream);
+    let (mut at, mut missing) = (0, 0);
+    let last = rows.pieces.len() - 1;
+    for (index, (floats, text)) in rows.pieces.iter().enumerate() {
+        let rest = printed.get(at..).unwrap_or("");
+        let found = match floats {
+            false => rest.starts_with(text.as_str()).then_some(0),
+            // The last piece ends where the stream does, unless something is missing there, too.
+            true if index == last && !rows.open => rest.ends_with(text.as_str()).then(|| rest.len() - text.len()),
+            true => rest.find(text.as_str()),
+        };
+        let Some(skipped) = found else {
+            let differs =
+                rest.bytes().zip(text.bytes()).position(|(a, b)| a != b).unwrap_or(rest.len().min(text.len()));
+            let excerpt =
+                |text: &str| format!("{:?}", text.bytes().skip(differs).take(60).map(char::from).collect::<String>());
+            return Err(format!(
+                "{stream} holds what was not printed: piece {index} of {}, byte {differs}: {} instead of {}",
+                rows.pieces.len(),
+                excerpt(text),
+                excerpt(rest)
+            ));
+        };
+        missing += skipped as u64;
+        at += skipped + text.len();
+    }
+    let left = printed.len() - at;
+    if left > 0 && !rows.open {
+        return Err(format!("{stream} lacks the end, from byte {at} of {}", printed.len()));
+    }
+    Ok(missing + left as u64)
+}
+
+/// The bytes that gaps tell of are those that are missing.
+fn missing(attempt: &Attempt) -> Option<String> {
+    let (Ok(stdout), Ok(stderr)) = (text_of(attempt, "stdout"), text_of(attempt, "stderr")) else { return None };
+    let told: Vec<Option<u64>> =
+        attempt.rows.iter().filter(|row| row.gap_kind.is_some()).map(|row| row.gap_bytes).collect();
+    let sum: u64 = told.iter().flatten().sum();
+    let open = told.contains(&None) || !attempt.ended;
+    let wrong = if open { sum > stdout + stderr } else { sum != stdout + stderr };
+    wrong.then(|| format!("gaps tell of {sum} bytes, and {} are missing", stdout + stderr))
+}
+
+/// What had been printed long enough before its runner was killed is there.
+fn owed(attempt: &Attempt) -> Option<String> {
+    let (stdout, stderr) = attempt.owed.filter(|_| attempt.destroyed.is_empty())?;
+    let stored = |stream: &str| -> u64 {
+        let rows = attempt.rows.iter().filter(|row| row.stream == stream && row.gap_kind.is_none());
+        rows.map(|row| row.text.len() as u64).sum()
+    };
+    let gaps: u64 = attempt.rows.iter().filter_map(|row| row.gap_bytes).sum();
+    [("stdout", stdout), ("stderr", stderr)].into_iter().find_map(|(stream, owed)| {
+        let stored = stored(stream);
+        let lacks = stored + gaps + HELD_BACK < owed;
+        lacks.then(|| format!("{stream}: {owed} bytes were in the spool for certain, and {stored} are stored"))
+    })
+}

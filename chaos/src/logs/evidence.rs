@@ -1,0 +1,106 @@
+//! All that is known of a run's logs, in one file: what was broken, what children printed, what a portal reads.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::op::LogOp;
+use super::script::Script;
+
+/// A run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Evidence {
+    /// What was broken.
+    pub op: LogOp,
+    /// The seed of everything.
+    pub seed: u64,
+    /// What was broken, in words, with its particulars.
+    pub acts: Vec<String>,
+    /// What may be missing after it.
+    pub allowed: Allowed,
+    /// The attempts of its children.
+    pub attempts: Vec<Attempt>,
+    /// Jobs that had no attempt.
+    pub without_attempt: usize,
+}
+
+/// What may be missing. Nothing else may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allowed {
+    /// A log may end in an open gap: its runner was killed.
+    pub cut_off: bool,
+    /// There was no room: gaps of kind `overflow`, with their bytes.
+    pub overflow: bool,
+}
+
+/// An attempt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its id.
+    pub id: Uuid,
+    /// What its child had to print.
+    pub script: Script,
+    /// What had to be stored of standard output, as `tendril-runner log-text` says.
+    pub stdout: String,
+    /// The same of standard error.
+    pub stderr: String,
+    /// The child has told its end: then nothing follows for certain. Else the last piece is in doubt.
+    pub ended: bool,
+    /// Of both streams, what had to be in the spool when its runner was killed: stored bytes.
+    pub owed: Option<(u64, u64)>,
+    /// Records that were destroyed in the spool, both ends included.
+    pub destroyed: Vec<(i64, i64)>,
+    /// The log's last number, once the attempt has finished.
+    pub log_end: Option<i64>,
+    /// open, complete or incomplete.
+    pub log_state: String,
+    /// What a portal reads.
+    pub rows: Vec<Row>,
+    /// What it had read before, while things were broken.
+    pub seen_before: Vec<Row>,
+}
+
+/// A row as a portal reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// First record.
+    pub seq: i64,
+    /// Last record.
+    pub seq_to: i64,
+    /// stdout, stderr or system.
+    pub stream: String,
+    /// The text.
+    pub text: String,
+    /// Set for a gap.
+    pub gap_kind: Option<String>,
+    /// Bytes that are missing, if known.
+    pub gap_bytes: Option<u64>,
+}
+
+impl Attempt {
+    /// The gap that its log ends in, if it does.
+    pub fn open_end(&self) -> Option<&Row> {
+        self.rows.last().filter(|row| row.gap_kind.as_deref() == Some("lost") && row.gap_bytes.is_none())
+    }
+}
+
+impl Evidence {
+    /// Writes it.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn write(&self, file: &Path) -> io::Result<()> {
+        fs::write(file, serde_json::to_vec(self)?)
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The system's error, or a file that is something else.
+    pub fn read(file: &Path) -> io::Result<Self> {
+        Ok(serde_json::from_slice(&fs::read(file)?)?)
+    }
+}

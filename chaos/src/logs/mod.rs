@@ -1,0 +1,84 @@
+//! The log pipeline under faults, from what children print to what a portal reads.
+//!
+//! A run is shorter than those of the whole installation, and many share one world: children print what their seed says
+//! (`script`, `printer`) and write it to a witness outside the database, something is broken (`op`, `perform`), and when
+//! all logs have come to rest the checker compares rows with the witness (`evidence`, `check`).
+
+mod check;
+mod corrupt;
+mod crashes;
+mod evidence;
+mod op;
+mod perform;
+mod printer;
+mod proxy;
+mod room;
+mod run;
+mod script;
+#[cfg(test)]
+mod tests;
+mod wire;
+mod witness;
+mod world;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::world::dev_script;
+pub use op::LogOp;
+pub use printer::Task;
+pub use printer::run as print;
+
+/// What `./dev chaos logs` takes.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Operations, one after the other
+    #[arg(long, value_delimiter = ',', value_name = "OP,...", default_values_t = LogOp::all(), value_enum)]
+    ops: Vec<LogOp>,
+    /// Seeds of each, both ends included: 1..100
+    #[arg(long, value_name = "A..B", default_value = "1..1")]
+    seeds: crate::cli::Seeds,
+    /// Crash Postgres so many times under full load instead
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["ops", "seeds"])]
+    crashes: Option<u32>,
+    /// Print a JSON object for each seed
+    #[arg(long)]
+    json: bool,
+    /// Judge again what a run has left, and do nothing else
+    #[arg(long, value_name = "FILE")]
+    check: Option<PathBuf>,
+}
+
+/// Does it; whether everything held.
+///
+/// # Errors
+/// There was no run.
+pub fn main(options: &Options) -> anyhow::Result<bool> {
+    if let Some(file) = &options.check {
+        return judge(file);
+    }
+    if options.ops.contains(&LogOp::PostgresDiskFull) && options.crashes.is_none() {
+        room::go_where_it_can_be()?;
+    }
+    let folder = dev_script().with_file_name(".state").join("chaos").join("logs");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    let folder = folder.canonicalize()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match options.crashes {
+            Some(count) => crashes::carry_out(&folder, count).await,
+            None => run::carry_out(&folder, options).await,
+        }
+    })
+}
+
+fn judge(file: &Path) -> anyhow::Result<bool> {
+    let evidence = evidence::Evidence::read(file)?;
+    let verdict = check::check(&evidence);
+    print!("{}", run::words(&evidence, &verdict));
+    Ok(verdict.violations.is_empty())
+}

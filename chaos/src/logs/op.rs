@@ -1,0 +1,96 @@
+//! What is broken under a log's feet, and its particulars from a seed.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use super::world::Settings;
+use crate::chance::Chance;
+
+/// The operations by name. S3 that is down belongs here once logs are archived there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogOp {
+    /// Nothing
+    None,
+    /// Immediate stop of Postgres, as in a crash, and a start
+    CrashPostgres,
+    /// An administrator ends the log session, several times
+    EndLogSession,
+    /// SIGKILL to the backend of the log session: Postgres ends all sessions and recovers
+    KillLogBackend,
+    /// The line is cut around a COMMIT: before it, after it, or before its reply
+    CutAtCommit,
+    /// The line is cut in the middle of a COPY
+    CutInCopy,
+    /// 2 s round trip and 50 KB/s
+    SlowLine,
+    /// SIGKILL to the runner under load; another process takes over
+    KillRunner,
+    /// SIGKILL to the runner while nothing can be stored and all waits in the spool
+    KillRunnerFullSpool,
+    /// The same, and the spool is damaged before the next process starts
+    CorruptSpool,
+    /// The spool reaches its bound: dropped, or paused
+    SpoolFull,
+    /// The runner's disk is full
+    RunnerDiskFull,
+    /// The database's disk is full
+    PostgresDiskFull,
+}
+
+/// Where a line is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The server never sees the COMMIT.
+    BeforeCommit,
+    /// It may see it.
+    AfterCommit,
+    /// It has replied; nobody hears it.
+    AtReply,
+    /// After so many bytes of a COPY.
+    InCopy(u64),
+}
+
+impl LogOp {
+    /// All of them.
+    pub fn all() -> Vec<Self> {
+        Self::value_variants().to_vec()
+    }
+
+    /// As it is typed.
+    pub fn typed(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// How the runner is set for it.
+    pub fn settings(self, seed: u64) -> Settings {
+        let mut chance = Chance::new(seed, "settings");
+        let usual = Settings::default();
+        match self {
+            Self::SpoolFull => Settings { spool_bytes: 64 << 20, stall_s: [0, 1, 3600][chance.index(3)], ..usual },
+            // With little memory output is dropped; with much of it nothing is.
+            Self::RunnerDiskFull if chance.percent(40) => {
+                Settings { disk_bytes: Some(4 << 20), memory_bytes: 4 << 20, stall_s: 0, ..usual }
+            }
+            Self::RunnerDiskFull => Settings { disk_bytes: Some(4 << 20), ..usual },
+            _ => usual,
+        }
+    }
+
+    /// Children, and what each prints: bytes, and the milliseconds it takes for that.
+    pub fn load(self) -> (u64, u64, u64) {
+        match self {
+            Self::SlowLine => (4, 40_000, 1000),
+            Self::SpoolFull => (5, 20_000_000, 500),
+            Self::RunnerDiskFull => (5, 2_500_000, 700),
+            Self::KillRunnerFullSpool | Self::CorruptSpool => (6, 600_000, 600),
+            _ => (6, 150_000, 1000),
+        }
+    }
+}
+
+impl std::fmt::Display for LogOp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.typed())
+    }
+}

@@ -1,0 +1,215 @@
+//! Carries an operation out while children print.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
+use tendril_broker::testing::history;
+use uuid::Uuid;
+
+use super::corrupt;
+use super::evidence::Allowed;
+use super::op::{Cut, LogOp};
+use super::witness;
+use super::world::LogWorld;
+use crate::chance::Chance;
+use crate::op::SessionOf;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// What is captured is in the spool by then, on a busy machine too; the flush interval is a tenth of it.
+const SPOOLED_BY: Duration = Duration::from_secs(2);
+/// The longest wait for something that is to happen to the logs.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// In words.
+    pub acts: Vec<String>,
+    /// What may be missing now.
+    pub allowed: Allowed,
+    /// What each attempt had printed long before its runner was killed: bytes of standard output and standard error.
+    pub owed: Vec<(Uuid, u64, u64)>,
+    /// Records that were destroyed.
+    pub destroyed: Vec<(Uuid, (i64, i64))>,
+}
+
+impl Done {
+    fn act(&mut self, what: impl Into<String>) {
+        self.acts.push(what.into());
+    }
+}
+
+/// What has to be so before the children start.
+#[derive(Default)]
+pub struct Before {
+    /// Nothing can be stored while this session lives.
+    pub hold: Option<PgConnection>,
+}
+
+/// Prepares an operation.
+///
+/// # Errors
+/// What the database refuses.
+pub async fn before(world: &LogWorld, op: LogOp) -> anyhow::Result<Before> {
+    let holds =
+        matches!(op, LogOp::KillRunnerFullSpool | LogOp::CorruptSpool | LogOp::SpoolFull | LogOp::RunnerDiskFull);
+    if !holds {
+        return Ok(Before::default());
+    }
+    let mut session = world.desk.operator().await?;
+    history::hold_log_writers(&mut session).await?;
+    Ok(Before { hold: Some(session) })
+}
+
+/// Performs it; all children have started.
+///
+/// # Errors
+/// The machine does not do as it is told; never what the programs under test do.
+pub async fn perform(world: &mut LogWorld, op: LogOp, seed: u64, before: Before) -> anyhow::Result<Done> {
+    let mut chance = Chance::new(seed, "operation");
+    let mut done = Done::default();
+    pause(chance.between(0, 700)).await;
+    match op {
+        LogOp::None => {}
+        LogOp::CrashPostgres => crash_postgres(world, &mut chance, &mut done).await?,
+        LogOp::EndLogSession => {
+            for _ in 0..chance.between(1, 5) {
+                let mut operator = world.desk.operator().await?;
+                if let Some(pid) = log_session(&mut operator).await? {
+                    history::end_session(&mut operator, pid).await?;
+                    done.act(format!("the log session {pid} was ended"));
+                }
+                pause(chance.between(50, 400)).await;
+            }
+        }
+        LogOp::KillLogBackend => {
+            let mut operator = world.desk.operator().await?;
+            if let Some(pid) = log_session(&mut operator).await? {
+                // The kernel's word for a backend of a server that is ours; another of that number cannot be meanwhile.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                done.act(format!("SIGKILL to the log session's backend {pid}"));
+            }
+        }
+        LogOp::CutAtCommit | LogOp::CutInCopy => cut(world, op, &mut chance, &mut done).await,
+        LogOp::SlowLine => {
+            let ms = chance.between(4000, 9000);
+            world.line.slow(true);
+            pause(ms).await;
+            world.line.slow(false);
+            done.act(format!("a slow line for {ms} ms"));
+        }
+        LogOp::KillRunner => kill_runner(world, &mut chance, &mut done, Before::default(), false).await?,
+        LogOp::KillRunnerFullSpool => kill_runner(world, &mut chance, &mut done, before, false).await?,
+        LogOp::CorruptSpool => kill_runner(world, &mut chance, &mut done, before, true).await?,
+        LogOp::SpoolFull => {
+            let settings = op.settings(seed);
+            filled(&world.spool(), settings.spool_bytes - (8 << 20)).await;
+            pause(chance.between(500, 3000)).await;
+            done.act(format!(
+                "the spool holds {} bytes, stall_s is {}",
+                corrupt::size(&world.spool())?,
+                settings.stall_s
+            ));
+            done.allowed.overflow = settings.stall_s < 60;
+            release(before).await?;
+        }
+        LogOp::RunnerDiskFull => {
+            let settings = op.settings(seed);
+            pause(chance.between(1500, 4000)).await;
+            done.act(format!("a disk of {:?} bytes, {} bytes of memory", settings.disk_bytes, settings.memory_bytes));
+            done.allowed.overflow = settings.stall_s == 0;
+            release(before).await?;
+        }
+        LogOp::PostgresDiskFull => {
+            let ms = chance.between(1500, 4000);
+            pause(ms).await;
+            if let Some(room) = &world.room {
+                room.give()?;
+            }
+            done.act(format!("the disk of the database's logs had no room for {ms} ms"));
+        }
+    }
+    Ok(done)
+}
+
+async fn pause(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+async fn release(before: Before) -> anyhow::Result<()> {
+    if let Some(session) = before.hold {
+        session.close().await?;
+    }
+    Ok(())
+}
+
+async fn crash_postgres(world: &LogWorld, chance: &mut Chance, done: &mut Done) -> anyhow::Result<()> {
+    for _ in 0..chance.between(1, 2) {
+        let away_ms = chance.between(0, 1500);
+        world.server.crash().await?;
+        pause(away_ms).await;
+        world.server.resume().await?;
+        done.act(format!("Postgres stopped at once and was away for {away_ms} ms"));
+        pause(chance.between(100, 700)).await;
+    }
+    Ok(())
+}
+
+async fn log_session(operator: &mut PgConnection) -> anyhow::Result<Option<i32>> {
+    let sessions = history::sessions(operator).await?;
+    let log = sessions.iter().find(|session| session.application.starts_with(SessionOf::Logs.application()));
+    Ok(log.map(|session| session.pid))
+}
+
+async fn cut(world: &LogWorld, op: LogOp, chance: &mut Chance, done: &mut Done) {
+    let cuts: Vec<Cut> = (0..chance.between(1, 4))
+        .map(|_| match op {
+            LogOp::CutInCopy => Cut::InCopy(chance.between(0, 60_000)),
+            _ => [Cut::BeforeCommit, Cut::AfterCommit, Cut::AtReply][chance.index(3)],
+        })
+        .collect();
+    let before = world.line.cuts_made();
+    world.line.cut(cuts.clone());
+    world.line.all_cut(PATIENCE / 3).await;
+    let made = world.line.cuts_made() - before;
+    done.act(format!("the line was cut {made} times, to be: {cuts:?}"));
+}
+
+async fn kill_runner(
+    world: &mut LogWorld,
+    chance: &mut Chance,
+    done: &mut Done,
+    before: Before,
+    corrupted: bool,
+) -> anyhow::Result<()> {
+    if before.hold.is_some() {
+        done.owed = witness::lengths(&world.desk.witness)?;
+        tokio::time::sleep(SPOOLED_BY).await;
+    } else {
+        pause(chance.between(0, 1500)).await;
+    }
+    let settings = world.kill_runner().await?;
+    done.allowed.cut_off = true;
+    done.act(format!("SIGKILL to the runner, {} bytes in its spool", corrupt::size(&world.spool())?));
+    if corrupted {
+        let damage = corrupt::damage(&world.spool(), chance)?;
+        done.acts.extend(damage.what);
+        done.destroyed = damage.destroyed;
+    }
+    release(before).await?;
+    pause(chance.between(0, 500)).await;
+    world.start_runner(settings)
+}
+
+/// Waits until the spool takes so much.
+async fn filled(spool: &Path, bytes: u64) {
+    let full = async {
+        while corrupt::size(spool).unwrap_or(0) < bytes {
+            pause(50).await;
+        }
+    };
+    let _ = tokio::time::timeout(PATIENCE, full).await;
+}

@@ -1,0 +1,355 @@
+//! Runs: submit, break, wait, read, judge; one after the other in one world.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::json;
+use tendril_broker::Error;
+use tendril_broker::portal::deployments::{self, LogState};
+use tendril_broker::portal::logs::LogReader;
+use tendril_broker::portal::submission::{self, Submission};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::check::{Verdict, check};
+use super::evidence::{Attempt, Evidence, Row};
+use super::op::LogOp;
+use super::perform::{self, Done};
+use super::script::Script;
+use super::world::{Desk, LogWorld, can_mount};
+use super::{Options, witness};
+use crate::chance::Chance;
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// All children have started by then.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// All logs are at their end by then; a batch on a line that is gone alone may take 23 s to be given up.
+const REST_PATIENCE: Duration = Duration::from_secs(90);
+/// When nothing has come for so long, nothing more will of a log whose runner was killed.
+const QUIET: Duration = Duration::from_secs(4);
+
+/// Carries out what was asked for; whether everything held.
+///
+/// # Errors
+/// The world cannot be built or does not do as it is told.
+pub async fn carry_out(folder: &Path, options: &Options) -> anyhow::Result<bool> {
+    let mut world = LogWorld::start(folder).await?;
+    let held = tokio::select! {
+        held = all(&mut world, folder, options) => held,
+        stopped = crate::run::asked_to_stop() => stopped.and_then(|()| bail!("interrupted")),
+    };
+    world.stop().await;
+    held
+}
+
+async fn all(world: &mut LogWorld, folder: &Path, options: &Options) -> anyhow::Result<bool> {
+    let mut all_held = true;
+    for op in &options.ops {
+        if let Some(why) = cannot(world, *op, folder).await? {
+            eprintln!("SKIPPED {op}: {why}");
+            continue;
+        }
+        let (mut runs, mut held, mut begun) = (0, 0, Instant::now());
+        for seed in options.seeds.0.clone() {
+            let evidence = one(world, *op, seed).await.with_context(|| format!("{op}, seed {seed}"))?;
+            let verdict = check(&evidence);
+            let holds = verdict.violations.is_empty();
+            (runs, held) = (runs + 1, held + u32::from(holds));
+            if !holds {
+                evidence.write(&folder.join(format!("{op}-{seed}.json")))?;
+            }
+            tell(&evidence, &verdict, options.json, begun.elapsed());
+            begun = Instant::now();
+        }
+        eprintln!("{op}: {held} of {runs} seeds held");
+        all_held &= runs == held;
+    }
+    world.drain().await?;
+    Ok(all_held)
+}
+
+async fn cannot(world: &mut LogWorld, op: LogOp, folder: &Path) -> anyhow::Result<Option<&'static str>> {
+    Ok(match op {
+        LogOp::RunnerDiskFull if !can_mount(folder).await => {
+            Some("no disk can be mounted here, not even in a user namespace")
+        }
+        LogOp::PostgresDiskFull if !world.keep_logs_on_a_small_disk().await? => {
+            Some("it takes root, and a private mount namespace: unshare --mount ./dev chaos logs ...")
+        }
+        _ => None,
+    })
+}
+
+fn tell(evidence: &Evidence, verdict: &Verdict, as_json: bool, took: Duration) {
+    if as_json {
+        let value = json!({
+            "op": evidence.op, "seed": evidence.seed, "holds": verdict.violations.is_empty(), "acts": evidence.acts,
+            "attempts": evidence.attempts.len(), "lines": verdict.lines, "bytes": verdict.bytes, "gaps": verdict.gaps,
+            "violations": verdict.violations, "ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        });
+        println!("{value}");
+    } else {
+        print!("{}", words(evidence, verdict));
+    }
+}
+
+/// In words.
+pub fn words(evidence: &Evidence, verdict: &Verdict) -> String {
+    let Evidence { op, seed, attempts, .. } = evidence;
+    let (attempts, lines, bytes) = (attempts.len(), verdict.lines, verdict.bytes);
+    let mut text =
+        format!("{op} seed {seed}: {attempts} logs, {lines} lines, {bytes} bytes, {} gaps", verdict.gaps.len());
+    let _ = writeln!(text, "{}", if verdict.violations.is_empty() { "" } else { "; DOES NOT HOLD" });
+    for act in evidence.acts.iter().filter(|_| !verdict.violations.is_empty()) {
+        let _ = writeln!(text, "  broken: {act}");
+    }
+    for gap in verdict.gaps.iter().filter(|_| !verdict.violations.is_empty()) {
+        let _ = writeln!(text, "  gap: {gap}");
+    }
+    for violation in &verdict.violations {
+        let _ = writeln!(text, "  VIOLATION {violation}");
+    }
+    if !verdict.violations.is_empty() {
+        let _ = writeln!(text, "  judge it again: ./dev chaos logs --check .state/chaos/logs/{op}-{seed}.json");
+        let _ = writeln!(text, "  run it again:   ./dev chaos logs --ops {op} --seeds {seed}..{seed}");
+    }
+    text
+}
+
+/// The children of a run.
+pub fn scripts(op: LogOp, seed: u64) -> Vec<Script> {
+    let (children, bytes, ms) = op.load();
+    // Half of them take their time: they live when something is broken late.
+    (0..children).map(|number| Script { seed, number, bytes, ms: ms * (1 + 3 * (number % 2)) }).collect()
+}
+
+async fn one(world: &mut LogWorld, op: LogOp, seed: u64) -> anyhow::Result<Evidence> {
+    world.set(op.settings(seed)).await?;
+    let desk = world.desk.clone();
+    fs::remove_dir_all(&desk.witness)?;
+    fs::create_dir_all(&desk.witness)?;
+    if let (LogOp::PostgresDiskFull, Some(room)) = (op, &world.room) {
+        room.take()?;
+    }
+    let before = perform::before(world, op).await?;
+    let scripts = scripts(op, seed);
+    let id = Chance::new(seed, &op.typed()).id(seed);
+    desk.submit(id, &scripts, op).await?;
+    desk.all_started(scripts.len()).await?;
+    let done = perform::perform(world, op, seed, before).await?;
+    desk.evidence(id, &scripts, (op, seed), done).await
+}
+
+impl Desk {
+    /// Submits a deployment with a job for each script.
+    ///
+    /// # Errors
+    /// What the broker refuses.
+    pub async fn submit(&self, id: Uuid, scripts: &[Script], op: LogOp) -> anyhow::Result<()> {
+        let job = |script: &Script| {
+            // Some go on without their runner, others die with it.
+            let reading = op != LogOp::KillRunner || !script.number.is_multiple_of(3);
+            let mut argv = vec![self.chaos.display().to_string(), "print".to_owned()];
+            argv.extend(["--witness".to_owned(), self.witness.display().to_string()]);
+            for (flag, value) in
+                [("seed", script.seed), ("number", script.number), ("bytes", script.bytes), ("ms", script.ms)]
+            {
+                argv.extend([format!("--{flag}"), value.to_string()]);
+            }
+            let mut limits = json!({"timeout_s": 120, "kill_grace_s": 1});
+            if reading {
+                limits["max_attempts"] = 1.into();
+            }
+            json!({
+                "name": name(script.number), "kind": "exec", "needs": [], "reading": reading, "argv": argv, "limits": limits,
+            })
+        };
+        let jobs: Vec<_> = scripts.iter().map(job).collect();
+        let submission = Submission { id, cluster: self.cluster, snapshot: json!({"jobs": jobs}) };
+        loop {
+            match submission::submit(&mut self.portal().await?, &submission).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_outage() => tokio::time::sleep(LOOK_EVERY).await,
+                Err(error) => bail!("submit: {error}"),
+            }
+        }
+    }
+
+    async fn all_started(&self, children: usize) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while witness::lengths(&self.witness)?.len() < children {
+            if begun.elapsed() > START_PATIENCE {
+                bail!("not all children have started within {} s", START_PATIENCE.as_secs());
+            }
+            tokio::time::sleep(LOOK_EVERY / 5).await;
+        }
+        Ok(())
+    }
+
+    /// Waits for all logs, reads them anew, and puts together what is known of them.
+    ///
+    /// # Errors
+    /// What asking again does not mend.
+    pub async fn evidence(
+        &self,
+        id: Uuid,
+        scripts: &[Script],
+        of: (LogOp, u64),
+        done: Done,
+    ) -> anyhow::Result<Evidence> {
+        let mut first = Reading::new(id);
+        first.until_rest(self, scripts.len(), done.allowed.cut_off).await?;
+        let mut again = Reading::new(id);
+        again.read(self).await?;
+        let mut attempts = Vec::new();
+        for log in &again.logs {
+            attempts.push(self.attempt(log, scripts, (&first, &again), &done).await?);
+        }
+        let without_attempt = scripts.len().saturating_sub(attempts.len());
+        Ok(Evidence { op: of.0, seed: of.1, acts: done.acts, allowed: done.allowed, attempts, without_attempt })
+    }
+
+    async fn attempt(
+        &self,
+        log: &LogState,
+        scripts: &[Script],
+        (first, again): (&Reading, &Reading),
+        done: &Done,
+    ) -> anyhow::Result<Attempt> {
+        let id = log.attempt_id;
+        let printed = witness::read(&self.witness, id)?;
+        let number = printed.number.or(again.numbers.get(&id).copied()).unwrap_or(0);
+        let script = *scripts.iter().find(|script| script.number == number).context("a job that nobody submitted")?;
+        let owed = match done.owed.iter().find(|(attempt, ..)| *attempt == id) {
+            None => None,
+            Some((_, stdout, stderr)) => {
+                let part =
+                    |bytes: &[u8], length: u64| bytes[..bytes.len().min(usize::try_from(length).unwrap_or(0))].to_vec();
+                let stdout = self.stored_text(&part(&printed.stdout, *stdout)).await?;
+                let stderr = self.stored_text(&part(&printed.stderr, *stderr)).await?;
+                Some((stdout.len() as u64, stderr.len() as u64))
+            }
+        };
+        let ended = printed.ended;
+        let printed = printed.with_doubt(script);
+        let rows = |logs: &Logs| logs.get(&id).cloned().unwrap_or_default();
+        Ok(Attempt {
+            id,
+            script,
+            stdout: self.stored_text(&printed.stdout).await?,
+            stderr: self.stored_text(&printed.stderr).await?,
+            ended,
+            owed,
+            destroyed: done.destroyed.iter().filter(|(attempt, _)| *attempt == id).map(|(_, seq)| *seq).collect(),
+            log_end: log.log_end,
+            log_state: log.log_state.clone(),
+            rows: rows(&again.rows),
+            seen_before: rows(&first.rows),
+        })
+    }
+}
+
+/// Rows by attempt.
+type Logs = BTreeMap<Uuid, Vec<Row>>;
+
+/// What a portal reads of a deployment.
+pub struct Reading {
+    id: Uuid,
+    reader: LogReader,
+    /// Rows so far.
+    pub rows: Logs,
+    /// Where each attempt's log ends.
+    pub logs: Vec<LogState>,
+    numbers: BTreeMap<Uuid, u64>,
+    finished: usize,
+}
+
+impl Reading {
+    /// From the beginning.
+    pub fn new(id: Uuid) -> Self {
+        let reader = LogReader::new(id);
+        Self { id, reader, rows: Logs::new(), logs: Vec::new(), numbers: BTreeMap::new(), finished: 0 }
+    }
+
+    /// Reads what is new; whether there was anything.
+    ///
+    /// # Errors
+    /// What asking again does not mend.
+    pub async fn read(&mut self, desk: &Desk) -> anyhow::Result<bool> {
+        loop {
+            match self.try_read(desk).await {
+                Ok(any) => return Ok(any),
+                Err(error) if error.downcast_ref::<Error>().is_some_and(Error::is_outage) => {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn try_read(&mut self, desk: &Desk) -> anyhow::Result<bool> {
+        let mut portal = desk.portal().await?;
+        let state = deployments::state(&mut portal, self.id).await?;
+        self.finished = state.jobs.iter().filter(|job| job.is_final()).count();
+        self.logs = state.logs;
+        let mut any = false;
+        loop {
+            let (chunks, more) = self.reader.next(&mut portal).await?;
+            any |= !chunks.is_empty();
+            for chunk in chunks {
+                if let Some(number) = chunk.job.strip_prefix(NAME).and_then(|number| number.parse().ok()) {
+                    self.numbers.insert(chunk.attempt_id, number);
+                }
+                self.rows.entry(chunk.attempt_id).or_default().push(Row {
+                    seq: chunk.seq,
+                    seq_to: chunk.seq_to,
+                    stream: chunk.stream,
+                    text: chunk.log_chunk,
+                    gap_kind: chunk.gap_kind,
+                    gap_bytes: chunk.gap_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+                });
+            }
+            if !more {
+                return Ok(any);
+            }
+        }
+    }
+
+    /// Reads until all logs are at their end, or until nothing comes any more of those that were cut off.
+    ///
+    /// # Errors
+    /// As for [`Reading::read`].
+    pub async fn until_rest(&mut self, desk: &Desk, jobs: usize, cut_off: bool) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let mut newest = begun;
+        while begun.elapsed() < REST_PATIENCE {
+            if self.read(desk).await? {
+                newest = Instant::now();
+            }
+            let done = self.logs.iter().filter(|log| self.is_at_its_end(log)).count();
+            let quiet = cut_off && newest.elapsed() > QUIET;
+            if self.logs.len() >= jobs && (done == self.logs.len() && (cut_off || self.finished >= jobs) || quiet) {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    fn is_at_its_end(&self, log: &LogState) -> bool {
+        let last = self.rows.get(&log.attempt_id).and_then(|rows| rows.last());
+        let open_end = last.is_some_and(|row| row.gap_kind.as_deref() == Some("lost") && row.gap_bytes.is_none());
+        open_end || self.reader.is_done_with(log)
+    }
+}
+
+/// How jobs are called, before their number.
+const NAME: &str = "print-";
+
+fn name(number: u64) -> String {
+    format!("{NAME}{number}")
+}

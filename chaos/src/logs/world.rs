@@ -1,0 +1,314 @@
+//! The world of many runs: a private Postgres, `serve`, one runner behind a line of ours.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::Deserialize;
+use sqlx::postgres::PgConnection;
+use tendril_broker::Address;
+use tendril_broker::testing::history::{self, Times};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+use uuid::Uuid;
+
+use super::proxy::Line;
+use super::room::Room;
+use crate::processes;
+use crate::world::{Program, ServeSeat, Server, beside_this_one, output};
+
+/// Long enough for a line with a round trip of two seconds.
+const TIMES: Times = Times { lease_ttl_ms: 15_000, heartbeat_ms: 3000, unknown_grace_ms: 1000 };
+const DATABASE: &str = "chaos";
+const PORTAL_PASSWORD: &str = "portal";
+/// Jobs that the runner takes at once.
+pub const SLOTS: u32 = 8;
+const DRAIN_PATIENCE: Duration = Duration::from_secs(60);
+const DEATH_PATIENCE: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How the runner is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `logs.spool_bytes`.
+    pub spool_bytes: u64,
+    /// `logs.memory_bytes`.
+    pub memory_bytes: u64,
+    /// `logs.stall_s`.
+    pub stall_s: u64,
+    /// Its folder is a disk of its own, of this size.
+    pub disk_bytes: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { spool_bytes: 1 << 30, memory_bytes: 64 << 20, stall_s: 10, disk_bytes: None }
+    }
+}
+
+/// Everything that runs stand on.
+pub struct LogWorld {
+    /// The database server.
+    pub server: Server,
+    /// The runner's way to it.
+    pub line: Line,
+    /// Where portals go, and what they see.
+    pub desk: Desk,
+    serve: ServeSeat,
+    folder: PathBuf,
+    token: String,
+    key: PathBuf,
+    runner: Option<(Settings, Program)>,
+    started: usize,
+    /// The small disk that log rows are on, once they are.
+    pub room: Option<Room>,
+}
+
+/// What it takes to submit, to read, and to say what should be read.
+#[derive(Clone)]
+pub struct Desk {
+    /// Where the portal connects.
+    pub portal: Address,
+    /// Where the operator does.
+    pub operator: Address,
+    /// Where jobs go.
+    pub cluster: Uuid,
+    /// Folder of witnesses.
+    pub witness: PathBuf,
+    /// This program.
+    pub chaos: PathBuf,
+    runner: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Cluster {
+    id: Uuid,
+    token: String,
+}
+
+impl LogWorld {
+    /// Builds it.
+    ///
+    /// # Errors
+    /// What the programs say.
+    pub async fn start(folder: &Path) -> anyhow::Result<Self> {
+        // Whatever a killed runner leaves behind becomes ours.
+        nix::sys::prctl::set_child_subreaper(true)?;
+        let server = Server::start(format!("chaos-logs-{}", std::process::id())).await?;
+        match Self::settle(folder, &server).await {
+            Ok((line, desk, serve, token)) => {
+                let key = folder.join("artifact.key");
+                let folder = folder.to_owned();
+                Ok(Self { server, line, desk, serve, folder, token, key, runner: None, started: 0, room: None })
+            }
+            Err(error) => {
+                let _ = server.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn settle(folder: &Path, server: &Server) -> anyhow::Result<(Line, Desk, ServeSeat, String)> {
+        let (broker, runner) = (beside_this_one("tendril-broker")?, beside_this_one("tendril-runner")?);
+        history::create_database(&server.address()?, DATABASE, PORTAL_PASSWORD).await?;
+        let url = server.operator_url(DATABASE);
+        let run = async |arguments: &[&str]| output(&broker, arguments, &[("TENDRIL_DATABASE_URL", &url)]).await;
+        run(&["migrate"]).await?;
+        let operator: Address = url.parse()?;
+        history::prepare(&mut operator.connect("tendril-chaos").await?, TIMES).await?;
+        run(&["portal", "grant", &format!("{DATABASE}_portal"), "--scope", "all"]).await?;
+        let cluster: Cluster = serde_json::from_str(&run(&["cluster", "create", "chaos", "--json"]).await?)?;
+        fs::write(folder.join("artifact.key"), output(&runner, &["artifact-key"], &[]).await?)?;
+        let witness = folder.join("witness");
+        fs::create_dir_all(&witness)?;
+        let portal = server.url(Some((&format!("{DATABASE}_portal"), PORTAL_PASSWORD)), DATABASE).parse()?;
+        let chaos = std::env::current_exe()?;
+        let desk = Desk { portal, operator, cluster: cluster.id, witness, chaos, runner };
+        let serve = ServeSeat::start(&broker, folder, 0, &url)?;
+        Ok((Line::to(server.place().to_owned()).await?, desk, serve, cluster.token))
+    }
+
+    /// Has the runner run with these settings: another process when they are others.
+    ///
+    /// # Errors
+    /// It cannot be started, or the one before did not leave.
+    pub async fn set(&mut self, settings: Settings) -> anyhow::Result<()> {
+        if self.runner.as_ref().is_some_and(|(now, _)| *now == settings) {
+            return Ok(());
+        }
+        self.drain().await?;
+        self.start_runner(settings)
+    }
+
+    /// Ends the runner with SIGTERM.
+    ///
+    /// # Errors
+    /// It does not leave, or not well.
+    pub async fn drain(&mut self) -> anyhow::Result<()> {
+        let Some((_, mut runner)) = self.runner.take() else { return Ok(()) };
+        runner.signal(Signal::SIGTERM);
+        match runner.wait(DRAIN_PATIENCE).await {
+            Some(status) if status.success() => Ok(()),
+            end => bail!("the runner did not end well after SIGTERM: {end:?}"),
+        }
+    }
+
+    /// Kills the runner; returns how it was set.
+    ///
+    /// # Errors
+    /// There is none, or it had ended by itself.
+    pub async fn kill_runner(&mut self) -> anyhow::Result<Settings> {
+        let (settings, mut runner) = self.runner.take().context("no runner is there")?;
+        runner.signal(Signal::SIGKILL);
+        let ended = runner.wait(DEATH_PATIENCE).await.context("a runner survived SIGKILL")?;
+        if let Some(code) = ended.code() {
+            bail!("the runner had ended by itself, with exit code {code}");
+        }
+        Ok(settings)
+    }
+
+    /// Starts one in the folder of the one before.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn start_runner(&mut self, settings: Settings) -> anyhow::Result<()> {
+        let name = format!("runner.{}", self.started);
+        self.started += 1;
+        let state = self.state_dir(settings);
+        fs::create_dir_all(&state)?;
+        let config = self.folder.join("runner.toml");
+        fs::write(&config, self.toml(settings, &state))?;
+        let mut command = match settings.disk_bytes {
+            None => Command::new(&self.desk.runner),
+            Some(bytes) => on_a_disk_of(bytes, &state, &self.desk.runner),
+        };
+        command.arg("--config").arg(config).env("TENDRIL_AGENT_TOKEN", &self.token).env("TENDRIL_RUNNER_NAME", &name);
+        let runner = Program::start(name, &mut command, &self.folder.join("runner.log"))?;
+        self.runner = Some((settings, runner));
+        Ok(())
+    }
+
+    /// The folder of the runner's spool.
+    pub fn spool(&self) -> PathBuf {
+        self.state_dir(Settings::default()).join("spool").join(self.desk.cluster.simple().to_string())
+    }
+
+    fn state_dir(&self, settings: Settings) -> PathBuf {
+        self.folder.join(if settings.disk_bytes.is_some() { "disk" } else { "runner" })
+    }
+
+    fn toml(&self, settings: Settings, state: &Path) -> String {
+        let text = |path: &Path| format!("{:?}", path.display().to_string());
+        format!(
+            "database_url = \"postgres://127.0.0.1:{}/{DATABASE}\"\nartifact_key_file = {}\nstate_dir = {}\nslots = {SLOTS}\n\
+             kinds = [\"exec\"]\n\n[logs]\nflush_interval_ms = 200\nspool_bytes = {}\nmemory_bytes = {}\nstall_s = {}\n\n[http]\nlisten = \"\"\n",
+            self.line.port,
+            text(&self.key),
+            text(state),
+            settings.spool_bytes,
+            settings.memory_bytes,
+            settings.stall_s,
+        )
+    }
+
+    /// Puts the log rows on a small disk; false where that cannot be.
+    ///
+    /// # Errors
+    /// It should have been possible, and was not.
+    pub async fn keep_logs_on_a_small_disk(&mut self) -> anyhow::Result<bool> {
+        if self.room.is_none() && Room::can_be() {
+            let mut operator = self.desk.operator().await?;
+            let sessions = history::sessions(&mut operator).await?;
+            let backend = sessions.first().context("serve has no session yet")?.pid;
+            let room = Room::new(backend).await?;
+            let superuser: Address = self.server.superuser_url(DATABASE).parse()?;
+            history::keep_logs_at(&mut superuser.connect("tendril-chaos").await?, &room.folder()).await?;
+            self.room = Some(room);
+        }
+        Ok(self.room.is_some())
+    }
+
+    /// Ends everything, whatever state it is in. Only processes that descend from this one are ended.
+    pub async fn stop(mut self) {
+        self.runner = None;
+        self.serve.process.lock().await.signal(Signal::SIGKILL);
+        for process in processes::descendants().iter().filter(|process| !process.dead) {
+            let _ = kill(Pid::from_raw(process.identity.pid), Signal::SIGKILL);
+        }
+        if let Err(error) = self.server.stop().await {
+            eprintln!("the server was not stopped: {error:#}");
+        }
+        if let Some(room) = self.room {
+            room.remove().await;
+        }
+    }
+}
+
+/// In a mount namespace of its own, which goes with it; where we are not root also in a user namespace.
+fn on_a_disk_of(bytes: u64, folder: &Path, program: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    if !nix::unistd::geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    command.args(["--mount", "sh", "-c", r#"mount -t tmpfs -o "size=$0" tendril "$1" && shift && exec "$@""#]);
+    command.arg(bytes.to_string()).arg(folder).arg(program);
+    command
+}
+
+/// Whether a program can have a disk of its own here.
+pub async fn can_mount(folder: &Path) -> bool {
+    let mut tried = on_a_disk_of(1 << 20, folder, Path::new("true"));
+    tried.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    tried.status().await.is_ok_and(|status| status.success())
+}
+
+impl Desk {
+    /// A session of the operator, also while the server is just coming up.
+    ///
+    /// # Errors
+    /// What waiting does not mend.
+    pub async fn operator(&self) -> anyhow::Result<PgConnection> {
+        connected(&self.operator).await
+    }
+
+    /// A session of the portal, also while the server is just coming up.
+    ///
+    /// # Errors
+    /// What waiting does not mend.
+    pub async fn portal(&self) -> anyhow::Result<PgConnection> {
+        connected(&self.portal).await
+    }
+
+    /// What has to be stored of these bytes, as the documented function says.
+    ///
+    /// # Errors
+    /// The program fails.
+    pub async fn stored_text(&self, printed: &[u8]) -> anyhow::Result<String> {
+        let mut command = Command::new(&self.runner);
+        command.arg("log-text").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let mut stdin = child.stdin.take().context("it has a standard input")?;
+        let feed = async move { stdin.write_all(printed).await };
+        let (fed, output) = tokio::join!(feed, child.wait_with_output());
+        fed?;
+        let output = output?;
+        if !output.status.success() {
+            bail!("tendril-runner log-text: {}", output.status);
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+}
+
+async fn connected(address: &Address) -> anyhow::Result<PgConnection> {
+    loop {
+        match address.connect("tendril-chaos").await {
+            Ok(session) => return Ok(session),
+            Err(error) if error.is_outage() => tokio::time::sleep(RETRY).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
