@@ -20,6 +20,8 @@ pub(super) struct Backlog {
     pub(super) unwritten: usize,
     /// The number that the next chunk begins with.
     pub(super) next_seq: i64,
+    /// The last number that the broker has, as far as is known.
+    pub(super) stored: i64,
     /// The log's last number, once it has ended.
     pub(super) end: Option<i64>,
     /// Whether a segment says so.
@@ -77,6 +79,7 @@ impl Backlog {
             bytes: 0,
             unwritten: 0,
             next_seq,
+            stored: -1,
             end: None,
             end_written: false,
             named_in: None,
@@ -94,6 +97,7 @@ impl Backlog {
 
     /// Takes away what is stored.
     pub(super) fn acknowledge(&mut self, stored: i64) -> Vec<Entry> {
+        self.stored = self.stored.max(stored);
         let mut gone = Vec::new();
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.seq_to <= stored) {
             self.bytes -= u64::from(entry.bytes);
@@ -103,7 +107,7 @@ impl Backlog {
         gone
     }
 
-    /// Puts gaps in the place of numbers that are nowhere any more, behind what is stored.
+    /// Puts gaps in the place of numbers that are nowhere any more, behind what is stored and up to the log's end.
     pub(super) fn mend(&mut self, stored: i64, why: GapKind, now: OffsetDateTime) {
         let mut next = stored + 1;
         let mut at = 0;
@@ -117,6 +121,10 @@ impl Backlog {
                 next = entry.seq_to + 1;
             }
             at += 1;
+        }
+        if let Some(end) = self.end.filter(|end| *end >= next) {
+            let gap = gap(next, end, why, None, now);
+            self.push(Entry::new(gap, Place::Found));
         }
     }
 
@@ -149,7 +157,7 @@ impl Backlog {
 
     /// Whether nothing of it is left to do.
     pub(super) fn is_done(&self) -> bool {
-        self.end.is_some() && self.entries.is_empty()
+        self.end.is_some_and(|end| end <= self.stored) && self.entries.is_empty()
     }
 }
 

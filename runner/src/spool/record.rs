@@ -32,8 +32,8 @@ const DONE: u8 = 4;
 pub(super) enum Record {
     /// A log goes on in this segment; `next_seq` is the number that its next chunk begins with.
     Open { whose: Whose, next_seq: i64 },
-    /// Text or a gap.
-    Chunk { attempt: Uuid, chunk: Chunk },
+    /// Text or a gap. It says itself whose it is, so that nothing else has to be readable for it.
+    Chunk { whose: Whose, chunk: Chunk },
     /// The log ends with this number: nothing follows.
     End { attempt: Uuid, last_seq: i64 },
     /// Nothing of this log is wanted any more: all is stored, or the broker takes no more.
@@ -53,27 +53,34 @@ pub(super) enum Found {
 pub(super) fn put_open(out: &mut Vec<u8>, whose: &Whose, next_seq: i64) {
     framed(out, OPEN, |out| {
         out.put_slice(whose.lease.attempt_id.as_bytes());
-        out.put_i64(whose.lease.fence);
-        out.put_slice(whose.deployment_id.as_bytes());
-        out.put_i32(whose.claim_day.to_julian_day());
-        out.put_i16(whose.ordinal);
         out.put_i64(next_seq);
-        out.put_slice(whose.job.as_bytes());
+        put_whose(out, whose);
     });
 }
 
 /// Appends a chunk.
-pub(super) fn put_chunk(out: &mut Vec<u8>, attempt: Uuid, chunk: &Chunk) {
+pub(super) fn put_chunk(out: &mut Vec<u8>, whose: &Whose, chunk: &Chunk) {
     framed(out, CHUNK, |out| {
-        out.put_slice(attempt.as_bytes());
+        out.put_slice(whose.lease.attempt_id.as_bytes());
         out.put_i64(chunk.seq);
         out.put_i64(chunk.seq_to);
         out.put_u8(stream_code(chunk.stream));
         out.put_i64(i64::try_from(chunk.ts.unix_timestamp_nanos()).unwrap_or(i64::MAX));
         out.put_u8(chunk.gap_kind().map_or(0, |_| gap_code(chunk.kind)));
         out.put_i64(chunk.gap_bytes().unwrap_or(-1));
+        put_whose(out, whose);
         out.put_slice(chunk.text.as_bytes());
     });
+}
+
+/// All of it but the attempt's id, with which every payload begins.
+fn put_whose(out: &mut Vec<u8>, whose: &Whose) {
+    out.put_i64(whose.lease.fence);
+    out.put_slice(whose.deployment_id.as_bytes());
+    out.put_i32(whose.claim_day.to_julian_day());
+    out.put_i16(whose.ordinal);
+    out.put_u16(u16::try_from(whose.job.len()).unwrap_or(u16::MAX));
+    out.put_slice(whose.job.as_bytes());
 }
 
 /// Appends a log's end.
@@ -144,25 +151,29 @@ fn parse(mut fields: &[u8]) -> Option<Record> {
     let kind = fields.try_get_u8().ok()?;
     let attempt = uuid(&mut fields)?;
     match kind {
-        OPEN => open(attempt, fields),
-        CHUNK => chunk(fields).map(|chunk| Record::Chunk { attempt, chunk }),
+        OPEN => {
+            let next_seq = fields.try_get_i64().ok()?;
+            Some(Record::Open { whose: whose(attempt, &mut fields)?, next_seq })
+        }
+        CHUNK => chunk(attempt, fields),
         END => Some(Record::End { attempt, last_seq: fields.try_get_i64().ok()? }),
         DONE => Some(Record::Done { attempt }),
         _ => None,
     }
 }
 
-fn open(attempt: Uuid, mut fields: &[u8]) -> Option<Record> {
+fn whose(attempt: Uuid, fields: &mut &[u8]) -> Option<Whose> {
     let lease = Lease { attempt_id: attempt, fence: fields.try_get_i64().ok()? };
-    let deployment_id = uuid(&mut fields)?;
+    let deployment_id = uuid(fields)?;
     let claim_day = Date::from_julian_day(fields.try_get_i32().ok()?).ok()?;
     let ordinal = fields.try_get_i16().ok()?;
-    let next_seq = fields.try_get_i64().ok()?;
-    let job = str::from_utf8(fields).ok()?.to_owned();
-    Some(Record::Open { whose: Whose { deployment_id, lease, claim_day, job, ordinal }, next_seq })
+    let length = usize::from(fields.try_get_u16().ok()?);
+    let (job, rest) = fields.split_at_checked(length)?;
+    *fields = rest;
+    Some(Whose { deployment_id, lease, claim_day, job: str::from_utf8(job).ok()?.to_owned(), ordinal })
 }
 
-fn chunk(mut fields: &[u8]) -> Option<Chunk> {
+fn chunk(attempt: Uuid, mut fields: &[u8]) -> Option<Record> {
     let seq = fields.try_get_i64().ok()?;
     let seq_to = fields.try_get_i64().ok()?;
     let stream = stream_of(fields.try_get_u8().ok()?)?;
@@ -173,8 +184,9 @@ fn chunk(mut fields: &[u8]) -> Option<Chunk> {
         0 => ChunkKind::Text,
         code => ChunkKind::Gap(Gap { kind: gap_of(code)?, bytes: u64::try_from(gap_bytes).ok() }),
     };
+    let whose = whose(attempt, &mut fields)?;
     let text = str::from_utf8(fields).ok()?.to_owned();
-    Some(Chunk { seq, seq_to, stream, text, ts, kind })
+    Some(Record::Chunk { whose, chunk: Chunk { seq, seq_to, stream, text, ts, kind } })
 }
 
 fn uuid(fields: &mut &[u8]) -> Option<Uuid> {

@@ -97,14 +97,15 @@ impl Inner {
                 log.next_seq = log.next_seq.max(next_seq);
                 log.recovered = true;
             }
-            Record::Chunk { attempt, chunk } => {
-                // Without its name a chunk has no place: its segment's beginning is broken.
-                let Some(log) = self.backlogs.get_mut(&attempt).filter(|log| {
-                    // Written twice, when the disk failed in between.
-                    log.entries.back().is_none_or(|last| last.seq_to < chunk.seq)
-                }) else {
+            Record::Chunk { whose, chunk } => {
+                let attempt = whose.lease.attempt_id;
+                // Where the log's opening is broken, its first chunk that is not opens it.
+                let log = self.backlogs.entry(attempt).or_insert_with(|| Backlog::new(Arc::new(whose), chunk.seq));
+                log.recovered = true;
+                // Written twice, when the disk failed in between.
+                if log.entries.back().is_some_and(|last| last.seq_to >= chunk.seq) {
                     return;
-                };
+                }
                 let (Ok(offset), Ok(size)) = (u32::try_from(offset), u32::try_from(size)) else { return };
                 segment.live += 1;
                 segment.newest = segment.newest.max(chunk.ts);

@@ -68,7 +68,7 @@ impl Segment {
         let mut bytes = vec![0; usize::try_from(size).ok()?];
         self.file.read_exact_at(&mut bytes, u64::from(offset)).ok()?;
         match record::read(&bytes) {
-            Found::Record(Record::Chunk { attempt: owner, chunk }, _) if owner == attempt => Some(chunk),
+            Found::Record(Record::Chunk { whose, chunk }, _) if whose.lease.attempt_id == attempt => Some(chunk),
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -174,6 +174,61 @@ fn a_broken_record_becomes_a_gap_of_its_numbers_and_the_rest_is_sent() {
     let rows = spool.take(usize::MAX);
     let kinds: Vec<_> = rows.iter().map(|row| (row.chunk.seq, row.chunk.seq_to, row.chunk.gap_kind())).collect();
     assert_eq!(kinds, [(0, 0, None), (1, 1, Some("lost")), (2, 2, None), (3, 3, Some("lost"))]);
+}
+
+/// Spoils the first place of a segment that holds this.
+fn spoil(path: &Path, what: &[u8]) {
+    let bytes = std::fs::read(path).unwrap();
+    let at = bytes.windows(what.len()).position(|window| window == what).unwrap();
+    OpenOptions::new().write(true).open(path).unwrap().write_all_at(b"x", at as u64).unwrap();
+}
+
+#[test]
+fn a_broken_last_record_of_a_log_that_has_ended_is_a_gap_up_to_its_end() {
+    let folder = TempDir::new().unwrap();
+    let spool = filled(&folder, ROOMY, &["first", "SECOND", "THIRD"]);
+    spool.put(vec![], &[(id(1), 2)]).unwrap();
+    drop(spool);
+    let path = segments(&folder).pop().unwrap();
+    spoil(&path, b"SECOND");
+    spoil(&path, b"THIRD");
+    let again = || {
+        let (spool, recovered) = open(&folder, ROOMY);
+        assert_eq!((recovered.logs, recovered.cut_off), (1, 0));
+        spool
+    };
+    let kinds = |spool: &Spool| -> Vec<_> {
+        spool.take(usize::MAX).iter().map(|row| (row.chunk.seq, row.chunk.seq_to, row.chunk.gap_kind())).collect()
+    };
+    let spool = again();
+    spool.resume(&stored(1, -1), NOW);
+    assert_eq!(kinds(&spool), [(0, 0, None), (1, 2, Some("lost"))]);
+    // What was readable is stored already: the gap is all that is left.
+    let spool = again();
+    spool.resume(&stored(1, 0), NOW);
+    assert_eq!(kinds(&spool), [(1, 2, Some("lost"))]);
+    spool.acknowledge(&stored(1, 2));
+    assert_eq!(spool.level().logs, 0);
+    // All of it is stored: nothing is missing.
+    let spool = again();
+    spool.resume(&stored(1, 2), NOW);
+    assert_eq!((kinds(&spool), spool.level().logs), (vec![], 0));
+}
+
+#[test]
+fn a_broken_opening_of_a_log_takes_nothing_with_it() {
+    let folder = TempDir::new().unwrap();
+    drop(filled(&folder, ROOMY, &["first", "second"]));
+    // The attempt's id stands in the opening first.
+    spoil(&segments(&folder).pop().unwrap(), id(1).as_bytes());
+    let (spool, recovered) = open(&folder, ROOMY);
+    assert_eq!((recovered.logs, recovered.cut_off), (1, 1));
+    spool.resume(&stored(1, -1), NOW);
+    let rows = spool.take(usize::MAX);
+    let texts: Vec<_> =
+        rows.iter().map(|row| (row.chunk.seq, row.chunk.text.as_str(), row.whose.job.as_str())).collect();
+    assert_eq!(texts[..2], [(0, "first", "job-1"), (1, "second", "job-1")]);
+    assert_eq!(rows.iter().map(|row| row.chunk.gap_kind()).collect::<Vec<_>>(), [None, None, Some("lost")]);
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl Inner {
                     break;
                 };
                 let begin = page.records.len();
-                record::put_chunk(&mut page.records, attempt, chunk);
+                record::put_chunk(&mut page.records, &log.whose, chunk);
                 page.chunks.push((attempt, begin, page.records.len() - begin));
                 at += 1;
                 if page.records.len() >= PAGE_BYTES {
