@@ -97,7 +97,8 @@ impl Shipper {
         }
     }
 
-    /// Sends what waits, in batches; the last one may be small, and what comes meanwhile waits for the next turn.
+    /// Sends what waits, in batches, until nothing does. A small batch is no sign of that: each log gives its share only,
+    /// and a loud one that an earlier process has left may be all that is left, with nobody to say that more has come.
     async fn flush(&self, session: &mut LogWriter, batch_bytes: &mut usize) -> Result<(), BrokerError> {
         let mut fruitless = 0;
         loop {
@@ -105,7 +106,6 @@ impl Shipper {
             if batch.is_empty() {
                 return Ok(());
             }
-            let full = batch.iter().map(|row| row.chunk.text.len()).sum::<usize>() >= *batch_bytes / 2;
             let begun = BootTime::now();
             let rows = rows(&batch);
             let written = within(session.write(&rows, PATIENCE)).await?;
@@ -127,9 +127,6 @@ impl Shipper {
                 }
             }
             *batch_bytes = resized(*batch_bytes, took, self.settings.flush_bytes);
-            if settled && !full {
-                return Ok(());
-            }
         }
     }
 

@@ -51,22 +51,24 @@ impl Pipeline {
     }
 }
 
-/// Claims two jobs of one deployment as a runner that has this log writer.
-async fn claim_two(fleet: &Fleet, writer: Uuid) -> (Uuid, [Claimed; 2]) {
+/// Claims jobs of one deployment as a runner that has this log writer.
+async fn claim<const JOBS: usize>(fleet: &Fleet, writer: Uuid) -> (Uuid, [Claimed; JOBS]) {
+    let slots = u32::try_from(JOBS).expect("a few");
     let broker = Broker::new(fleet.connector(), chance::id(), 2).expect("a broker");
     let registration = Registration {
         name: "shipper".into(),
         version: "0".into(),
         place: None,
         labels: vec!["kind=exec".into()],
-        slots: 2,
+        slots,
         log_writer: writer,
     };
     broker.register(&registration).await.expect("registered");
-    let job = |name| json!({"name": name, "kind": "exec", "reading": true, "argv": ["true"]});
-    let deployment = fleet.submit(&json!({"jobs": [job("first"), job("second")]})).await;
-    let claimed = broker.claim(1, 2).await.expect("claimed");
-    (deployment, claimed.try_into().expect("both"))
+    let job = |number| json!({"name": format!("job-{number}"), "kind": "exec", "reading": true, "argv": ["true"]});
+    let jobs: Vec<_> = (0..JOBS).map(job).collect();
+    let deployment = fleet.submit(&json!({"jobs": jobs})).await;
+    let claimed = broker.claim(1, slots).await.expect("claimed");
+    (deployment, claimed.try_into().expect("all"))
 }
 
 fn print(log: &AttemptLog, text: &str) {
@@ -78,7 +80,7 @@ fn print(log: &AttemptLog, text: &str) {
 async fn rows_of_a_day_that_is_stored_no_more_do_not_keep_the_others_from_theirs() {
     let (fleet, folder) = (Fleet::new().await, TempDir::new().expect("a folder"));
     let pipeline = Pipeline::new(folder.path());
-    let (deployment, [mut old, new]) = claim_two(&fleet, pipeline.spool.writer()).await;
+    let (deployment, [mut old, new]) = claim(&fleet, pipeline.spool.writer()).await;
     // Claimed long ago: its partition is gone, and Postgres refuses the whole batch before any check looks at it.
     old.claim_day = time::Date::from_calendar_date(2001, time::Month::January, 1).expect("a day");
     print(&pipeline.collector.open(&old), "too late\n");
@@ -91,7 +93,7 @@ async fn rows_of_a_day_that_is_stored_no_more_do_not_keep_the_others_from_theirs
 async fn many_loud_attempts_are_stored_whole_and_in_turn() {
     let (fleet, folder) = (Fleet::new().await, TempDir::new().expect("a folder"));
     let pipeline = Pipeline::new(folder.path());
-    let (deployment, claimed) = claim_two(&fleet, pipeline.spool.writer()).await;
+    let (deployment, claimed) = claim(&fleet, pipeline.spool.writer()).await;
     let text: String = (0..30_000).map(|n| format!("line {n:08} of many, with some length to it\n")).collect();
     for one in &claimed {
         print(&pipeline.collector.open(one), &text);
@@ -106,13 +108,32 @@ async fn many_loud_attempts_are_stored_whole_and_in_turn() {
 }
 
 #[tokio::test]
+async fn a_loud_log_is_sent_to_its_end_when_the_quiet_ones_beside_it_have_no_more() {
+    let (fleet, folder) = (Fleet::new().await, TempDir::new().expect("a folder"));
+    let pipeline = Pipeline::new(folder.path());
+    let (deployment, [loud, quiet @ ..]) = claim::<5>(&fleet, pipeline.spool.writer()).await;
+    let lines: String = (0..20_000).map(|n| format!("line {n:08}\n")).collect();
+    print(&pipeline.collector.open(&loud), &lines);
+    quiet.iter().for_each(|one| print(&pipeline.collector.open(one), "quiet\n"));
+    // All of it is in the spool; nothing comes behind it that would wake who sends, as after a runner's last job.
+    let end = CancellationToken::new();
+    end.cancel();
+    pipeline.collector.clone().run(end).await;
+    let connector = fleet.connector();
+    tokio::select! {
+        () = pipeline.shipper.run(&connector, CancellationToken::new()) => panic!("nobody told it to end"),
+        () = fleet.lines(deployment, 20_004) => {}
+    }
+}
+
+#[tokio::test]
 async fn what_one_process_captured_the_next_one_stores_under_the_old_attempts() {
     let (fleet, folder) = (Fleet::new().await, TempDir::new().expect("a folder"));
     let (deployment, first_line);
     {
         let pipeline = Pipeline::new(folder.path());
         let claimed;
-        (deployment, claimed) = claim_two(&fleet, pipeline.spool.writer()).await;
+        (deployment, claimed) = claim(&fleet, pipeline.spool.writer()).await;
         let logs = claimed.each_ref().map(|one| pipeline.collector.open(one));
         logs[0].push(Stream::Stdout, b"stored before\n");
         pipeline.drain(&fleet).await;
