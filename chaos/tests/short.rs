@@ -92,6 +92,31 @@ fn two_runners_end_two_hundred_mixed_jobs_through_a_crash_of_postgres_and_a_kill
 }
 
 #[test]
+fn every_log_is_byte_for_byte_what_was_printed_through_every_fault_of_its_pipeline() {
+    let _alone = alone();
+    // All but `spool-full`, whose 64 MiB take too long for every build. Disks are tried where they can be mounted.
+    let ops = "none,crash-postgres,end-log-session,kill-log-backend,cut-at-commit,cut-in-copy,slow-line,kill-runner,\
+               kill-runner-full-spool,corrupt-spool,runner-disk-full,postgres-disk-full";
+    let output = chaos(&format!("logs --json --seeds 931..931 --ops {ops}")).stderr(Stdio::inherit()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let seeds: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for seed in &seeds {
+        assert_eq!(seed["holds"], true, "{seed:#}");
+        assert!(seed["lines"].as_u64().unwrap() > 100, "{seed:#}");
+    }
+    assert!(output.status.success(), "{}", output.status);
+    assert!(seeds.len() >= 10, "{} operations were tried", seeds.len());
+}
+
+#[test]
+fn no_acknowledged_line_is_lost_when_postgres_crashes_again_and_again_under_load() {
+    let _alone = alone();
+    let output = chaos("logs --crashes 3").stderr(Stdio::inherit()).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.contains("3 crashes") && said.contains(" 0 logs that are not"), "{said}");
+}
+
+#[test]
 fn a_run_that_is_stopped_in_the_middle_leaves_nothing_running() {
     let _alone = alone();
     // Tried: Ctrl-C, and what `./dev` sends when it is stopped itself.

@@ -60,13 +60,16 @@ fn numbers(attempt: &Attempt) -> Option<String> {
 
 fn end(evidence: &Evidence, attempt: &Attempt) -> Option<String> {
     let stored = attempt.rows.last().map_or(-1, |row| row.seq_to);
+    let destroyed = attempt.destroyed.as_ref();
+    let open_end = attempt.open_end().is_some();
     match attempt.log_end {
         Some(end) if stored > end => Some(format!("rows end at {stored}, beyond the log's end at {end}")),
-        // A log that was cut off while its attempt ended has its gap as well.
+        // The runner does not know how far it went: the open gap is its last word.
+        Some(end) if stored < end && destroyed.is_some_and(|log| log.end && open_end || log.all) => None,
         Some(end) if stored < end => Some(format!("rows end at {stored}, and the log at {end}")),
         Some(_) => None,
         None if !evidence.allowed.cut_off => Some("it never came to its end".to_owned()),
-        None if attempt.open_end().is_some() => None,
+        None if open_end || destroyed.is_some_and(|log| log.all) => None,
         // All is there, and only the attempt's report was lost; or nothing of it had been captured.
         None if attempt.ended || attempt.rows.is_empty() => None,
         None => Some(format!("it was cut off at {stored}, and no gap says so")),
@@ -75,18 +78,18 @@ fn end(evidence: &Evidence, attempt: &Attempt) -> Option<String> {
 
 fn gaps_allowed(evidence: &Evidence, attempt: &Attempt) -> Option<String> {
     let last = attempt.open_end().map(|row| row.seq);
+    let chunks = attempt.destroyed.as_ref().map_or([].as_slice(), |log| &log.chunks);
     attempt.rows.iter().find_map(|row| {
         let kind = row.gap_kind.as_deref()?;
-        let destroyed =
-            || (row.seq..=row.seq_to).all(|seq| attempt.destroyed.iter().any(|(a, b)| (*a..=*b).contains(&seq)));
+        let hit = |seq: i64| chunks.iter().any(|(first, last)| (*first..=*last).contains(&seq));
         let allowed = match kind {
             "overflow" => evidence.allowed.overflow && row.gap_bytes.is_some(),
             "capped" => row.gap_bytes.is_some(),
-            "lost" => destroyed() || evidence.allowed.cut_off && last == Some(row.seq),
+            "lost" => (row.seq..=row.seq_to).all(hit) || evidence.allowed.cut_off && last == Some(row.seq),
             _ => false,
         };
         let what = format!("a gap ({kind}) of {} to {}, {:?} bytes", row.seq, row.seq_to, row.gap_bytes);
-        (!allowed).then(|| format!("{what}, for which nothing was broken; destroyed were {:?}", attempt.destroyed))
+        (!allowed).then(|| format!("{what}, for which nothing was broken; destroyed were {chunks:?}"))
     })
 }
 
@@ -123,7 +126,8 @@ fn rows(attempt: &Attempt, stream: &str) -> Rows {
             _ => {}
         }
     }
-    Rows { pieces, open: gap || !attempt.ended }
+    let nowhere = attempt.destroyed.as_ref().is_some_and(|log| log.all);
+    Rows { pieces, open: gap || nowhere || !attempt.ended }
 }
 
 /// Compares a stream with what had to be stored. Returns how many bytes are missing in gaps.
@@ -168,14 +172,15 @@ fn missing(attempt: &Attempt) -> Option<String> {
     let told: Vec<Option<u64>> =
         attempt.rows.iter().filter(|row| row.gap_kind.is_some()).map(|row| row.gap_bytes).collect();
     let sum: u64 = told.iter().flatten().sum();
-    let open = told.contains(&None) || !attempt.ended;
+    let nowhere = attempt.destroyed.as_ref().is_some_and(|log| log.all);
+    let open = told.contains(&None) || nowhere || !attempt.ended;
     let wrong = if open { sum > stdout + stderr } else { sum != stdout + stderr };
     wrong.then(|| format!("gaps tell of {sum} bytes, and {} are missing", stdout + stderr))
 }
 
 /// What had been printed long enough before its runner was killed is there.
 fn owed(attempt: &Attempt) -> Option<String> {
-    let (stdout, stderr) = attempt.owed.filter(|_| attempt.destroyed.is_empty())?;
+    let (stdout, stderr) = attempt.owed.filter(|_| attempt.destroyed.is_none())?;
     let stored = |stream: &str| -> u64 {
         let rows = attempt.rows.iter().filter(|row| row.stream == stream && row.gap_kind.is_none());
         rows.map(|row| row.text.len() as u64).sum()

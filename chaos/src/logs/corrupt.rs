@@ -3,11 +3,13 @@
 //! The form of the files is read here anew, from its description and not by the runner's code: what the runner makes of
 //! the damage is what is to be judged.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::chance::Chance;
@@ -16,8 +18,8 @@ use crate::chance::Chance;
 const MARK: [u8; 4] = [0x00, 0xff, 0x7e, 0x1d];
 /// Mark, length, checksum.
 const HEAD_BYTES: usize = 12;
-const OPEN: u8 = 1;
 const CHUNK: u8 = 2;
+const END: u8 = 3;
 /// What a disk loses at once.
 const SECTOR: usize = 512;
 
@@ -36,8 +38,27 @@ struct Record {
 pub struct Damage {
     /// In words.
     pub what: Vec<String>,
-    /// Records of attempts that are nowhere any more, both ends included.
-    pub destroyed: Vec<(Uuid, (i64, i64))>,
+    /// What it did to each log.
+    pub done: BTreeMap<Uuid, Destroyed>,
+}
+
+/// What is nowhere any more of a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Destroyed {
+    /// Its chunks: first and last number of each.
+    pub chunks: Vec<(i64, i64)>,
+    /// Where it ends.
+    pub end: bool,
+    /// All that the spool knew of it.
+    pub all: bool,
+}
+
+/// A file as it was, and what of it was hit.
+struct Segment {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    records: Vec<Record>,
+    hit: Vec<Range<usize>>,
 }
 
 /// Damages what is there, by chance.
@@ -45,48 +66,78 @@ pub struct Damage {
 /// # Errors
 /// The system's error.
 pub fn damage(spool: &Path, chance: &mut Chance) -> io::Result<Damage> {
-    let mut damage = Damage::default();
-    let segments = segments(spool)?;
-    if segments.is_empty() {
-        return Ok(damage);
-    }
-    for _ in 0..chance.between(1, 3) {
-        let path = &segments[chance.index(segments.len())];
-        let mut bytes = fs::read(path)?;
+    let mut segments = Vec::new();
+    for path in paths(spool)? {
+        let bytes = fs::read(&path)?;
         let records = records(&bytes);
-        if records.is_empty() {
+        segments.push(Segment { path, bytes, records, hit: Vec::new() });
+    }
+    let mut damage = Damage::default();
+    for _ in 0..chance.between(1, 3) {
+        let number = chance.index(segments.len().max(1));
+        let newest = number + 1 == segments.len();
+        let Some(segment) = segments.get_mut(number) else { continue };
+        let whole = segment.records.iter().take_while(|record| record.at.end <= segment.bytes.len()).count();
+        if whole == 0 {
             continue;
         }
-        let record = &records[chance.index(records.len())];
-        let hit = match chance.between(0, 9) {
-            0..6 => {
-                let at = record.at.start + chance.index(record.at.len());
-                bytes[at] ^= 1 << chance.index(8);
-                at..at + 1
-            }
-            6..8 => {
-                let from = record.at.start / SECTOR * SECTOR;
-                let sector = from..(from + SECTOR).min(bytes.len());
-                bytes[sector.clone()].fill(0);
-                sector
-            }
-            // A file that lacks its end; only the newest can.
-            _ if Some(path) == segments.last() => {
-                let cut = record.at.start + chance.index(record.at.len());
-                let gone = cut..bytes.len();
-                bytes.truncate(cut);
-                gone
-            }
-            _ => continue,
-        };
-        fs::write(path, &bytes)?;
-        damage.what.push(format!("bytes {hit:?} of {}", path.file_name().unwrap_or_default().to_string_lossy()));
-        damage.destroyed.extend(destroyed(&records, &hit));
+        let hit = segment.hurt(segment.records[chance.index(whole)].at.clone(), newest, chance);
+        fs::write(&segment.path, &segment.bytes)?;
+        damage
+            .what
+            .push(format!("bytes {hit:?} of {}", segment.path.file_name().unwrap_or_default().to_string_lossy()));
+        segment.hit.push(hit);
     }
+    damage.done = destroyed(&segments);
     Ok(damage)
 }
 
-fn segments(spool: &Path) -> io::Result<Vec<PathBuf>> {
+impl Segment {
+    fn hurt(&mut self, record: Range<usize>, newest: bool, chance: &mut Chance) -> Range<usize> {
+        match chance.between(0, 9) {
+            6..8 => {
+                let from = record.start / SECTOR * SECTOR;
+                let sector = from..(from + SECTOR).min(self.bytes.len());
+                self.bytes[sector.clone()].fill(0);
+                sector
+            }
+            // A file that lacks its end; only the newest can.
+            8.. if newest => {
+                let gone = record.start + chance.index(record.len())..usize::MAX;
+                self.bytes.truncate(gone.start);
+                gone
+            }
+            _ => {
+                let at = record.start + chance.index(record.len());
+                self.bytes[at] ^= 1 << chance.index(8);
+                at..at + 1
+            }
+        }
+    }
+
+    fn lives(&self, record: &Record) -> bool {
+        !self.hit.iter().any(|hit| record.at.start < hit.end && hit.start < record.at.end)
+    }
+}
+
+/// What the hits took with them. An opening takes nothing: chunks say themselves whose they are.
+fn destroyed(segments: &[Segment]) -> BTreeMap<Uuid, Destroyed> {
+    let mut done: BTreeMap<Uuid, Destroyed> = BTreeMap::new();
+    let all = || segments.iter().flat_map(|segment| segment.records.iter().map(move |record| (segment, record)));
+    for (segment, record) in all() {
+        let log =
+            done.entry(record.attempt).or_insert_with(|| Destroyed { end: true, all: true, ..Destroyed::default() });
+        if segment.lives(record) {
+            log.all = false;
+            log.end &= record.kind != END;
+        } else {
+            log.chunks.extend(record.seq);
+        }
+    }
+    done
+}
+
+fn paths(spool: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found: Vec<PathBuf> = fs::read_dir(spool)?.flatten().map(|entry| entry.path()).collect();
     found.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
     found.sort();
@@ -114,18 +165,12 @@ fn records(bytes: &[u8]) -> Vec<Record> {
     found
 }
 
-/// What these bytes took with them: chunks, and no more than that. A log's opening is there more than once.
-fn destroyed(records: &[Record], hit: &Range<usize>) -> Vec<(Uuid, (i64, i64))> {
-    let hit = records.iter().filter(|record| record.at.start < hit.end && hit.start < record.at.end);
-    hit.filter(|record| record.kind != OPEN).filter_map(|record| Some((record.attempt, record.seq?))).collect()
-}
-
 /// What the files of a spool take, in bytes.
 ///
 /// # Errors
 /// The system's error.
 pub fn size(spool: &Path) -> io::Result<u64> {
-    segments(spool)?.iter().map(|path| Ok(fs::metadata(path)?.len())).sum()
+    paths(spool)?.iter().map(|path| Ok(fs::metadata(path)?.len())).sum()
 }
 
 #[cfg(test)]
@@ -140,13 +185,25 @@ mod tests {
 
     #[test]
     fn records_are_found_with_what_they_hold_and_damage_is_laid_at_the_right_door() {
-        let bytes = [record(OPEN, 1, 0), record(CHUNK, 1, 0), record(CHUNK, 2, 7)].concat();
-        let found = records(&bytes);
-        assert_eq!(found.iter().map(|record| record.kind).collect::<Vec<_>>(), [OPEN, CHUNK, CHUNK]);
-        assert_eq!(found[2].seq, Some((7, 8)));
-        let size = found[0].at.len();
-        assert_eq!(destroyed(&found, &(2 * size..2 * size + 1)), [(Uuid::from_u128(2), (7, 8))]);
-        assert_eq!(destroyed(&found, &(size - 1..size + 1)), [(Uuid::from_u128(1), (0, 1))]);
-        assert!(destroyed(&found, &(0..3)).is_empty());
+        const OPEN: u8 = 1;
+        let bytes = [record(OPEN, 1, 0), record(CHUNK, 1, 0), record(CHUNK, 2, 7), record(END, 1, 1)].concat();
+        let records = records(&bytes);
+        assert_eq!(records.iter().map(|record| record.kind).collect::<Vec<_>>(), [OPEN, CHUNK, CHUNK, END]);
+        let size = records[0].at.len();
+        let after = |hit: Range<usize>| {
+            destroyed(&[Segment {
+                path: PathBuf::new(),
+                bytes: bytes.clone(),
+                records: records.clone(),
+                hit: vec![hit],
+            }])
+        };
+        let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        // A bit of the second log's only chunk; the end of the first one's opening with what follows; the end of the file.
+        let bit = after(2 * size..2 * size + 1);
+        assert_eq!((bit[&two].chunks.as_slice(), bit[&two].all), ([(7, 8)].as_slice(), true));
+        assert_eq!(bit[&one], Destroyed::default());
+        assert_eq!(after(size - 1..size + 1)[&one], Destroyed { chunks: vec![(0, 1)], ..Destroyed::default() });
+        assert_eq!(after(3 * size + 5..usize::MAX)[&one], Destroyed { end: true, ..Destroyed::default() });
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::corrupt::Destroyed;
 use super::op::LogOp;
 use super::script::Script;
 
@@ -51,8 +52,8 @@ pub struct Attempt {
     pub ended: bool,
     /// Of both streams, what had to be in the spool when its runner was killed: stored bytes.
     pub owed: Option<(u64, u64)>,
-    /// Records that were destroyed in the spool, both ends included.
-    pub destroyed: Vec<(i64, i64)>,
+    /// What was destroyed of it in the spool.
+    pub destroyed: Option<Destroyed>,
     /// The log's last number, once the attempt has finished.
     pub log_end: Option<i64>,
     /// open, complete or incomplete.

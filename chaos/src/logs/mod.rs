@@ -42,6 +42,9 @@ pub struct Options {
     /// Crash Postgres so many times under full load instead
     #[arg(long, value_name = "COUNT", conflicts_with_all = ["ops", "seeds"])]
     crashes: Option<u32>,
+    /// Where everything is left; it is emptied first [default: .state/chaos/logs]
+    #[arg(long, value_name = "FOLDER")]
+    into: Option<PathBuf>,
     /// Print a JSON object for each seed
     #[arg(long)]
     json: bool,
@@ -61,7 +64,8 @@ pub fn main(options: &Options) -> anyhow::Result<bool> {
     if options.ops.contains(&LogOp::PostgresDiskFull) && options.crashes.is_none() {
         room::go_where_it_can_be()?;
     }
-    let folder = dev_script().with_file_name(".state").join("chaos").join("logs");
+    let usual = || dev_script().with_file_name(".state").join("chaos").join("logs");
+    let folder = options.into.clone().unwrap_or_else(usual);
     if folder.exists() {
         std::fs::remove_dir_all(&folder)?;
     }

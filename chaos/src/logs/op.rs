@@ -77,14 +77,16 @@ impl LogOp {
         }
     }
 
-    /// Children, and what each prints: bytes, and the milliseconds it takes for that.
-    pub fn load(self) -> (u64, u64, u64) {
+    /// Children, and what each prints: bytes, the milliseconds it takes for that, and how many times longer every other
+    /// child takes.
+    pub fn load(self) -> (u64, u64, u64, u64) {
         match self {
-            Self::SlowLine => (4, 40_000, 1000),
-            Self::SpoolFull => (5, 20_000_000, 500),
-            Self::RunnerDiskFull => (5, 2_500_000, 700),
-            Self::KillRunnerFullSpool | Self::CorruptSpool => (6, 600_000, 600),
-            _ => (6, 150_000, 1000),
+            Self::SlowLine => (4, 40_000, 1000, 2),
+            Self::SpoolFull => (5, 20_000_000, 500, 1),
+            Self::RunnerDiskFull => (5, 2_500_000, 700, 1),
+            Self::KillRunner => (6, 150_000, 1000, 3),
+            Self::KillRunnerFullSpool | Self::CorruptSpool => (6, 600_000, 600, 5),
+            _ => (6, 150_000, 1000, 1),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Carries an operation out while children print.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use sqlx::postgres::PgConnection;
 use tendril_broker::testing::history;
 use uuid::Uuid;
 
-use super::corrupt;
+use super::corrupt::{self, Destroyed};
 use super::evidence::Allowed;
 use super::op::{Cut, LogOp};
 use super::witness;
@@ -32,8 +33,8 @@ pub struct Done {
     pub allowed: Allowed,
     /// What each attempt had printed long before its runner was killed: bytes of standard output and standard error.
     pub owed: Vec<(Uuid, u64, u64)>,
-    /// Records that were destroyed.
-    pub destroyed: Vec<(Uuid, (i64, i64))>,
+    /// What was destroyed of each log.
+    pub destroyed: BTreeMap<Uuid, Destroyed>,
 }
 
 impl Done {
@@ -197,7 +198,7 @@ async fn kill_runner(
     if corrupted {
         let damage = corrupt::damage(&world.spool(), chance)?;
         done.acts.extend(damage.what);
-        done.destroyed = damage.destroyed;
+        done.destroyed = damage.done;
     }
     release(before).await?;
     pause(chance.between(0, 500)).await;

@@ -114,7 +114,7 @@ pub fn words(evidence: &Evidence, verdict: &Verdict) -> String {
         let _ = writeln!(text, "  VIOLATION {violation}");
     }
     if !verdict.violations.is_empty() {
-        let _ = writeln!(text, "  judge it again: ./dev chaos logs --check .state/chaos/logs/{op}-{seed}.json");
+        let _ = writeln!(text, "  judge it again: ./dev chaos logs --check FOLDER/{op}-{seed}.json");
         let _ = writeln!(text, "  run it again:   ./dev chaos logs --ops {op} --seeds {seed}..{seed}");
     }
     text
@@ -122,9 +122,9 @@ pub fn words(evidence: &Evidence, verdict: &Verdict) -> String {
 
 /// The children of a run.
 pub fn scripts(op: LogOp, seed: u64) -> Vec<Script> {
-    let (children, bytes, ms) = op.load();
+    let (children, bytes, ms, slower) = op.load();
     // Half of them take their time: they live when something is broken late.
-    (0..children).map(|number| Script { seed, number, bytes, ms: ms * (1 + 3 * (number % 2)) }).collect()
+    (0..children).map(|number| Script { seed, number, bytes, ms: ms * (1 + slower * (number % 2)) }).collect()
 }
 
 async fn one(world: &mut LogWorld, op: LogOp, seed: u64) -> anyhow::Result<Evidence> {
@@ -244,7 +244,7 @@ impl Desk {
             stderr: self.stored_text(&printed.stderr).await?,
             ended,
             owed,
-            destroyed: done.destroyed.iter().filter(|(attempt, _)| *attempt == id).map(|(_, seq)| *seq).collect(),
+            destroyed: done.destroyed.get(&id).cloned(),
             log_end: log.log_end,
             log_state: log.log_state.clone(),
             rows: rows(&again.rows),

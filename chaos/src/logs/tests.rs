@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::check::check;
+use super::corrupt::Destroyed;
 use super::evidence::{Allowed, Attempt, Evidence, Row};
 use super::op::LogOp;
 use super::script::Script;
@@ -37,7 +38,7 @@ fn sound() -> Evidence {
         stderr: "oh\nno".into(),
         ended: true,
         owed: None,
-        destroyed: Vec::new(),
+        destroyed: None,
         log_end: Some(8),
         log_state: "complete".into(),
         seen_before: rows[..2].to_vec(),
@@ -128,12 +129,12 @@ fn a_gap_says_how_much_is_missing_where_and_why() {
 fn what_is_destroyed_in_the_spool_is_a_gap_of_exactly_that() {
     let broken = |e: &mut Evidence| {
         attempt(e).rows[2] = Row { seq_to: 4, ..gap(3, "system", "lost", None) };
-        attempt(e).destroyed = vec![(3, 4)];
+        attempt(e).destroyed = Some(Destroyed { chunks: vec![(3, 4)], ..Destroyed::default() });
     };
     assert_eq!(found(broken), Vec::<String>::new());
     is_found("a gap (lost)", |e| {
         broken(e);
-        attempt(e).destroyed = vec![(3, 3)];
+        attempt(e).destroyed = Some(Destroyed { chunks: vec![(3, 3)], ..Destroyed::default() });
     });
 }
 
