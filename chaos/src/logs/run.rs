@@ -160,6 +160,10 @@ impl Desk {
             {
                 argv.extend([format!("--{flag}"), value.to_string()]);
             }
+            if op == LogOp::RunnerDiskFull {
+                // On a disk that is full already no job could start.
+                argv.extend(["--company".to_owned(), scripts.len().to_string()]);
+            }
             let mut limits = json!({"timeout_s": 120, "kill_grace_s": 1});
             if reading {
                 limits["max_attempts"] = 1.into();
