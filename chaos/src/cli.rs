@@ -1,10 +1,8 @@
 //! The command line of `tendril-chaos`.
 
 use std::io;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::str::FromStr;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -16,6 +14,7 @@ use crate::logs;
 use crate::options::{Engine, Options};
 use crate::report;
 use crate::run::{Plan, carry_out, fresh_folder};
+use crate::seeds::Seeds;
 use crate::world::dev_script;
 
 /// Breaks a whole installation on purpose, and checks what must hold all the same.
@@ -55,22 +54,6 @@ enum Command {
     /// Be a job's command that prints for all it is worth
     #[command(hide = true)]
     Print(logs::Task),
-}
-
-/// Seeds from one to another, both included.
-#[derive(Clone, Debug)]
-pub struct Seeds(pub RangeInclusive<u64>);
-
-impl FromStr for Seeds {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let ends = text.split_once("..").and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)));
-        match ends {
-            Some((low, high)) if low <= high => Ok(Self(low..=high)),
-            _ => Err("it looks like 1..20".into()),
-        }
-    }
 }
 
 /// Parses the command line and does it. Exit codes: 0 everything holds, 1 something does not, 2 there was no run.

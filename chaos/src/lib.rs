@@ -17,6 +17,7 @@ mod processes;
 mod report;
 mod run;
 mod schedule;
+mod seeds;
 mod snapshot;
 mod watch;
 mod workload;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -92,6 +91,7 @@ mod shipping {
     use std::time::Duration;
 
     use tokio::task::JoinSet;
+    use tokio::time::Instant;
     use tracing::{debug, error, warn};
 
     use super::*;

@@ -60,6 +60,7 @@ impl ArchiveMetrics {
     }
 
     /// A log was archived here.
+    #[cfg(feature = "archive")]
     pub fn stored(&self, text_bytes: i64, object_bytes: u64, took: Duration) {
         self.ended("stored");
         self.text_bytes.inc_by(u64::try_from(text_bytes).unwrap_or(0));
@@ -68,6 +69,7 @@ impl ArchiveMetrics {
     }
 
     /// A log was handled here.
+    #[cfg(feature = "archive")]
     pub fn ended(&self, result: &'static str) {
         self.logs.get_or_create(&ResultLabels { result }).inc();
     }

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use crate::seeds::Seeds;
 use crate::world::dev_script;
 pub use op::LogOp;
 pub use printer::Task;
@@ -38,7 +39,7 @@ pub struct Options {
     ops: Vec<LogOp>,
     /// Seeds of each, both ends included: 1..100
     #[arg(long, value_name = "A..B", default_value = "1..1")]
-    seeds: crate::cli::Seeds,
+    seeds: Seeds,
     /// Crash Postgres so many times under full load instead
     #[arg(long, value_name = "COUNT", conflicts_with_all = ["ops", "seeds"])]
     crashes: Option<u32>,

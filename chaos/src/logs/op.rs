@@ -38,19 +38,6 @@ pub enum LogOp {
     PostgresDiskFull,
 }
 
-/// Where a line is cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
-    /// The server never sees the COMMIT.
-    BeforeCommit,
-    /// It may see it.
-    AfterCommit,
-    /// It has replied; nobody hears it.
-    AtReply,
-    /// After so many bytes of a COPY.
-    InCopy(u64),
-}
-
 impl LogOp {
     /// All of them.
     pub fn all() -> Vec<Self> {

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::corrupt::{self, Destroyed};
 use super::evidence::Allowed;
-use super::op::{Cut, LogOp};
+use super::op::LogOp;
+use super::proxy::Cut;
 use super::witness;
 use super::world::LogWorld;
 use crate::chance::Chance;

@@ -11,7 +11,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::op::Cut;
 use super::wire::{Messages, Said};
 
 /// Half of the round trip of a slow line.
@@ -21,6 +20,19 @@ const SLOW_BYTES_PER_S: u64 = 50_000;
 const READ_BYTES: usize = 4096;
 /// Reads that are on the line at once.
 const ON_THE_WAY: usize = 64;
+
+/// Where a line is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The server never sees the COMMIT.
+    BeforeCommit,
+    /// It may see it.
+    AfterCommit,
+    /// It has replied; nobody hears it.
+    AtReply,
+    /// After so many bytes of a COPY.
+    InCopy(u64),
+}
 
 /// A proxy; it ends with the runtime.
 pub struct Line {
