@@ -1,7 +1,6 @@
 //! What Prometheus sees of the archive.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
-use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -61,7 +60,7 @@ impl ArchiveMetrics {
 
     /// A log was archived here.
     #[cfg(feature = "archive")]
-    pub fn stored(&self, text_bytes: i64, object_bytes: u64, took: Duration) {
+    pub fn stored(&self, text_bytes: i64, object_bytes: u64, took: std::time::Duration) {
         self.ended("stored");
         self.text_bytes.inc_by(u64::try_from(text_bytes).unwrap_or(0));
         self.object_bytes.inc_by(object_bytes);
