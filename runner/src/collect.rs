@@ -153,7 +153,7 @@ impl Collector {
                 Err(_) => {}
             }
         }
-        self.intake.freed.notify_waiters();
+        self.intake.turned();
         let mut logs = self.logs();
         for attempt in over {
             logs.remove(&attempt);
