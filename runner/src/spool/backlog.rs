@@ -104,7 +104,21 @@ impl Backlog {
             self.unwritten -= usize::from(entry.place == Place::Unwritten);
             gone.push(entry);
         }
+        self.trim(stored);
         gone
+    }
+
+    /// A gap that was found here may begin before what is stored: text that is stored already had become too old to be read
+    /// again. Only the rest of it is missing.
+    fn trim(&mut self, stored: i64) {
+        let Some(front) = self.entries.front_mut().filter(|front| front.place == Place::Found && front.seq <= stored)
+        else {
+            return;
+        };
+        let Some((ChunkKind::Gap(found), ts)) = front.kept.as_ref().map(|chunk| (chunk.kind, chunk.ts)) else { return };
+        let rest = Entry::new(gap(stored + 1, front.seq_to, found.kind, None, ts), Place::Found);
+        self.bytes = self.bytes - u64::from(front.bytes) + u64::from(rest.bytes);
+        *front = rest;
     }
 
     /// Puts gaps in the place of numbers that are nowhere any more, behind what is stored and up to the log's end.

@@ -324,6 +324,23 @@ fn what_waits_for_too_long_becomes_a_gap() {
 }
 
 #[test]
+fn what_is_too_old_and_partly_stored_is_missing_from_there_on_only() {
+    let folder = TempDir::new().unwrap();
+    drop(filled(&folder, ROOMY, &["stored", "old", "older"]));
+    // The process was away for long; what it had sent and never heard of again is stored up to the first chunk.
+    let (spool, _) = Spool::open_dir(&folder.path().join("spool"), ROOMY, id(1), NOW + Duration::from_secs(7200)).unwrap();
+    spool.resume(&stored(1, 0), NOW);
+    let kinds: Vec<_> = spool
+        .take(usize::MAX)
+        .iter()
+        .map(|row| (row.chunk.seq, row.chunk.seq_to, row.chunk.gap_kind(), row.chunk.gap_bytes()))
+        .collect();
+    assert_eq!(kinds, [(1, 2, Some("expired"), None), (3, 3, Some("lost"), None)]);
+    spool.acknowledge(&stored(1, 3));
+    assert_eq!((spool.level().waiting_bytes, spool.level().logs), (0, 0));
+}
+
+#[test]
 fn a_log_that_is_over_its_quota_is_closed_by_one_gap() {
     let folder = TempDir::new().unwrap();
     for ended in [false, true] {
