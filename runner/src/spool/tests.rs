@@ -309,6 +309,27 @@ fn a_disk_that_takes_nothing_loses_nothing_while_there_is_memory() {
 }
 
 #[test]
+fn a_disk_that_takes_nothing_does_not_keep_the_next_process_from_sending_what_it_holds() {
+    let folder = TempDir::new().unwrap();
+    drop(filled(&folder, ROOMY, &["a", "b"]));
+    // A folder with so long a name that a segment with a short one can be read there, and the next one cannot be made.
+    let mut long = folder.path().to_owned();
+    while long.as_os_str().len() < 4085 {
+        let room = 4085 - long.as_os_str().len() - 1;
+        long.push("x".repeat(if room > 200 { 100 } else { room.min(200) }));
+    }
+    std::fs::create_dir_all(&long).unwrap();
+    std::fs::copy(folder.path().join("spool/writer"), long.join("writer")).unwrap();
+    std::fs::copy(&segments(&folder)[0], long.join("1.seg")).unwrap();
+    let (spool, recovered) = Spool::open_dir(&long, ROOMY, id(2), NOW).unwrap();
+    assert_eq!((spool.writer(), recovered.cut_off, spool.is_failing()), (id(1), 1, true));
+    spool.resume(&stored(1, -1), NOW);
+    assert_eq!(spool.take(usize::MAX).len(), 3, "both lines, and the gap that is nowhere on the disk");
+    spool.acknowledge(&stored(1, 2));
+    assert_eq!(spool.level().logs, 0);
+}
+
+#[test]
 fn what_waits_for_too_long_becomes_a_gap() {
     let folder = TempDir::new().unwrap();
     let spool = filled(&folder, DISK_ONLY, &["old", "older"]);
