@@ -28,8 +28,8 @@ pub(super) struct Backlog {
     pub(super) end_written: bool,
     /// The segment that names it last.
     pub(super) named_in: Option<u32>,
-    /// The broker takes only a gap, from this number on.
-    pub(super) over_quota: Option<i64>,
+    /// The broker takes only a gap, from this number on, as it said then.
+    pub(super) over_quota: Option<(i64, OffsetDateTime)>,
     /// Left by an earlier process.
     pub(super) recovered: bool,
 }
@@ -167,6 +167,14 @@ impl Backlog {
         let gap = gap(seq, seq_to, GapKind::Expired, Some(bytes), now);
         self.bytes += gap.text.len() as u64;
         self.entries.push_back(Entry::new(gap, Place::Found));
+    }
+
+    /// Closes a log that is over its quota with a gap up to its last number, or with one of a single number.
+    pub(super) fn end_over_quota(&mut self, last_seq: i64, bytes: Option<u64>, now: OffsetDateTime) {
+        let Some((from, _)) = self.over_quota else { return };
+        let to = last_seq.max(from);
+        self.push(Entry::new(gap(from, to, GapKind::Quota, bytes, now), Place::Found));
+        self.end = Some(to);
     }
 
     /// Whether nothing of it is left to do.

@@ -382,6 +382,24 @@ fn a_log_that_is_over_its_quota_is_closed_by_one_gap() {
         assert_eq!(spool.level().logs, 0);
         spool.put(vec![], &[]).unwrap();
     }
+    // The collector had asked what is admitted before the broker said so: only the gap follows, also when the log has ended.
+    for ended in [false, true] {
+        let spool = filled(&folder, ROOMY, &["a"]);
+        assert!(admitted(&spool, 1) > 0);
+        spool.over_quota(id(1), 0, NOW);
+        put(&spool, 1, 1, &["b", "c"]);
+        if ended {
+            spool.put(vec![], &[(id(1), 2)]).unwrap();
+        } else {
+            spool.end_over_quota(id(1), 2, None, NOW);
+        }
+        let rows = spool.take(usize::MAX);
+        let gap = &rows[0].chunk;
+        assert_eq!((rows.len(), gap.seq, gap.seq_to, gap.gap_kind()), (1, 1, 2, Some("quota")));
+        spool.acknowledge(&stored(1, 2));
+        assert_eq!((spool.level().logs, spool.level().memory_bytes), (0, 0));
+        spool.put(vec![], &[]).unwrap();
+    }
     // When not even the gap is taken, nothing is sent for ever.
     let spool = filled(&folder, ROOMY, &["a"]);
     for _ in 0..2 {
