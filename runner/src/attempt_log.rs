@@ -3,7 +3,7 @@
 use crate::clock::{self, BootTime};
 use crate::config::Logs;
 use crate::intake::Intake;
-use crate::logs::{Capture, Chunk, Counters, Dialect, Problem, Progress, Secrets, Stream};
+use crate::logs::{Capture, Chunk, Counters, Dialect, Problem, Progress, Secrets, Stream, without_secrets};
 use crate::whose::Whose;
 use serde_json::{Map, Value};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -93,9 +93,10 @@ impl AttemptLog {
         self.inner().capture.counters()
     }
 
-    /// A line of Tendril itself.
+    /// A line of Tendril itself. It may quote others, shortened.
     pub fn say(&self, line: &str) {
-        self.change(|inner| inner.capture.system(line, clock::wall()));
+        let line = without_secrets(line, &self.secrets());
+        self.change(|inner| inner.capture.system(&line, clock::wall()));
     }
 
     /// The next command begins.
@@ -244,6 +245,7 @@ impl AttemptLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logs::Secret;
     use tendril_broker::runner::Lease;
     use time::Date;
     use tokio::sync::Notify;
@@ -262,6 +264,16 @@ mod tests {
             () = signal.notified() => true,
             () = std::future::ready(()) => false,
         }
+    }
+
+    #[test]
+    fn a_secret_that_was_shortened_does_not_show_in_what_tendril_says() {
+        let log = log(&Arc::new(Intake::new(1 << 20, 1 << 20)));
+        let (secrets, _) = Secrets::new(&[Secret::new("inputs.password", "correct horse battery staple")]).unwrap();
+        log.redact(Arc::new(secrets));
+        log.say("tendril: no such user: correct horse bat… (see above)");
+        let said: String = log.collect(u64::MAX).chunks.into_iter().map(|chunk| chunk.text).collect();
+        assert_eq!(said, "tendril: no such user: [redacted]… (see above)\n");
     }
 
     #[tokio::test]
