@@ -146,7 +146,9 @@ impl Spool {
         let mut inner = self.inner();
         for (attempt, chunks) in chunks {
             // The broker may have refused more of it since it was asked for what is admitted.
-            let Some(backlog) = inner.backlogs.get_mut(&attempt).filter(|log| log.over_quota.is_none()) else { continue };
+            let Some(backlog) = inner.backlogs.get_mut(&attempt).filter(|log| log.over_quota.is_none()) else {
+                continue;
+            };
             let mut bytes = 0;
             for chunk in chunks {
                 bytes += chunk.text.len() + OVERHEAD_BYTES;

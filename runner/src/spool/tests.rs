@@ -349,7 +349,8 @@ fn what_is_too_old_and_partly_stored_is_missing_from_there_on_only() {
     let folder = TempDir::new().unwrap();
     drop(filled(&folder, ROOMY, &["stored", "old", "older"]));
     // The process was away for long; what it had sent and never heard of again is stored up to the first chunk.
-    let (spool, _) = Spool::open_dir(&folder.path().join("spool"), ROOMY, id(1), NOW + Duration::from_secs(7200)).unwrap();
+    let (spool, _) =
+        Spool::open_dir(&folder.path().join("spool"), ROOMY, id(1), NOW + Duration::from_secs(7200)).unwrap();
     spool.resume(&stored(1, 0), NOW);
     let kinds: Vec<_> = spool
         .take(usize::MAX)
