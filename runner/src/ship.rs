@@ -23,6 +23,15 @@ const TARGET: Duration = Duration::from_secs(3);
 const SMALLEST_BATCH_BYTES: usize = 64 * 1024;
 /// Batches one after the other of which nothing was stored, before the session is taken over anew, with its waits.
 const FRUITLESS: u32 = 8;
+/// Before a broker that is away is asked again.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// What a session knows of its line.
+struct Line {
+    batch_bytes: usize,
+    /// A batch was stored in it.
+    has_stored: bool,
+}
 
 /// The one writer for the spool of this runner.
 pub struct Shipper {
@@ -39,13 +48,14 @@ impl Shipper {
 
     /// Ships until `end`, then what is left, until `end` of patience by the caller: it may be dropped at any time.
     pub async fn run(&self, connector: &Connector, end: CancellationToken) {
+        let mut waits = backoff();
         loop {
             let Some(mut session) = self.session(connector, &end).await else { return };
             // A batch that is never stored in time would be sent for ever: each session finds out anew what the line bears.
-            let mut batch_bytes = SMALLEST_BATCH_BYTES;
+            let mut line = Line { batch_bytes: SMALLEST_BATCH_BYTES, has_stored: false };
             loop {
                 let ended = end.is_cancelled();
-                match self.flush(&mut session, &mut batch_bytes).await {
+                match self.flush(&mut session, &mut line).await {
                     Ok(()) if ended && self.spool.is_empty() => return,
                     Ok(()) => {}
                     Err(error) => {
@@ -56,6 +66,12 @@ impl Shipper {
                 if !ended {
                     self.pause(&end).await;
                 }
+            }
+            // A broker that takes sessions but no rows, when its disk is full, is given time.
+            if line.has_stored {
+                waits = backoff();
+            } else {
+                tokio::time::sleep(waits.next().unwrap_or(LONGEST_WAIT)).await;
             }
         }
     }
@@ -78,7 +94,7 @@ impl Shipper {
             if end.is_cancelled() && self.spool.is_empty() {
                 return None;
             }
-            let wait = waits.next().unwrap_or(Duration::from_secs(10));
+            let wait = waits.next().unwrap_or(LONGEST_WAIT);
             tracing::warn!(%error, wait_ms = wait.as_millis(), "the log connection is down");
             tokio::time::sleep(wait).await;
         }
@@ -99,10 +115,10 @@ impl Shipper {
 
     /// Sends what waits, in batches, until nothing does. A small batch is no sign of that: each log gives its share only,
     /// and a loud one that an earlier process has left may be all that is left, with nobody to say that more has come.
-    async fn flush(&self, session: &mut LogWriter, batch_bytes: &mut usize) -> Result<(), BrokerError> {
+    async fn flush(&self, session: &mut LogWriter, line: &mut Line) -> Result<(), BrokerError> {
         let mut fruitless = 0;
         loop {
-            let batch = self.spool.take(*batch_bytes);
+            let batch = self.spool.take(line.batch_bytes);
             if batch.is_empty() {
                 return Ok(());
             }
@@ -111,7 +127,7 @@ impl Shipper {
             let written = within(session.write(&rows, PATIENCE)).await?;
             let took = begun.elapsed();
             let settled = written == Written::Stored;
-            fruitless = if settled { 0 } else { fruitless + 1 };
+            fruitless = if settled || is_settling(&written) { 0 } else { fruitless + 1 };
             if fruitless > FRUITLESS {
                 return Err(BrokerError::Unavailable(format!("{FRUITLESS} batches were refused, one after the other")));
             }
@@ -126,7 +142,8 @@ impl Shipper {
                     }
                 }
             }
-            *batch_bytes = resized(*batch_bytes, took, self.settings.flush_bytes);
+            line.has_stored |= settled;
+            line.batch_bytes = resized(line.batch_bytes, took, self.settings.flush_bytes);
         }
     }
 
@@ -179,6 +196,11 @@ impl Shipper {
     }
 }
 
+/// Each refusal for good takes a log out of the next batch: thousands that are over a day's quota are no endless loop.
+fn is_settling(written: &Written) -> bool {
+    matches!(written, Written::Refused(refused) if refused.iter().any(|one| one.reason != "position"))
+}
+
 fn rows(batch: &[Outgoing]) -> Vec<LogRow<'_>> {
     batch.iter().map(|row| row.whose.row(&row.chunk)).collect()
 }
@@ -186,7 +208,7 @@ fn rows(batch: &[Outgoing]) -> Vec<LogRow<'_>> {
 fn backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(10))
+        .with_max_delay(LONGEST_WAIT)
         .with_jitter()
         .without_max_times()
         .build()
