@@ -3,7 +3,7 @@
 use crate::clock::{self, BootTime};
 use crate::config::Logs;
 use crate::intake::Intake;
-use crate::logs::{Capture, Chunk, Counters, Dialect, Problem, Progress, Secrets, Stream};
+use crate::logs::{Capture, Chunk, Counters, Dialect, Problem, Progress, Secrets, Stream, without_secrets};
 use crate::whose::Whose;
 use serde_json::{Map, Value};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -93,9 +93,10 @@ impl AttemptLog {
         self.inner().capture.counters()
     }
 
-    /// A line of Tendril itself.
+    /// A line of Tendril itself. It may quote others, shortened.
     pub fn say(&self, line: &str) {
-        self.change(|inner| inner.capture.system(line, clock::wall()));
+        let line = without_secrets(line, &self.secrets());
+        self.change(|inner| inner.capture.system(&line, clock::wall()));
     }
 
     /// The next command begins.
@@ -134,12 +135,16 @@ impl AttemptLog {
     /// gets lost, with a gap in its place, rather than that a command is held up for ever.
     pub async fn room(&self) {
         let begun = BootTime::now();
+        let mut has_asked = false;
         loop {
             let freed = self.intake.freed.notified();
             if self.has_room() {
                 return;
             }
-            self.intake.urgent.notify_one();
+            // Once: each turn of the collector wakes who waits here, and may find no room in the spool.
+            if !std::mem::replace(&mut has_asked, true) {
+                self.intake.urgent.notify_one();
+            }
             let patience = if self.inner().full { self.stall } else { self.stall.max(STUCK) };
             let left = patience.saturating_sub(begun.elapsed());
             if tokio::time::timeout(left, freed).await.is_err() {
@@ -234,5 +239,65 @@ impl AttemptLog {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // Nothing in here panics half-way; a poisoned lock still holds a whole value.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logs::Secret;
+    use tendril_broker::runner::Lease;
+    use time::Date;
+    use tokio::sync::Notify;
+    use uuid::Uuid;
+
+    fn log(intake: &Arc<Intake>) -> AttemptLog {
+        let lease = Lease { attempt_id: Uuid::from_u128(1), fence: 1 };
+        let whose = Whose { deployment_id: Uuid::nil(), lease, claim_day: Date::MIN, job: "a".into(), ordinal: 1 };
+        let settings = Logs { attempt_buffer_bytes: 1000, ..Logs::default() };
+        AttemptLog::new(Arc::new(whose), &settings, intake.clone())
+    }
+
+    async fn was_told(signal: &Notify) -> bool {
+        tokio::select! {
+            biased;
+            () = signal.notified() => true,
+            () = std::future::ready(()) => false,
+        }
+    }
+
+    #[test]
+    fn a_secret_that_was_shortened_does_not_show_in_what_tendril_says() {
+        let log = log(&Arc::new(Intake::new(1 << 20, 1 << 20)));
+        let (secrets, _) = Secrets::new(&[Secret::new("inputs.password", "correct horse battery staple")]).unwrap();
+        log.redact(Arc::new(secrets));
+        log.say("tendril: no such user: correct horse bat… (see above)");
+        let said: String = log.collect(u64::MAX).chunks.into_iter().map(|chunk| chunk.text).collect();
+        assert_eq!(said, "tendril: no such user: [redacted]… (see above)\n");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_full_spool_does_not_make_the_collector_turn_without_a_rest() {
+        let intake = Arc::new(Intake::new(1 << 20, 1 << 20));
+        let log = log(&intake);
+        log.push(Stream::Stdout, "a line of some length\n".repeat(100).as_bytes());
+        let mut room = Box::pin(log.room());
+        let mut turns_asked_for = 0;
+        for _ in 0..3 {
+            let has_room = tokio::select! {
+                biased;
+                () = &mut room => true,
+                () = std::future::ready(()) => false,
+            };
+            assert!(!has_room, "nothing was taken");
+            turns_asked_for += usize::from(was_told(&intake.urgent).await);
+            // What a turn does that finds the spool full.
+            assert!(log.collect(0).chunks.is_empty());
+            intake.turned();
+        }
+        assert_eq!(turns_asked_for, 1);
+        log.collect(u64::MAX);
+        intake.turned();
+        room.await;
     }
 }

@@ -45,6 +45,8 @@ impl Collector {
         self.spool.open(whose.clone());
         let log = Arc::new(AttemptLog::new(whose, &self.settings, self.intake.clone()));
         self.logs().insert(claimed.lease.attempt_id, log.clone());
+        // Its first words may be a prompt, of which nobody tells: from now on it is looked after.
+        self.intake.first.notify_one();
         log
     }
 
@@ -153,7 +155,7 @@ impl Collector {
                 Err(_) => {}
             }
         }
-        self.intake.freed.notify_waiters();
+        self.intake.turned();
         let mut logs = self.logs();
         for attempt in over {
             logs.remove(&attempt);

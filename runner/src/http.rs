@@ -1,5 +1,6 @@
 //! /metrics, /healthz and /readyz.
 
+use crate::off_loop::beside;
 use crate::runner::Runner;
 use axum::Router;
 use axum::extract::State;
@@ -33,7 +34,9 @@ pub async fn serve(listener: TcpListener, runner: Arc<Runner>, end: Cancellation
 }
 
 async fn metrics(State(runner): State<Arc<Runner>>) -> Response {
-    runner.metrics.now(runner.holdings.lease_left(), runner.collector.level());
+    let collector = runner.collector.clone();
+    let level = beside(move || collector.level()).await;
+    runner.metrics.now(runner.holdings.lease_left(), level);
     match runner.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
             .into_response(),

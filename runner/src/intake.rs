@@ -8,6 +8,8 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub struct Intake {
     waiting: AtomicUsize,
+    /// What the last turn of the collector left, for want of room in the spool.
+    left_over: AtomicUsize,
     limit_bytes: usize,
     flush_bytes: usize,
     /// Some log has something again.
@@ -19,10 +21,11 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// At most about `limit_bytes` wait; from `flush_bytes` on it is urgent.
+    /// At most about `limit_bytes` wait; when `flush_bytes` have come since the last turn it is urgent.
     pub fn new(limit_bytes: usize, flush_bytes: usize) -> Self {
         Self {
             waiting: AtomicUsize::new(0),
+            left_over: AtomicUsize::new(0),
             limit_bytes,
             flush_bytes,
             first: Notify::new(),
@@ -41,6 +44,12 @@ impl Intake {
         self.limit_bytes.saturating_sub(self.waiting())
     }
 
+    /// The collector has taken what there is room for.
+    pub fn turned(&self) {
+        self.left_over.store(self.waiting(), Ordering::Relaxed);
+        self.freed.notify_waiters();
+    }
+
     /// A log that had `before` bytes waiting has `now`.
     pub fn changed(&self, before: usize, now: usize) {
         if now > before {
@@ -48,11 +57,35 @@ impl Intake {
             if before == 0 {
                 self.first.notify_one();
             }
-            if all >= self.flush_bytes {
+            if all >= self.left_over.load(Ordering::Relaxed).saturating_add(self.flush_bytes) {
                 self.urgent.notify_one();
             }
         } else {
             self.waiting.fetch_sub(before - now, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_spool_has_no_room_for_does_not_make_each_line_urgent() {
+        let intake = Intake::new(1000, 100);
+        let is_urgent = async || {
+            tokio::select! {
+                biased;
+                () = intake.urgent.notified() => true,
+                () = std::future::ready(()) => false,
+            }
+        };
+        intake.changed(0, 500);
+        assert!(is_urgent().await);
+        intake.turned();
+        intake.changed(0, 10);
+        assert!(!is_urgent().await, "a line after a turn that took nothing");
+        intake.changed(10, 110);
+        assert!(is_urgent().await);
     }
 }

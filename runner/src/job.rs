@@ -6,6 +6,7 @@ use crate::complete;
 use crate::desk::Metered;
 use crate::holdings::Held;
 use crate::logs::{LOCK_CONFLICT, value_without_secrets, without_nul, without_secrets};
+use crate::off_loop::beside;
 use crate::run::{Means, Run};
 use crate::runner::Runner;
 use crate::stop::Stop;
@@ -19,7 +20,12 @@ pub async fn run(runner: Arc<Runner>, job: Claimed, held: Held) {
     let begun = BootTime::now();
     let (kind, lease) = (job.kind.clone(), job.lease);
     tracing::info!(attempt.id = %lease.attempt_id, fence = lease.fence, job = job.job, kind, deployment.id = %job.deployment_id, "claimed");
-    let log = runner.collector.open(&job);
+    let collector = runner.collector.clone();
+    let (job, log) = beside(move || {
+        let log = collector.open(&job);
+        (job, log)
+    })
+    .await;
 
     let (verdict, report_of) = match begin(&runner, &job, &log).await {
         Ok(work) => {

@@ -6,6 +6,7 @@
 use crate::clock::{self, BootTime};
 use crate::config::Logs;
 use crate::metrics::Metrics;
+use crate::off_loop::beside;
 use crate::spool::{Outgoing, Spool};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::sync::Arc;
@@ -23,6 +24,15 @@ const TARGET: Duration = Duration::from_secs(3);
 const SMALLEST_BATCH_BYTES: usize = 64 * 1024;
 /// Batches one after the other of which nothing was stored, before the session is taken over anew, with its waits.
 const FRUITLESS: u32 = 8;
+/// Before a broker that is away is asked again.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// What a session knows of its line.
+struct Line {
+    batch_bytes: usize,
+    /// A batch was stored in it.
+    has_stored: bool,
+}
 
 /// The one writer for the spool of this runner.
 pub struct Shipper {
@@ -39,14 +49,15 @@ impl Shipper {
 
     /// Ships until `end`, then what is left, until `end` of patience by the caller: it may be dropped at any time.
     pub async fn run(&self, connector: &Connector, end: CancellationToken) {
+        let mut waits = backoff();
         loop {
             let Some(mut session) = self.session(connector, &end).await else { return };
             // A batch that is never stored in time would be sent for ever: each session finds out anew what the line bears.
-            let mut batch_bytes = SMALLEST_BATCH_BYTES;
+            let mut line = Line { batch_bytes: SMALLEST_BATCH_BYTES, has_stored: false };
             loop {
                 let ended = end.is_cancelled();
-                match self.flush(&mut session, &mut batch_bytes).await {
-                    Ok(()) if ended && self.spool.is_empty() => return,
+                match self.flush(&mut session, &mut line).await {
+                    Ok(()) if ended && self.ask(Spool::is_empty).await => return,
                     Ok(()) => {}
                     Err(error) => {
                         tracing::warn!(%error, "log rows could not be sent; taking the writer over anew");
@@ -56,6 +67,12 @@ impl Shipper {
                 if !ended {
                     self.pause(&end).await;
                 }
+            }
+            // A broker that takes sessions but no rows, when its disk is full, is given time.
+            if line.has_stored {
+                waits = backoff();
+            } else {
+                tokio::time::sleep(waits.next().unwrap_or(LONGEST_WAIT)).await;
             }
         }
     }
@@ -75,10 +92,10 @@ impl Shipper {
                 Ok(session) => return Some(session),
                 Err(error) => error,
             };
-            if end.is_cancelled() && self.spool.is_empty() {
+            if end.is_cancelled() && self.ask(Spool::is_empty).await {
                 return None;
             }
-            let wait = waits.next().unwrap_or(Duration::from_secs(10));
+            let wait = waits.next().unwrap_or(LONGEST_WAIT);
             tracing::warn!(%error, wait_ms = wait.as_millis(), "the log connection is down");
             tokio::time::sleep(wait).await;
         }
@@ -86,23 +103,31 @@ impl Shipper {
 
     async fn take_over(&self, connector: &Connector) -> Result<LogWriter, BrokerError> {
         let session = LogWriter::take_over(connector, self.spool.writer()).await?;
-        self.resume(&session.positions().await?);
+        self.resume(&session.positions().await?).await;
         Ok(session)
     }
 
-    fn resume(&self, positions: &[Position]) {
+    /// The spool's answer. Never on the runtime's own threads: who writes to a slow disk keeps everybody else waiting, and
+    /// heartbeats must go on meanwhile.
+    async fn ask<T: Send + 'static>(&self, ask: impl FnOnce(&Spool) -> T + Send + 'static) -> T {
+        let spool = self.spool.clone();
+        beside(move || ask(&spool)).await
+    }
+
+    async fn resume(&self, positions: &[Position]) {
         let stored = positions.iter().map(|position| (position.lease.attempt_id, position.stored)).collect();
-        for (attempt, bytes) in self.spool.resume(&stored, clock::wall()) {
+        for (attempt, bytes) in self.ask(move |spool| spool.resume(&stored, clock::wall())).await {
             self.gave_up(attempt, "an earlier process has left it, and it is closed", bytes);
         }
     }
 
     /// Sends what waits, in batches, until nothing does. A small batch is no sign of that: each log gives its share only,
     /// and a loud one that an earlier process has left may be all that is left, with nobody to say that more has come.
-    async fn flush(&self, session: &mut LogWriter, batch_bytes: &mut usize) -> Result<(), BrokerError> {
+    async fn flush(&self, session: &mut LogWriter, line: &mut Line) -> Result<(), BrokerError> {
         let mut fruitless = 0;
         loop {
-            let batch = self.spool.take(*batch_bytes);
+            let batch_bytes = line.batch_bytes;
+            let batch = self.ask(move |spool| spool.take(batch_bytes)).await;
             if batch.is_empty() {
                 return Ok(());
             }
@@ -111,65 +136,66 @@ impl Shipper {
             let written = within(session.write(&rows, PATIENCE)).await?;
             let took = begun.elapsed();
             let settled = written == Written::Stored;
-            fruitless = if settled { 0 } else { fruitless + 1 };
+            fruitless = if settled || is_settling(&written) { 0 } else { fruitless + 1 };
             if fruitless > FRUITLESS {
                 return Err(BrokerError::Unavailable(format!("{FRUITLESS} batches were refused, one after the other")));
             }
             match written {
-                Written::Stored => self.stored(&batch, took),
-                Written::Refused(refused) => self.refused(&refused),
+                Written::Stored => self.stored(&batch, took).await,
+                Written::Refused(refused) => self.refused(refused).await,
                 Written::Rewind(reason) => {
                     tracing::info!(reason, "a batch overlapped with what is stored");
-                    self.resume(&within(session.positions()).await?);
+                    self.resume(&within(session.positions()).await?).await;
                     if fruitless > 1 {
                         self.weed_out(session).await?;
                     }
                 }
             }
-            *batch_bytes = resized(*batch_bytes, took, self.settings.flush_bytes);
+            line.has_stored |= settled;
+            line.batch_bytes = resized(line.batch_bytes, took, self.settings.flush_bytes);
         }
     }
 
     /// Rows were refused as a whole again, although they begin where the stored ones end: there is no place for some of
     /// them, such as those of a day that is stored no more. They must not keep the other attempts' from theirs.
     async fn weed_out(&self, session: &mut LogWriter) -> Result<(), BrokerError> {
-        for attempt in self.spool.waiting() {
-            let batch = self.spool.take_of(attempt, SMALLEST_BATCH_BYTES);
+        for attempt in self.ask(Spool::waiting).await {
+            let batch = self.ask(move |spool| spool.take_of(attempt, SMALLEST_BATCH_BYTES)).await;
             if batch.is_empty() {
                 continue;
             }
             let begun = BootTime::now();
             match within(session.write(&rows(&batch), PATIENCE)).await? {
-                Written::Stored => self.stored(&batch, begun.elapsed()),
-                Written::Refused(refused) => self.refused(&refused),
-                Written::Rewind(reason) => self.give_up(attempt, &reason),
+                Written::Stored => self.stored(&batch, begun.elapsed()).await,
+                Written::Refused(refused) => self.refused(refused).await,
+                Written::Rewind(reason) => self.give_up(attempt, &reason).await,
             }
         }
         Ok(())
     }
 
-    fn stored(&self, batch: &[Outgoing], took: Duration) {
+    async fn stored(&self, batch: &[Outgoing], took: Duration) {
         let bytes = batch.iter().map(|row| row.chunk.text.len()).sum();
         self.metrics.flushed(batch.len(), bytes, took);
-        let stored = batch.iter().map(|row| (row.whose.lease.attempt_id, row.chunk.seq_to));
-        self.spool.acknowledge(&stored.collect());
+        let stored = batch.iter().map(|row| (row.whose.lease.attempt_id, row.chunk.seq_to)).collect();
+        self.ask(move |spool| spool.acknowledge(&stored)).await;
     }
 
-    fn refused(&self, refused: &[RefusedAttempt]) {
-        for one in refused {
-            match one.reason.as_str() {
-                "position" => self.spool.rewind(one.attempt_id, one.stored, clock::wall()),
+    async fn refused(&self, refused: Vec<RefusedAttempt>) {
+        for RefusedAttempt { attempt_id, reason, stored } in refused {
+            match reason.as_str() {
+                "position" => self.ask(move |spool| spool.rewind(attempt_id, stored, clock::wall())).await,
                 "quota" => {
-                    let bytes = self.spool.over_quota(one.attempt_id, one.stored, clock::wall());
-                    self.gave_up(one.attempt_id, "the quota of log text is used up", bytes);
+                    let bytes = self.ask(move |spool| spool.over_quota(attempt_id, stored, clock::wall())).await;
+                    self.gave_up(attempt_id, "the quota of log text is used up", bytes);
                 }
-                reason => self.give_up(one.attempt_id, reason),
+                reason => self.give_up(attempt_id, reason).await,
             }
         }
     }
 
-    fn give_up(&self, attempt: Uuid, reason: &str) {
-        let bytes = self.spool.close(attempt);
+    async fn give_up(&self, attempt: Uuid, reason: &str) {
+        let bytes = self.ask(move |spool| spool.close(attempt)).await;
         self.gave_up(attempt, reason, bytes);
     }
 
@@ -179,6 +205,11 @@ impl Shipper {
     }
 }
 
+/// Each refusal for good takes a log out of the next batch: thousands that are over a day's quota are no endless loop.
+fn is_settling(written: &Written) -> bool {
+    matches!(written, Written::Refused(refused) if refused.iter().any(|one| one.reason != "position"))
+}
+
 fn rows(batch: &[Outgoing]) -> Vec<LogRow<'_>> {
     batch.iter().map(|row| row.whose.row(&row.chunk)).collect()
 }
@@ -186,7 +217,7 @@ fn rows(batch: &[Outgoing]) -> Vec<LogRow<'_>> {
 fn backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(10))
+        .with_max_delay(LONGEST_WAIT)
         .with_jitter()
         .without_max_times()
         .build()

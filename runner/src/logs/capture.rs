@@ -168,6 +168,10 @@ impl Capture {
             self.end(stream, at);
         }
         let Rear { cap, chunker, .. } = &mut self.rear;
+        if cap.memory_bytes() > 0 {
+            // It only moves, and many short records take more as chunks.
+            chunker.make_room(2 * cap.memory_bytes());
+        }
         cap.finish(chunker);
         chunker.finish();
         chunker.last_seq()

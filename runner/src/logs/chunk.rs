@@ -178,6 +178,12 @@ impl Chunker {
         self.limit_bytes = limit_bytes;
     }
 
+    /// Takes `bytes` more than what waits now, whatever was refused so far: that gets its gaps here.
+    pub(super) fn make_room(&mut self, bytes: usize) {
+        self.settle();
+        self.limit_bytes = self.limit_bytes.max(self.waiting_bytes).saturating_add(bytes);
+    }
+
     /// Takes the next record.
     pub fn record(&mut self, record: Record<'_>) {
         let cost = record.text.len() + CHUNK_OVERHEAD_BYTES;

@@ -125,7 +125,9 @@ impl Keyring {
         for (name, value) in &self.env {
             if is_meant(&config.logs.redact_env, name) {
                 add(name, value);
-            } else if let Some(password) = password_in(value) {
+                continue;
+            }
+            for password in passwords_in(value) {
                 add(name, password);
                 add(name, &percent_decoded(password));
             }
@@ -144,12 +146,13 @@ fn is_meant(patterns: &[String], name: &str) -> bool {
     patterns.iter().any(|pattern| fits(pattern, name) && !(is_place && pattern.contains('*')))
 }
 
-/// The password in an address such as `postgres://user:password@host/`.
-fn password_in(value: &str) -> Option<&str> {
-    let (_, rest) = value.split_once("://")?;
-    let authority = rest.split(['/', '?', '#']).next()?;
-    let (user, _) = authority.rsplit_once('@')?;
-    user.split_once(':').map(|(_, password)| password)
+/// The passwords in addresses such as `postgres://user:password@host/`; some variables list several.
+fn passwords_in(value: &str) -> impl Iterator<Item = &str> {
+    value.split("://").skip(1).filter_map(|rest| {
+        let authority = rest.split(['/', '?', '#']).next()?;
+        let (user, _) = authority.rsplit_once('@')?;
+        user.split_once(':').map(|(_, password)| password)
+    })
 }
 
 fn percent_decoded(text: &str) -> String {
@@ -279,12 +282,21 @@ inputs:
             ("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/token"),
             ("REGION", "eu-central-1"),
             ("HTTPS_PROXY", "http://me:pr%40xy-word@proxy:3128"),
+            ("MIRRORS", "https://a.example/x https://me:first-mirror@b,https://me:second-mirror@c/simple"),
         ];
         let keyring = keyring(dir.path(), &own);
         let none = json!({});
-        for text in
-            [&token, secret, "an artifact key", "glitter-and-gold", "set-in-settings", "pr%40xy-word", "pr@xy-word"]
-        {
+        for text in [
+            &token,
+            secret,
+            "an artifact key",
+            "glitter-and-gold",
+            "set-in-settings",
+            "pr%40xy-word",
+            "pr@xy-word",
+            "first-mirror",
+            "second-mirror",
+        ] {
             assert_eq!(shown(&keyring, &none, &format!("<{text}>")), "<[redacted]>", "{text}");
         }
         for text in ["/var/run/token", "eu-central-1", "me:"] {

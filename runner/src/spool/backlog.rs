@@ -28,8 +28,8 @@ pub(super) struct Backlog {
     pub(super) end_written: bool,
     /// The segment that names it last.
     pub(super) named_in: Option<u32>,
-    /// The broker takes only a gap, from this number on.
-    pub(super) over_quota: Option<i64>,
+    /// The broker takes only a gap, from this number on, as it said then.
+    pub(super) over_quota: Option<(i64, OffsetDateTime)>,
     /// Left by an earlier process.
     pub(super) recovered: bool,
 }
@@ -104,7 +104,21 @@ impl Backlog {
             self.unwritten -= usize::from(entry.place == Place::Unwritten);
             gone.push(entry);
         }
+        self.trim(stored);
         gone
+    }
+
+    /// A gap that was found here may begin before what is stored: text that is stored already had become too old to be read
+    /// again. Only the rest of it is missing.
+    fn trim(&mut self, stored: i64) {
+        let Some(front) = self.entries.front_mut().filter(|front| front.place == Place::Found && front.seq <= stored)
+        else {
+            return;
+        };
+        let Some((ChunkKind::Gap(found), ts)) = front.kept.as_ref().map(|chunk| (chunk.kind, chunk.ts)) else { return };
+        let rest = Entry::new(gap(stored + 1, front.seq_to, found.kind, None, ts), Place::Found);
+        self.bytes = self.bytes - u64::from(front.bytes) + u64::from(rest.bytes);
+        *front = rest;
     }
 
     /// Puts gaps in the place of numbers that are nowhere any more, behind what is stored and up to the log's end.
@@ -153,6 +167,14 @@ impl Backlog {
         let gap = gap(seq, seq_to, GapKind::Expired, Some(bytes), now);
         self.bytes += gap.text.len() as u64;
         self.entries.push_back(Entry::new(gap, Place::Found));
+    }
+
+    /// Closes a log that is over its quota with a gap up to its last number, or with one of a single number.
+    pub(super) fn end_over_quota(&mut self, last_seq: i64, bytes: Option<u64>, now: OffsetDateTime) {
+        let Some((from, _)) = self.over_quota else { return };
+        let to = last_seq.max(from);
+        self.push(Entry::new(gap(from, to, GapKind::Quota, bytes, now), Place::Found));
+        self.end = Some(to);
     }
 
     /// Whether nothing of it is left to do.

@@ -131,7 +131,8 @@ impl Spool {
         let free = inner.free();
         let admission = |attempt: &Uuid| match inner.backlogs.get(attempt) {
             None => Admission::Unwanted,
-            Some(log) => log.over_quota.map_or(Admission::Bytes(free.saturating_sub(log.bytes)), Admission::OverQuota),
+            Some(Backlog { over_quota: Some((from, _)), .. }) => Admission::OverQuota(*from),
+            Some(log) => Admission::Bytes(free.saturating_sub(log.bytes)),
         };
         attempts.iter().map(admission).collect()
     }
@@ -144,7 +145,10 @@ impl Spool {
     pub fn put(&self, chunks: Vec<(Uuid, Vec<Chunk>)>, ended: &[(Uuid, i64)]) -> io::Result<()> {
         let mut inner = self.inner();
         for (attempt, chunks) in chunks {
-            let Some(backlog) = inner.backlogs.get_mut(&attempt) else { continue };
+            // The broker may have refused more of it since it was asked for what is admitted.
+            let Some(backlog) = inner.backlogs.get_mut(&attempt).filter(|log| log.over_quota.is_none()) else {
+                continue;
+            };
             let mut bytes = 0;
             for chunk in chunks {
                 bytes += chunk.text.len() + OVERHEAD_BYTES;
@@ -154,6 +158,10 @@ impl Spool {
         }
         for (attempt, last_seq) in ended {
             if let Some(backlog) = inner.backlogs.get_mut(attempt) {
+                if let Some((_, at)) = backlog.over_quota {
+                    backlog.end_over_quota(*last_seq, None, at);
+                    continue;
+                }
                 backlog.end = Some(*last_seq);
                 if backlog.is_done() {
                     inner.backlogs.remove(attempt);
@@ -242,7 +250,7 @@ impl Spool {
         }
         let bytes = backlog.bytes;
         let gone = backlog.acknowledge(i64::MAX);
-        backlog.over_quota = Some(stored + 1);
+        backlog.over_quota = Some((stored + 1, now));
         let end = backlog.end;
         inner.release(&gone);
         drop(inner);
@@ -256,10 +264,7 @@ impl Spool {
     pub fn end_over_quota(&self, attempt: Uuid, last_seq: i64, bytes: Option<u64>, now: OffsetDateTime) {
         let mut inner = self.inner();
         let Some(backlog) = inner.backlogs.get_mut(&attempt) else { return };
-        let Some(from) = backlog.over_quota else { return };
-        let to = last_seq.max(from);
-        backlog.push(Entry::new(backlog::gap(from, to, GapKind::Quota, bytes, now), Place::Found));
-        backlog.end = Some(to);
+        backlog.end_over_quota(last_seq, bytes, now);
         drop(inner);
         self.filled.notify_one();
     }

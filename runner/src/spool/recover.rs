@@ -35,7 +35,7 @@ impl Spool {
     /// a gap of unknown size as its last row. `fresh` is the writer of a spool that is made here.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk's, when it cannot be read or the writer's id cannot be put there. One that takes nothing more is none.
     pub fn open_dir(dir: &Path, limits: Limits, fresh: Uuid, now: OffsetDateTime) -> io::Result<(Self, Recovered)> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let writer = writer(dir, fresh)?;
@@ -62,8 +62,13 @@ impl Spool {
         recovered.logs = inner.backlogs.len();
         recovered.bytes = inner.backlogs.values().map(|log| log.bytes).sum();
         inner.expire(now);
-        inner.write()?;
+        let written = inner.write();
         inner.remove_dead();
+        // A full disk must not keep a runner from sending what fills it. What was not written waits in memory, as always.
+        if let Err(error) = written.or_else(|_| inner.write()) {
+            tracing::error!(%error, spool = %dir.display(), "the disk takes no log text; what the spool holds is sent all the same");
+            inner.failing = true;
+        }
         Ok((Self { writer, inner: Mutex::new(inner), filled: Notify::new() }, recovered))
     }
 }

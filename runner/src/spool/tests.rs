@@ -309,6 +309,27 @@ fn a_disk_that_takes_nothing_loses_nothing_while_there_is_memory() {
 }
 
 #[test]
+fn a_disk_that_takes_nothing_does_not_keep_the_next_process_from_sending_what_it_holds() {
+    let folder = TempDir::new().unwrap();
+    drop(filled(&folder, ROOMY, &["a", "b"]));
+    // A folder with so long a name that a segment with a short one can be read there, and the next one cannot be made.
+    let mut long = folder.path().to_owned();
+    while long.as_os_str().len() < 4085 {
+        let room = 4085 - long.as_os_str().len() - 1;
+        long.push("x".repeat(if room > 200 { 100 } else { room.min(200) }));
+    }
+    std::fs::create_dir_all(&long).unwrap();
+    std::fs::copy(folder.path().join("spool/writer"), long.join("writer")).unwrap();
+    std::fs::copy(&segments(&folder)[0], long.join("1.seg")).unwrap();
+    let (spool, recovered) = Spool::open_dir(&long, ROOMY, id(2), NOW).unwrap();
+    assert_eq!((spool.writer(), recovered.cut_off, spool.is_failing()), (id(1), 1, true));
+    spool.resume(&stored(1, -1), NOW);
+    assert_eq!(spool.take(usize::MAX).len(), 3, "both lines, and the gap that is nowhere on the disk");
+    spool.acknowledge(&stored(1, 2));
+    assert_eq!(spool.level().logs, 0);
+}
+
+#[test]
 fn what_waits_for_too_long_becomes_a_gap() {
     let folder = TempDir::new().unwrap();
     let spool = filled(&folder, DISK_ONLY, &["old", "older"]);
@@ -321,6 +342,24 @@ fn what_waits_for_too_long_becomes_a_gap() {
     let gap = &rows[0].chunk;
     assert_eq!((gap.seq, gap.seq_to, gap.gap_kind(), gap.gap_bytes()), (0, 1, Some("expired"), Some(8)));
     assert_eq!((rows.len(), rows[1].chunk.text.as_str()), (2, "new"));
+}
+
+#[test]
+fn what_is_too_old_and_partly_stored_is_missing_from_there_on_only() {
+    let folder = TempDir::new().unwrap();
+    drop(filled(&folder, ROOMY, &["stored", "old", "older"]));
+    // The process was away for long; what it had sent and never heard of again is stored up to the first chunk.
+    let (spool, _) =
+        Spool::open_dir(&folder.path().join("spool"), ROOMY, id(1), NOW + Duration::from_secs(7200)).unwrap();
+    spool.resume(&stored(1, 0), NOW);
+    let kinds: Vec<_> = spool
+        .take(usize::MAX)
+        .iter()
+        .map(|row| (row.chunk.seq, row.chunk.seq_to, row.chunk.gap_kind(), row.chunk.gap_bytes()))
+        .collect();
+    assert_eq!(kinds, [(1, 2, Some("expired"), None), (3, 3, Some("lost"), None)]);
+    spool.acknowledge(&stored(1, 3));
+    assert_eq!((spool.level().waiting_bytes, spool.level().logs), (0, 0));
 }
 
 #[test]
@@ -342,6 +381,24 @@ fn a_log_that_is_over_its_quota_is_closed_by_one_gap() {
         assert_eq!((rows.len(), gap.seq, gap.seq_to, gap.gap_kind()), (1, 1, to, Some("quota")));
         spool.acknowledge(&stored(1, to));
         assert_eq!(spool.level().logs, 0);
+        spool.put(vec![], &[]).unwrap();
+    }
+    // The collector had asked what is admitted before the broker said so: only the gap follows, also when the log has ended.
+    for ended in [false, true] {
+        let spool = filled(&folder, ROOMY, &["a"]);
+        assert!(admitted(&spool, 1) > 0);
+        spool.over_quota(id(1), 0, NOW);
+        put(&spool, 1, 1, &["b", "c"]);
+        if ended {
+            spool.put(vec![], &[(id(1), 2)]).unwrap();
+        } else {
+            spool.end_over_quota(id(1), 2, None, NOW);
+        }
+        let rows = spool.take(usize::MAX);
+        let gap = &rows[0].chunk;
+        assert_eq!((rows.len(), gap.seq, gap.seq_to, gap.gap_kind()), (1, 1, 2, Some("quota")));
+        spool.acknowledge(&stored(1, 2));
+        assert_eq!((spool.level().logs, spool.level().memory_bytes), (0, 0));
         spool.put(vec![], &[]).unwrap();
     }
     // When not even the gap is taken, nothing is sent for ever.

@@ -73,12 +73,19 @@ impl Inner {
         let segment = Segment::create(&self.dir, number)?;
         self.next_segment += 1;
         self.segments.insert(number, segment);
-        self.active = Some(number);
+        let former = self.active.replace(number);
         // The newest segment names every log, so that older ones can go.
         for log in self.backlogs.values() {
             page.name(log, self.active);
         }
-        self.append(&page)?;
+        if let Err(error) = self.append(&page) {
+            // One without the names must not stand there: older ones would go before it.
+            self.active = former;
+            if let Some(Err(error)) = self.segments.remove(&number).map(Segment::remove) {
+                tracing::warn!(%error, number, "an empty segment of the log spool cannot be removed");
+            }
+            return Err(error);
+        }
         self.remove_dead();
         Ok(Page::default())
     }

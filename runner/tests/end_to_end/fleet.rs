@@ -241,6 +241,25 @@ impl Fleet {
         run(&mut self.database.operator().await, &sql).await;
     }
 
+    /// From now on log rows are refused, and the sessions that bring them are not.
+    pub async fn refuse_logs(&self) {
+        let sql = "do $$ begin
+            execute format('revoke insert on tendril.log_inbox from %I', tendril_core.group_role('runner')); end $$";
+        run(&mut self.database.operator().await, sql).await;
+    }
+
+    /// Waits until so many sessions have taken a log writer over.
+    pub async fn log_sessions(&self, count: i64) {
+        let (operator, driver) = tokio_postgres::connect(&self.database.url(), NoTls).await.expect("a session");
+        tokio::spawn(driver);
+        let sql = "select coalesce(max(epoch), 0) from tendril_core.log_writers";
+        let enough = async || {
+            let epoch: i64 = operator.query_one(sql, &[]).await.expect("an epoch").get(0);
+            (epoch >= count).then_some(())
+        };
+        until("sessions for logs", enough).await;
+    }
+
     /// Keeps every log row from being stored, while all else goes on.
     pub async fn lock_logs(&self) -> Locks {
         self.lock("select from tendril_core.log_writers for update").await

@@ -90,6 +90,46 @@ async fn rows_of_a_day_that_is_stored_no_more_do_not_keep_the_others_from_theirs
 }
 
 #[tokio::test]
+async fn a_prompt_is_shown_although_nothing_was_printed_before_it() {
+    let (fleet, folder) = (Fleet::new().await, TempDir::new().expect("a folder"));
+    let pipeline = Pipeline::new(folder.path());
+    let (_, [claimed]) = claim(&fleet, pipeline.spool.writer()).await;
+    let ask = async {
+        pipeline.collector.open(&claimed).push(Stream::Stdout, b"Are you sure? ");
+        pipeline.spool.filled.notified().await;
+    };
+    // The collector rests already when the first job begins.
+    let shown = async {
+        tokio::select! {
+            biased;
+            () = pipeline.collector.clone().run(CancellationToken::new()) => unreachable!("nobody ends it"),
+            () = ask => {}
+        }
+    };
+    assert!(tokio::time::timeout(fleet.patience(), shown).await.is_ok(), "nobody looks after it");
+    assert_eq!(pipeline.spool.take(1000)[0].chunk.text, "Are you sure? ");
+}
+
+#[tokio::test]
+async fn a_broker_that_refuses_all_rows_is_given_time_between_sessions() {
+    let (fleet, folder) = (Fleet::new().await, TempDir::new().expect("a folder"));
+    let pipeline = Pipeline::new(folder.path());
+    let (_, [claimed]) = claim(&fleet, pipeline.spool.writer()).await;
+    fleet.refuse_logs().await;
+    print(&pipeline.collector.open(&claimed), "nobody takes it\n");
+    let begun = tokio::time::Instant::now();
+    let (end, connector) = (CancellationToken::new(), fleet.connector());
+    tokio::select! {
+        () = pipeline.collector.clone().run(end.clone()) => unreachable!("it ends when it is told to"),
+        () = pipeline.shipper.run(&connector, end.clone()) => unreachable!("it ends when it is told to"),
+        () = fleet.log_sessions(4) => {}
+    }
+    // Three waits of at least 0.2, 0.4 and 0.8 s.
+    assert!(begun.elapsed() >= tokio::time::Duration::from_millis(1400), "{:?}", begun.elapsed());
+    assert_eq!(pipeline.spool.level().logs, 1, "nothing is given up");
+}
+
+#[tokio::test]
 async fn many_loud_attempts_are_stored_whole_and_in_turn() {
     let (fleet, folder) = (Fleet::new().await, TempDir::new().expect("a folder"));
     let pipeline = Pipeline::new(folder.path());

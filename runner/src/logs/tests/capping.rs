@@ -112,6 +112,24 @@ fn output_far_beyond_the_cap_is_told_in_a_notice_and_tendrils_own_lines_get_thro
 }
 
 #[test]
+fn the_end_of_a_capped_log_finds_room_also_when_little_may_wait() {
+    let lines: Vec<String> = (0..10_000).map(|n| format!("line {n:05}\n")).collect();
+    // The beginning waits when the end comes; in the second case some of it was refused.
+    for cap in [1000, 100_000] {
+        let mut capture = Capture::new(4096).capped(cap, 8000);
+        for line in &lines {
+            capture.push(Stream::Stdout, line.as_bytes(), at_ms(0));
+        }
+        let chunks = all(&mut capture);
+        let stored = text_of(&chunks, Stream::Stdout);
+        let end = lines[lines.len() - 8000 / (TAIL_OVERHEAD_BYTES + 11)..].concat();
+        assert!(stored.ends_with(&end), "{}", &stored[stored.len().saturating_sub(100)..]);
+        let missing: u64 = gaps(&chunks).iter().filter_map(|(_, gap)| gap.bytes).sum();
+        assert_eq!(stored.len() as u64 + missing, 110_000, "exact to the byte");
+    }
+}
+
+#[test]
 fn both_streams_share_the_cap_and_keep_their_order_at_the_end() {
     let mut capture = Capture::new(PLENTY).capped(10, 4 * (TAIL_OVERHEAD_BYTES + 6));
     for n in 0..10 {
