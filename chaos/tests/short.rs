@@ -95,7 +95,7 @@ fn two_runners_end_two_hundred_mixed_jobs_through_a_crash_of_postgres_and_a_kill
 fn every_log_is_byte_for_byte_what_was_printed_through_every_fault_of_its_pipeline() {
     let _alone = alone();
     // All but `spool-full`, whose 64 MiB take too long for every build. Disks are tried where they can be mounted.
-    let ops = "none,crash-postgres,end-log-session,kill-log-backend,cut-at-commit,cut-in-copy,slow-line,kill-runner,\
+    let ops = "none,crash-postgres,end-log-session,kill-log-backend,end-log-session-at-the-cap,cut-at-commit,cut-in-copy,slow-line,kill-runner,\
                kill-runner-full-spool,corrupt-spool,runner-disk-full,postgres-disk-full";
     let output = chaos(&format!("logs --json --seeds 931..931 --ops {ops}")).stderr(Stdio::inherit()).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

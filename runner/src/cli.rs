@@ -3,12 +3,14 @@
 use crate::app;
 use crate::config::Config;
 use crate::kinds;
-use crate::logs::{stored_event_text, stored_text};
+use crate::logs::{Secret, Secrets, redacted, stored_event_text, stored_text};
 use crate::seal::ArtifactKey;
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
 
 /// Claims jobs of its cluster, runs them, reports.
@@ -38,6 +40,9 @@ enum Command {
         /// It is what terraform or tofu prints with -json
         #[arg(long)]
         events: bool,
+        /// A variable of the environment whose value is a secret
+        #[arg(long, value_name = "NAME")]
+        secret: Vec<String>,
     },
 }
 
@@ -57,8 +62,8 @@ pub fn main() -> ExitCode {
 
 fn act(cli: &Cli) -> anyhow::Result<()> {
     let load = || Config::load(cli.config.as_deref(), &|name| std::env::var(name).ok());
-    match cli.command {
-        Some(Command::LogText { events }) => log_text(events)?,
+    match &cli.command {
+        Some(Command::LogText { events, secret }) => log_text(*events, secret)?,
         Some(Command::ArtifactKey) => println!("{}", ArtifactKey::generate()?),
         Some(Command::Check) => {
             let config = load()?;
@@ -81,13 +86,24 @@ fn act(cli: &Cli) -> anyhow::Result<()> {
 }
 
 /// All of it at once, in memory: it is for looking at single outputs, and for tests.
-fn log_text(events: bool) -> io::Result<()> {
+fn log_text(events: bool, names: &[String]) -> anyhow::Result<()> {
+    let secret = |name: &String| {
+        let value =
+            std::env::var(name).with_context(|| format!("--secret {name}: the environment has no such text"))?;
+        Ok(Secret::new(name, value))
+    };
+    let secrets = names.iter().map(secret).collect::<anyhow::Result<Vec<_>>>()?;
+    let (secrets, unredacted) = Secrets::new(&secrets)?;
+    for one in unredacted {
+        eprintln!("tendril-runner: not looked for: {one}");
+    }
     let mut printed = Vec::new();
     io::stdin().lock().read_to_end(&mut printed)?;
     let text = if events { stored_event_text(&printed) } else { stored_text(&printed) };
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
+    out.write_all(redacted(&text, &Arc::new(secrets)).as_bytes())?;
+    out.flush()?;
+    Ok(())
 }
 
 fn telemetry(json: bool) {

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::evidence::{Attempt, Evidence};
+use super::script::SECRET;
 
 /// What the pipeline may hold back of a stream that goes on: a line without its end, and a sequence that is not complete.
 const HELD_BACK: u64 = 24 * 1024;
@@ -36,8 +37,14 @@ pub fn check(evidence: &Evidence) -> Verdict {
         verdict.gaps.extend(gaps.map(|(kind, row)| {
             format!("{} {}..{} of {}: {:?} bytes", kind, row.seq, row.seq_to, row.stream, row.gap_bytes)
         }));
-        let wrong =
-            [numbers(attempt), end(evidence, attempt), gaps_allowed(evidence, attempt), kept(attempt), owed(attempt)];
+        let wrong = [
+            numbers(attempt),
+            end(evidence, attempt),
+            gaps_allowed(evidence, attempt),
+            kept(attempt),
+            owed(attempt),
+            secret(attempt),
+        ];
         let texts = ["stdout", "stderr"].into_iter().filter_map(|stream| text_of(attempt, stream).err());
         let wrong: Vec<String> = wrong.into_iter().flatten().chain(texts).chain(missing(attempt)).collect();
         let who = format!("attempt {} (child {})", attempt.id, attempt.script.number);
@@ -84,13 +91,19 @@ fn gaps_allowed(evidence: &Evidence, attempt: &Attempt) -> Option<String> {
         let hit = |seq: i64| chunks.iter().any(|(first, last)| (*first..=*last).contains(&seq));
         let allowed = match kind {
             "overflow" => evidence.allowed.overflow && row.gap_bytes.is_some(),
-            "capped" => row.gap_bytes.is_some(),
+            "capped" => evidence.allowed.capped && row.gap_bytes.is_some(),
             "lost" => (row.seq..=row.seq_to).all(hit) || evidence.allowed.cut_off && last == Some(row.seq),
             _ => false,
         };
         let what = format!("a gap ({kind}) of {} to {}, {:?} bytes", row.seq, row.seq_to, row.gap_bytes);
         (!allowed).then(|| format!("{what}, for which nothing was broken; destroyed were {chunks:?}"))
     })
+}
+
+/// No secret is in a row, whole.
+fn secret(attempt: &Attempt) -> Option<String> {
+    let row = attempt.rows.iter().find(|row| row.text.contains(SECRET))?;
+    Some(format!("row {} to {} holds a secret", row.seq, row.seq_to))
 }
 
 /// What was read once is read again, unchanged.

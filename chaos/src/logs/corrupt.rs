@@ -81,11 +81,12 @@ pub fn damage(spool: &Path, chance: &mut Chance) -> io::Result<Damage> {
         if whole == 0 {
             continue;
         }
-        let hit = segment.hurt(segment.records[chance.index(whole)].at.clone(), newest, chance);
+        let record = segment.records[chance.index(whole)].at.clone();
+        let before = segment.bytes.len();
+        let hit = segment.hurt(record, newest, chance);
         fs::write(&segment.path, &segment.bytes)?;
-        damage
-            .what
-            .push(format!("bytes {hit:?} of {}", segment.path.file_name().unwrap_or_default().to_string_lossy()));
+        let name = segment.path.file_name().unwrap_or_default().to_string_lossy();
+        damage.what.push(format!("bytes {} to {} of {name}", hit.start, hit.end.min(before)));
         segment.hit.push(hit);
     }
     damage.done = destroyed(&segments);

@@ -35,6 +35,8 @@ pub struct Allowed {
     pub cut_off: bool,
     /// There was no room: gaps of kind `overflow`, with their bytes.
     pub overflow: bool,
+    /// Logs reach their cap: a gap of kind `capped`, with its bytes, and then the end.
+    pub capped: bool,
 }
 
 /// An attempt.

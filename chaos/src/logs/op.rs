@@ -18,6 +18,8 @@ pub enum LogOp {
     EndLogSession,
     /// SIGKILL to the backend of the log session: Postgres ends all sessions and recovers
     KillLogBackend,
+    /// The log session is ended while logs reach their cap
+    EndLogSessionAtTheCap,
     /// The line is cut around a COMMIT: before it, after it, or before its reply
     CutAtCommit,
     /// The line is cut in the middle of a COPY
@@ -60,6 +62,7 @@ impl LogOp {
                 Settings { disk_bytes: Some(4 << 20), memory_bytes: 4 << 20, stall_s: 0, ..usual }
             }
             Self::RunnerDiskFull => Settings { disk_bytes: Some(4 << 20), ..usual },
+            Self::EndLogSessionAtTheCap => Settings { cap_bytes: 400_000, ..usual },
             _ => usual,
         }
     }
@@ -71,6 +74,7 @@ impl LogOp {
             Self::SlowLine => (4, 40_000, 1000, 2),
             Self::SpoolFull => (5, 20_000_000, 500, 1),
             Self::RunnerDiskFull => (5, 2_500_000, 700, 1),
+            Self::EndLogSessionAtTheCap => (6, 1_500_000, 1000, 1),
             Self::KillRunner => (6, 150_000, 1000, 3),
             Self::KillRunnerFullSpool | Self::CorruptSpool => (6, 600_000, 600, 5),
             _ => (6, 150_000, 1000, 1),

@@ -73,11 +73,12 @@ pub async fn before(world: &LogWorld, op: LogOp) -> anyhow::Result<Before> {
 pub async fn perform(world: &mut LogWorld, op: LogOp, seed: u64, before: Before) -> anyhow::Result<Done> {
     let mut chance = Chance::new(seed, "operation");
     let mut done = Done::default();
+    done.allowed.capped = op == LogOp::EndLogSessionAtTheCap;
     pause(chance.between(0, 700)).await;
     match op {
         LogOp::None => {}
         LogOp::CrashPostgres => crash_postgres(world, &mut chance, &mut done).await?,
-        LogOp::EndLogSession => {
+        LogOp::EndLogSession | LogOp::EndLogSessionAtTheCap => {
             for _ in 0..chance.between(1, 5) {
                 let mut operator = world.desk.operator().await?;
                 if let Some(pid) = log_session(&mut operator).await? {

@@ -30,7 +30,7 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 /// All logs are at their end by then; a batch on a line that is gone alone may take 23 s to be given up.
 const REST_PATIENCE: Duration = Duration::from_secs(90);
 /// When nothing has come for so long, nothing more will of a log whose runner was killed.
-const QUIET: Duration = Duration::from_secs(4);
+const QUIET: Duration = Duration::from_secs(6);
 
 /// Carries out what was asked for; whether everything held.
 ///

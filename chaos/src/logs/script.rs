@@ -2,7 +2,7 @@
 //!
 //! All that a log has to survive is in it: long lines, progress bars, escapes, invalid UTF-8, NULs, characters and
 //! sequences that are split between writes, no line's end at the end. Each piece carries a check number of its own, so
-//! that none can be taken for another. Nothing looks like a secret: what is redacted is not this checker's business.
+//! that none can be taken for another. Some hold a secret, one that the runner is told of or one that has a known form.
 
 use crate::chance::Chance;
 use crate::print::Stream;
@@ -30,6 +30,11 @@ pub struct Script {
     /// Milliseconds that it takes, about.
     pub ms: u64,
 }
+
+/// The secret that a runner under test is told of, by its variable.
+pub const SECRET: &str = "correct-horse/battery+staple";
+/// That variable.
+pub const SECRET_NAME: &str = "CHAOS_PASSWORD";
 
 /// Characters that are cut between writes now and then, and a few that are replaced.
 const WORDS: [&str; 8] = ["größer", "日本語", "𝄞 clef", "naïve", "a\u{200e}b", "tab\there", "\u{2028}", "ok"];
@@ -81,7 +86,14 @@ fn piece(chance: &mut Chance, mark: &str, bytes: u64) -> Vec<u8> {
             let noise: Vec<u8> = (0..chance.between(1, 40)).map(|_| (chance.next() % 256) as u8).collect();
             [mark.as_bytes(), b" ", &noise, b"\n"].concat()
         }
-        82..88 => format!("{mark} nul\0 bell\x07 back\x08 del\x7f\n").into(),
+        82..85 => {
+            let token: String = (0..36).map(|_| char::from(b'a' + (chance.next() % 26) as u8)).collect();
+            let whole = format!("{mark} token ghp_{token} password {SECRET} and again {SECRET}\n");
+            // Often its end comes with the next piece, or never.
+            let length = if chance.percent(30) { whole.len() - chance.index(30) - 1 } else { whole.len() };
+            whole.as_bytes()[..length].to_vec()
+        }
+        85..88 => format!("{mark} nul\0 bell\x07 back\x08 del\x7f\n").into(),
         88..94 => format!("{mark}? ").into(),
         // The rest of the character, or of the sequence, never comes, or comes with the next piece.
         _ => {
@@ -120,7 +132,7 @@ mod tests {
         let all: Vec<u8> =
             (0..8).flat_map(|number| Script { number, ..SCRIPT }.pieces()).flat_map(|piece| piece.bytes).collect();
         assert!(String::from_utf8(all.clone()).is_err());
-        for what in [b"\0".as_slice(), b"\r", b"\x1b[", b"\x1b]", b"\x7f"] {
+        for what in [b"\0".as_slice(), b"\r", b"\x1b[", b"\x1b]", b"\x7f", b"ghp_", SECRET.as_bytes()] {
             assert!(all.windows(what.len()).any(|window| window == what), "{what:?}");
         }
         assert!(all.split(|byte| *byte == b'\n').any(|line| line.len() > 20_000));

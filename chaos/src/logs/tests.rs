@@ -89,6 +89,7 @@ fn lost_doubled_invented_and_changed_rows_are_found() {
     is_found("had been read", |e| attempt(e).seen_before[1].text = "ah\n".into());
     is_found("rows end at", |e| attempt(e).log_end = Some(9));
     is_found("never came to its end", |e| attempt(e).log_end = None);
+    is_found("holds a secret", |e| attempt(e).rows[0].text = format!("{}\n", super::script::SECRET));
     is_found("no attempt", |e| e.without_attempt = 1);
 }
 
@@ -120,6 +121,7 @@ fn a_gap_says_how_much_is_missing_where_and_why() {
     // A log that has reached its bound holds the beginning and the end.
     let capped = |e: &mut Evidence| {
         overflowed(e, Some(11));
+        e.allowed.capped = true;
         attempt(e).rows[2].gap_kind = Some("capped".into());
     };
     assert_eq!(found(capped), Vec::<String>::new());

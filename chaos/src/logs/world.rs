@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::proxy::Line;
 use super::room::Room;
+use super::script::{SECRET, SECRET_NAME};
 use crate::processes;
 use crate::world::{Program, ServeSeat, Server, beside_this_one, output};
 
@@ -40,13 +41,15 @@ pub struct Settings {
     pub memory_bytes: u64,
     /// `logs.stall_s`.
     pub stall_s: u64,
+    /// `logs.cap_bytes`.
+    pub cap_bytes: u64,
     /// Its folder is a disk of its own, of this size.
     pub disk_bytes: Option<u64>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { spool_bytes: 1 << 30, memory_bytes: 64 << 20, stall_s: 10, disk_bytes: None }
+        Self { spool_bytes: 1 << 30, memory_bytes: 64 << 20, stall_s: 10, cap_bytes: 64 << 20, disk_bytes: None }
     }
 }
 
@@ -205,13 +208,15 @@ impl LogWorld {
         let text = |path: &Path| format!("{:?}", path.display().to_string());
         format!(
             "database_url = \"postgres://127.0.0.1:{}/{DATABASE}\"\nartifact_key_file = {}\nstate_dir = {}\nslots = {SLOTS}\n\
-             kinds = [\"exec\"]\n\n[logs]\nflush_interval_ms = 200\nspool_bytes = {}\nmemory_bytes = {}\nstall_s = {}\n\n[http]\nlisten = \"\"\n",
+             kinds = [\"exec\"]\n\n[tools]\nenv = {{ {SECRET_NAME} = {SECRET:?} }}\n\n[logs]\nredact_env = [{SECRET_NAME:?}]\n\
+             flush_interval_ms = 200\nspool_bytes = {}\nmemory_bytes = {}\nstall_s = {}\ncap_bytes = {}\n\n[http]\nlisten = \"\"\n",
             self.line.port,
             text(&self.key),
             text(state),
             settings.spool_bytes,
             settings.memory_bytes,
             settings.stall_s,
+            settings.cap_bytes,
         )
     }
 
@@ -289,7 +294,12 @@ impl Desk {
     /// The program fails.
     pub async fn stored_text(&self, printed: &[u8]) -> anyhow::Result<String> {
         let mut command = Command::new(&self.runner);
-        command.arg("log-text").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        command
+            .args(["log-text", "--secret", SECRET_NAME])
+            .env(SECRET_NAME, SECRET)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
         let mut child = command.spawn()?;
         let mut stdin = child.stdin.take().context("it has a standard input")?;
         let feed = async move { stdin.write_all(printed).await };
