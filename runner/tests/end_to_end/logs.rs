@@ -67,7 +67,7 @@ async fn claim<const JOBS: usize>(fleet: &Fleet, writer: Uuid) -> (Uuid, [Claime
     let job = |number| json!({"name": format!("job-{number}"), "kind": "exec", "reading": true, "argv": ["true"]});
     let jobs: Vec<_> = (0..JOBS).map(job).collect();
     let deployment = fleet.submit(&json!({"jobs": jobs})).await;
-    let claimed = broker.claim(1, slots).await.expect("claimed");
+    let claimed = broker.claim(1, i32::try_from(JOBS).expect("a few")).await.expect("claimed");
     (deployment, claimed.try_into().expect("all"))
 }
 
@@ -133,7 +133,7 @@ async fn a_broker_that_refuses_all_rows_is_given_time_between_sessions() {
 async fn many_loud_attempts_are_stored_whole_and_in_turn() {
     let (fleet, folder) = (Fleet::new().await, TempDir::new().expect("a folder"));
     let pipeline = Pipeline::new(folder.path());
-    let (deployment, claimed) = claim(&fleet, pipeline.spool.writer()).await;
+    let (deployment, claimed) = claim::<2>(&fleet, pipeline.spool.writer()).await;
     let text: String = (0..30_000).map(|n| format!("line {n:08} of many, with some length to it\n")).collect();
     for one in &claimed {
         print(&pipeline.collector.open(one), &text);
@@ -173,7 +173,7 @@ async fn what_one_process_captured_the_next_one_stores_under_the_old_attempts() 
     {
         let pipeline = Pipeline::new(folder.path());
         let claimed;
-        (deployment, claimed) = claim(&fleet, pipeline.spool.writer()).await;
+        (deployment, claimed) = claim::<2>(&fleet, pipeline.spool.writer()).await;
         let logs = claimed.each_ref().map(|one| pipeline.collector.open(one));
         logs[0].push(Stream::Stdout, b"stored before\n");
         pipeline.drain(&fleet).await;
