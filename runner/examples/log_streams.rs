@@ -45,6 +45,9 @@ struct Cli {
     /// Folder of the spool
     #[arg(long, default_value = "log-streams.spool")]
     spool: PathBuf,
+    /// Number of the first stream that is printed to
+    #[arg(long, hide = true, default_value_t = 0)]
+    first: usize,
     /// Print to the pipes whose descriptors stand on standard input, instead of reading them
     #[arg(long, hide = true)]
     print: bool,
@@ -69,7 +72,7 @@ struct Load {
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     if cli.print {
-        return print(&cli.load);
+        return print(&cli.load, cli.first);
     }
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
@@ -151,7 +154,8 @@ fn printers(load: &Load) -> anyhow::Result<(Vec<OwnedFd>, Vec<Child>)> {
     while readers.len() < load.streams as usize {
         let count = PRINTER_STREAMS.min(load.streams as usize - readers.len());
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--print", "--streams", &count.to_string(), "--lines", &load.lines.to_string()]);
+        command.args(["--print", "--first", &readers.len().to_string()]);
+        command.args(["--streams", &count.to_string(), "--lines", &load.lines.to_string()]);
         command.args(["--pace", &load.pace.to_string(), "--line-bytes", &load.line_bytes.to_string()]);
         let mut writers = Vec::new();
         for _ in 0..count {
@@ -171,7 +175,7 @@ fn printers(load: &Load) -> anyhow::Result<(Vec<OwnedFd>, Vec<Child>)> {
 }
 
 /// Prints lines that say when they were printed, each stream at its own moment of a period.
-fn print(load: &Load) -> anyhow::Result<()> {
+fn print(load: &Load, first: usize) -> anyhow::Result<()> {
     // Opened anew by their names; what was handed over is closed with this process, when every stream has ended.
     let open = |line: std::io::Result<String>| File::options().write(true).open(format!("/proc/self/fd/{}", line?));
     let mut pipes: Vec<File> = std::io::stdin().lock().lines().map(open).collect::<Result<_, _>>()?;
@@ -187,7 +191,7 @@ fn print(load: &Load) -> anyhow::Result<()> {
             let mut text = Vec::with_capacity(load.line_bytes * burst as usize);
             for line in line..(line + burst).min(load.lines) {
                 let from = text.len();
-                write!(text, "{:016} {stream:06} {line:08} ", clock::wall().unix_timestamp_nanos() / 1000)?;
+                write!(text, "{:016} {:06} {line:08} ", clock::wall().unix_timestamp_nanos() / 1000, first + stream)?;
                 text.resize(from + load.line_bytes - 1, b'.');
                 text.push(b'\n');
             }
