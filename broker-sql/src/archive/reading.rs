@@ -69,13 +69,15 @@ impl Archive {
     }
 
     async fn index(&self, bucket: &str, key: &str, log: &StoredLog) -> Result<Vec<Frame>, Trouble> {
-        let mut tail = self.store.tail(bucket, key, TAIL).await?;
-        let wanted = format::index_bytes(&tail).map_err(Trouble::Wrong)?;
-        if wanted > tail.len() as u64 {
-            tail = self.store.tail(bucket, key, wanted).await?;
+        let size = self.store.size(bucket, key).await?;
+        let tail = |bytes: u64| self.store.range(bucket, key, size.saturating_sub(bytes), bytes.min(size));
+        let mut end = tail(TAIL).await?;
+        let wanted = format::index_bytes(&end).map_err(Trouble::Wrong)?;
+        if wanted > end.len() as u64 {
+            end = tail(wanted).await?;
         }
-        let from = tail.len().checked_sub(usize::try_from(wanted).unwrap_or(usize::MAX));
-        let footer = from.and_then(|from| tail.get(from..)).unwrap_or_default();
+        let from = end.len().checked_sub(usize::try_from(wanted).unwrap_or(usize::MAX));
+        let footer = from.and_then(|from| end.get(from..)).unwrap_or_default();
         let index = format::read_index(footer).map_err(Trouble::Wrong)?;
         if index.attempt_id != log.attempt_id {
             return Err(Trouble::Wrong("its index is another log's".into()));

@@ -120,24 +120,15 @@ impl Store {
     }
 
     /// Bytes of an object, as the service tells them.
-    pub async fn size(&self, key: &str) -> Result<u64, ArchiveError> {
-        let head = self.client.head_object().bucket(&self.location.bucket).key(key);
-        let head = head.send().await.map_err(|error| self.explain(key, error))?;
+    pub async fn size(&self, bucket: &str, key: &str) -> Result<u64, ArchiveError> {
+        let head = self.client.head_object().bucket(bucket).key(key).send().await;
+        let head = head.map_err(|error| explain(&format!("s3://{bucket}/{key}"), error))?;
         Ok(head.content_length.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0))
     }
 
     /// Bytes of an object from `offset` on, at most `bytes` of them.
     pub async fn range(&self, bucket: &str, key: &str, offset: u64, bytes: u64) -> Result<Vec<u8>, ArchiveError> {
         let range = format!("bytes={offset}-{}", offset + bytes.max(1) - 1);
-        self.get(bucket, key, range).await
-    }
-
-    /// The last bytes of an object.
-    pub async fn tail(&self, bucket: &str, key: &str, bytes: u64) -> Result<Vec<u8>, ArchiveError> {
-        self.get(bucket, key, format!("bytes=-{bytes}")).await
-    }
-
-    async fn get(&self, bucket: &str, key: &str, range: String) -> Result<Vec<u8>, ArchiveError> {
         let url = format!("s3://{bucket}/{key}");
         let got = self.client.get_object().bucket(bucket).key(key).range(range).send().await;
         let got = got.map_err(|error| explain(&url, error))?;

@@ -128,7 +128,7 @@ impl Upload<'_> {
         if !self.send_rest().await? {
             return Ok(Archived::Superseded);
         }
-        let size = self.store.size(&self.key).await?;
+        let size = self.store.size(&self.store.location.bucket, &self.key).await?;
         if size != record.object_bytes {
             let wrong = format!("the service holds {size} bytes of it, {} were sent", record.object_bytes);
             return Err(ArchiveError::Damaged(record.url, wrong).into());
