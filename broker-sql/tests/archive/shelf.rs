@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::fleet::{Claimed, Fleet, Runner, id, one, reading, row, run};
 
-/// Frames and parts so small that a short log has several.
-pub const SMALL: Sizes = Sizes { frame: 2000, page: 3000, part: 4000 };
+/// Frames and pages so small that a short log has several.
+pub const SMALL: Sizes = Sizes { frame: 2000, page: 3000, part: 1 << 20 };
 
 /// Text that compresses badly, in lines, with what JSON has to escape.
 pub fn text(seed: u64, lines: usize) -> Vec<String> {

@@ -57,6 +57,7 @@ async fn every_example_runs() {
         let called = name.split('(').next().unwrap();
         assert!(example.contains(&format!("{called}(")), "{name}: its example calls something else: {example}");
         let session = match called {
+            "tendril.log_archives" => &mut fleet.operator,
             name if name.contains("runner_") || name.contains("log_") => &mut runner.session,
             _ => &mut fleet.operator,
         };
