@@ -226,6 +226,20 @@ async fn a_killed_runners_last_lines_are_sent_by_the_next_process_of_its_place()
 }
 
 #[tokio::test]
+async fn a_runner_that_stored_all_leaves_nothing_to_the_next_process() {
+    let fleet = Fleet::new().await;
+    let runner = fleet.runner("a", &[]).await;
+    let job = json!({"jobs": [{"name": "first", "kind": "exec", "reading": true, "argv": ["/bin/echo", "hello"]}]});
+    let deployment = fleet.submit(&job).await;
+    fleet.ended(deployment).await;
+    assert_eq!(fleet.whole_log(deployment).await, "hello\n");
+    runner.end().await;
+    let next = fleet.runner("a", &[]).await;
+    assert!(!next.all_said().contains("an earlier process"), "{}", next.all_said());
+    next.end().await;
+}
+
+#[tokio::test]
 async fn a_job_over_its_log_quota_goes_on_and_its_log_is_whole_up_to_the_notice() {
     let fleet = Fleet::new().await;
     fleet.set_log_quota(1_000_000).await;
