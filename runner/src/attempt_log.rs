@@ -181,6 +181,11 @@ impl AttemptLog {
         self.inner().capture.oldest()
     }
 
+    /// Whether nothing more comes; what came may wait.
+    pub fn has_ended(&self) -> bool {
+        self.inner().finished
+    }
+
     /// Takes the next chunks, up to about `budget` bytes.
     pub fn collect(&self, budget: u64) -> Collected {
         self.change(|inner| {
