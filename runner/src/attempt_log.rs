@@ -40,6 +40,8 @@ struct Inner {
     full: bool,
     /// Nothing was taken for too long: until something is, the capture takes what it can and counts the rest.
     stalled: bool,
+    /// The runner's own log says so; with a spool that is full for long it would say little else.
+    has_stalled: bool,
 }
 
 /// What the collector takes at one go.
@@ -69,6 +71,7 @@ impl AttemptLog {
             closed_at: None,
             full: false,
             stalled: false,
+            has_stalled: false,
         };
         Self { whose, intake, limit_bytes, stall: Duration::from_secs(settings.stall_s), inner: Mutex::new(inner) }
     }
@@ -148,8 +151,11 @@ impl AttemptLog {
             let patience = if self.inner().full { self.stall } else { self.stall.max(STUCK) };
             let left = patience.saturating_sub(begun.elapsed());
             if tokio::time::timeout(left, freed).await.is_err() {
-                self.inner().stalled = true;
-                tracing::warn!(attempt.id = %self.whose.lease.attempt_id, "its log finds no room; output may get lost");
+                let mut inner = self.inner();
+                inner.stalled = true;
+                if !std::mem::replace(&mut inner.has_stalled, true) {
+                    tracing::warn!(attempt.id = %self.whose.lease.attempt_id, "its log finds no room; output may get lost");
+                }
             }
         }
     }
@@ -179,6 +185,11 @@ impl AttemptLog {
     /// When the oldest text that waits was printed.
     pub fn oldest(&self) -> Option<OffsetDateTime> {
         self.inner().capture.oldest()
+    }
+
+    /// Whether nothing more comes; what came may wait.
+    pub fn has_ended(&self) -> bool {
+        self.inner().finished
     }
 
     /// Takes the next chunks, up to about `budget` bytes.

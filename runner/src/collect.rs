@@ -62,7 +62,8 @@ impl Collector {
         (lag.unwrap_or_default(), level)
     }
 
-    /// Collects until `end`, and once more then.
+    /// Collects until `end`, and then until the spool has all of the logs that have ended: it may have to wait for room, which
+    /// the shipper makes. May be dropped at any time.
     pub async fn run(self: Arc<Self>, end: CancellationToken) {
         let interval = Duration::from_millis(self.settings.flush_interval_ms);
         let mut last = Instant::now();
@@ -90,7 +91,11 @@ impl Collector {
                 self.clone().turn(true).await;
             }
         }
-        self.turn(false).await;
+        self.clone().turn(false).await;
+        while self.logs().values().any(|log| log.has_ended()) {
+            tokio::time::sleep(interval).await;
+            self.clone().turn(false).await;
+        }
     }
 
     /// A line without its end has to be looked after, or a disk that failed.

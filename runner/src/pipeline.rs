@@ -3,6 +3,7 @@
 use crate::collect::Collector;
 use crate::config::{Config, Logs};
 use crate::metrics::Metrics;
+use crate::off_loop::beside;
 use crate::ship::Shipper;
 use crate::spool::{self, Spool};
 use crate::{chance, clock};
@@ -27,7 +28,7 @@ impl Pipeline {
         let collector = Arc::new(Collector::new(settings.clone(), spool.clone(), metrics.clone()));
         let shipper = Shipper::new(settings.clone(), spool.clone(), metrics);
         let end = CancellationToken::new();
-        let task = tokio::spawn(work(collector.clone(), shipper, connector, end.clone()));
+        let task = tokio::spawn(work(collector.clone(), (spool.clone(), shipper), connector, end.clone()));
         Self { collector, spool, end, task }
     }
 
@@ -46,7 +47,12 @@ impl Pipeline {
     }
 }
 
-async fn work(collector: Arc<Collector>, shipper: Shipper, connector: Connector, end: CancellationToken) {
+async fn work(
+    collector: Arc<Collector>,
+    (spool, shipper): (Arc<Spool>, Shipper),
+    connector: Connector,
+    end: CancellationToken,
+) {
     // What was collected last has to be shipped too.
     let collected = CancellationToken::new();
     let collect = async {
@@ -54,6 +60,10 @@ async fn work(collector: Arc<Collector>, shipper: Shipper, connector: Connector,
         collected.cancel();
     };
     tokio::join!(collect, shipper.run(&connector, collected.clone()));
+    // That it is stored is to be known to the next process, which would report all of it as given up.
+    if let Err(error) = beside(move || spool.put(Vec::new(), &[])).await {
+        tracing::warn!(%error, "the next process finds log text that is stored already");
+    }
 }
 
 /// Opens the spool below `state_dir` and says what an earlier process has left in it.

@@ -47,7 +47,7 @@ pub fn without_secrets(words: &str, secrets: &Arc<Secrets>) -> String {
     parts.join(&CUT.to_string())
 }
 
-/// The same for all texts in `value`, and for the keys of its objects.
+/// The same for all texts in `value`, for the keys of its objects, and for numbers that are secrets.
 pub fn value_without_secrets(value: Value, secrets: &Arc<Secrets>) -> Value {
     let clean = |words: String| without_secrets(&words, secrets);
     match value {
@@ -56,7 +56,11 @@ pub fn value_without_secrets(value: Value, secrets: &Arc<Secrets>) -> Value {
         Value::Object(map) => {
             map.into_iter().map(|(key, value)| (clean(key), value_without_secrets(value, secrets))).collect()
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) => value,
+        Value::Number(number) => {
+            let words = clean(number.to_string());
+            if words == REDACTED { Value::String(words) } else { Value::Number(number) }
+        }
+        Value::Null | Value::Bool(_) => value,
     }
 }
 

@@ -105,8 +105,8 @@ struct Inner {
     /// The disk did not take what it was given last.
     failing: bool,
     unreadable: u64,
-    /// Who comes first in a batch; counts on.
-    turn: usize,
+    /// Who gave the last chunks to a batch: the next one begins behind it.
+    turn: Uuid,
 }
 
 impl Spool {
@@ -182,8 +182,7 @@ impl Spool {
         let mut inner = self.inner();
         let waiting: Vec<Uuid> =
             inner.backlogs.iter().filter(|(_, log)| !log.entries.is_empty()).map(|(id, _)| *id).collect();
-        inner.turn = inner.turn.wrapping_add(1);
-        let first = inner.turn % waiting.len().max(1);
+        let first = waiting.partition_point(|attempt| *attempt <= inner.turn);
         let share = (budget / waiting.len().max(1)).max(4096);
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for attempt in waiting[first..].iter().chain(&waiting[..first]) {
@@ -192,6 +191,7 @@ impl Spool {
                 break;
             }
             bytes += inner.take_of(*attempt, share, &mut batch);
+            inner.turn = *attempt;
         }
         batch
     }

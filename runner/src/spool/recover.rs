@@ -50,7 +50,7 @@ impl Spool {
             kept_bytes: 0,
             failing: false,
             unreadable: 0,
-            turn: 0,
+            turn: Uuid::nil(),
         };
         let mut recovered = Recovered::default();
         for (number, path) in segment::list(dir)? {

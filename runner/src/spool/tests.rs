@@ -286,6 +286,25 @@ fn a_loud_log_leaves_room_for_quiet_ones() {
 }
 
 #[test]
+fn each_of_many_logs_with_much_to_send_has_its_turn_before_any_has_a_second_one() {
+    let folder = TempDir::new().unwrap();
+    let (spool, _) = open(&folder, ROOMY);
+    let text = "x".repeat(5000);
+    for log in 1..=100 {
+        spool.open(whose(log));
+        put(&spool, log, 0, &[&text, &text, &text]);
+    }
+    let mut served = BTreeMap::new();
+    while served.len() < 100 {
+        for row in spool.take(20_000) {
+            *served.entry(row.whose.lease.attempt_id).or_insert(0) += 1;
+            spool.acknowledge(&BTreeMap::from([(row.whose.lease.attempt_id, row.chunk.seq_to)]));
+        }
+        assert!(served.values().all(|count| *count == 1), "{served:?}");
+    }
+}
+
+#[test]
 fn a_disk_that_takes_nothing_loses_nothing_while_there_is_memory() {
     let folder = TempDir::new().unwrap();
     let spool = filled(&folder, ROOMY, &["a"]);

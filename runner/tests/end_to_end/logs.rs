@@ -13,7 +13,7 @@ use tendril_runner::config::Logs;
 use tendril_runner::logs::Stream;
 use tendril_runner::metrics::Metrics;
 use tendril_runner::ship::Shipper;
-use tendril_runner::spool::Spool;
+use tendril_runner::spool::{Limits, Spool};
 use tendril_runner::{chance, clock};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -27,8 +27,12 @@ struct Pipeline {
 
 impl Pipeline {
     fn new(dir: &Path) -> Self {
+        Self::with(dir, Logs::default().limits())
+    }
+
+    fn with(dir: &Path, limits: Limits) -> Self {
         let settings = Logs::default();
-        let (spool, _) = Spool::open_dir(dir, settings.limits(), chance::id(), clock::wall()).expect("a spool");
+        let (spool, _) = Spool::open_dir(dir, limits, chance::id(), clock::wall()).expect("a spool");
         let (spool, metrics) = (Arc::new(spool), Arc::new(Metrics::default()));
         Self {
             collector: Arc::new(Collector::new(settings.clone(), spool.clone(), metrics.clone())),
@@ -167,6 +171,27 @@ async fn a_loud_log_is_sent_to_its_end_when_the_quiet_ones_beside_it_have_no_mor
 }
 
 #[tokio::test]
+async fn what_finds_no_room_in_the_spool_at_the_end_waits_for_it() {
+    let (fleet, folder) = (Fleet::new().await, TempDir::new().expect("a folder"));
+    let limits = Limits { disk_bytes: 17 << 20, ..Logs::default().limits() };
+    let pipeline = Pipeline::with(folder.path(), limits);
+    let (deployment, claimed) = claim::<3>(&fleet, pipeline.spool.writer()).await;
+    let text = format!("{}\n", "x".repeat(8000)).repeat(1100);
+    for one in &claimed {
+        print(&pipeline.collector.open(one), &text);
+    }
+    let (end, collected, connector) = (CancellationToken::new(), CancellationToken::new(), fleet.connector());
+    end.cancel();
+    let collect = async {
+        pipeline.collector.clone().run(end).await;
+        collected.cancel();
+    };
+    let all = async { tokio::join!(collect, pipeline.shipper.run(&connector, collected.clone())) };
+    assert!(tokio::time::timeout(fleet.patience(), all).await.is_ok(), "room is never found");
+    assert_eq!(fleet.log(deployment).await.len(), 3 * text.len());
+}
+
+#[tokio::test]
 async fn what_one_process_captured_the_next_one_stores_under_the_old_attempts() {
     let (fleet, folder) = (Fleet::new().await, TempDir::new().expect("a folder"));
     let (deployment, first_line);
@@ -222,6 +247,20 @@ async fn a_killed_runners_last_lines_are_sent_by_the_next_process_of_its_place()
     let expected: String = (1..=1000).map(|n| format!("line {n}\n")).collect();
     assert_eq!(fleet.log(deployment).await, expected);
     gate.open();
+    next.end().await;
+}
+
+#[tokio::test]
+async fn a_runner_that_stored_all_leaves_nothing_to_the_next_process() {
+    let fleet = Fleet::new().await;
+    let runner = fleet.runner("a", &[]).await;
+    let job = json!({"jobs": [{"name": "first", "kind": "exec", "reading": true, "argv": ["/bin/echo", "hello"]}]});
+    let deployment = fleet.submit(&job).await;
+    fleet.ended(deployment).await;
+    assert_eq!(fleet.whole_log(deployment).await, "hello\n");
+    runner.end().await;
+    let next = fleet.runner("a", &[]).await;
+    assert!(!next.all_said().contains("an earlier process"), "{}", next.all_said());
     next.end().await;
 }
 

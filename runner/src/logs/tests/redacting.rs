@@ -341,6 +341,14 @@ fn reports_are_redacted_and_what_was_cut_within_a_secret_too() {
 }
 
 #[test]
+fn a_number_that_is_a_secret_does_not_show_in_a_report() {
+    let secrets = secrets(&["4711081512"]);
+    let report = json!({"pin": 4_711_081_512_u64, "bytes": 47_110_815_120_u64});
+    let expected = json!({"pin": "[redacted]", "bytes": 47_110_815_120_u64});
+    assert_eq!(value_without_secrets(report, &secrets), expected);
+}
+
+#[test]
 fn a_text_made_to_keep_the_search_busy_takes_no_longer_than_its_length() {
     let value = "a".repeat(4000) + "b";
     let secrets = secrets(&[value.as_str(), "aaaaab", "ababababab"]);
