@@ -185,10 +185,10 @@ fn footer(index: &[u8]) -> io::Result<Vec<u8>> {
     Ok(footer)
 }
 
-/// Bytes of the footer, told by the object's last 16 bytes: index and trailer.
-pub(crate) fn index_bytes(trailer: &[u8]) -> Result<u64, Wrong> {
-    match trailer.split_last_chunk::<8>() {
-        Some(([a, b, c, d, ..], mark)) if mark == MARK => {
+/// Bytes of the footer, index and trailer, as the last 16 bytes of `end` tell: those of an object.
+pub(crate) fn index_bytes(end: &[u8]) -> Result<u64, Wrong> {
+    match end.last_chunk::<TRAILER>() {
+        Some([a, b, c, d, _, _, _, _, mark @ ..]) if mark == MARK => {
             Ok(u64::from(u32::from_le_bytes([*a, *b, *c, *d])) + TRAILER as u64)
         }
         _ => Err("it does not end as an archived log does".into()),
