@@ -121,6 +121,16 @@ impl Backlog {
         *front = rest;
     }
 
+    /// Takes the last one away: the log ends before it.
+    pub(super) fn take_back_last(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_back()?;
+        self.bytes -= u64::from(entry.bytes);
+        self.unwritten -= usize::from(entry.place == Place::Unwritten);
+        self.end = Some(entry.seq - 1);
+        self.end_written = false;
+        Some(entry)
+    }
+
     /// Puts gaps in the place of numbers that are nowhere any more, behind what is stored and up to the log's end.
     pub(super) fn mend(&mut self, stored: i64, why: GapKind, now: OffsetDateTime) {
         let mut next = stored + 1;

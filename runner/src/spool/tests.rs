@@ -131,6 +131,30 @@ fn a_log_without_a_line_that_was_cut_off_says_so() {
 }
 
 #[test]
+fn a_log_that_the_broker_knows_the_end_of_loses_its_gap_and_nothing_else() {
+    let folder = TempDir::new().unwrap();
+    drop(filled(&folder, ROOMY, &["a", "b"]));
+    // Twice: the gap of the first time stands in the spool already.
+    for _ in 0..2 {
+        let (spool, _) = open(&folder, ROOMY);
+        spool.resume(&stored(1, 0), NOW);
+        assert_eq!(
+            spool.take(usize::MAX).iter().map(|row| row.chunk.gap_kind()).collect::<Vec<_>>(),
+            [None, Some("lost")]
+        );
+        assert!(spool.take_back_open_end(id(1)));
+        assert_eq!(sent(&spool), [(1, "b".into())]);
+        // What was printed is never taken back.
+        assert!(!spool.take_back_open_end(id(1)));
+        assert_eq!(sent(&spool).len(), 1);
+    }
+    let (spool, _) = open(&folder, ROOMY);
+    spool.resume(&stored(1, 1), NOW);
+    assert!(spool.take_back_open_end(id(1)));
+    assert_eq!(spool.level().logs, 0, "all of it is stored");
+}
+
+#[test]
 fn a_log_that_is_closed_meanwhile_is_given_up() {
     let folder = TempDir::new().unwrap();
     drop(filled(&folder, ROOMY, &["abc"]));
