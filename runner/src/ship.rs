@@ -189,6 +189,8 @@ impl Shipper {
                     let bytes = self.ask(move |spool| spool.over_quota(attempt_id, stored, clock::wall())).await;
                     self.gave_up(attempt_id, "the quota of log text is used up", bytes);
                 }
+                // An earlier process had reported where it ends, and did not come to write that down.
+                "beyond_end" if self.ask(move |spool| spool.take_back_open_end(attempt_id)).await => {}
                 reason => self.give_up(attempt_id, reason).await,
             }
         }

@@ -57,14 +57,14 @@ impl Pipeline {
 
 /// Claims jobs of one deployment as a runner that has this log writer.
 async fn claim<const JOBS: usize>(fleet: &Fleet, writer: Uuid) -> (Uuid, [Claimed; JOBS]) {
-    let slots = u32::try_from(JOBS).expect("a few");
+    let slots = i32::try_from(JOBS).expect("a few");
     let broker = Broker::new(fleet.connector(), chance::id(), 2).expect("a broker");
     let registration = Registration {
         name: "shipper".into(),
         version: "0".into(),
         place: None,
         labels: vec!["kind=exec".into()],
-        slots,
+        slots: slots.unsigned_abs(),
         log_writer: writer,
     };
     broker.register(&registration).await.expect("registered");
@@ -84,7 +84,7 @@ fn print(log: &AttemptLog, text: &str) {
 async fn rows_of_a_day_that_is_stored_no_more_do_not_keep_the_others_from_theirs() {
     let (fleet, folder) = (Fleet::new().await, TempDir::new().expect("a folder"));
     let pipeline = Pipeline::new(folder.path());
-    let (deployment, [mut old, new]) = claim(&fleet, pipeline.spool.writer()).await;
+    let (deployment, [mut old, new]) = claim::<2>(&fleet, pipeline.spool.writer()).await;
     // Claimed long ago: its partition is gone, and Postgres refuses the whole batch before any check looks at it.
     old.claim_day = time::Date::from_calendar_date(2001, time::Month::January, 1).expect("a day");
     print(&pipeline.collector.open(&old), "too late\n");
