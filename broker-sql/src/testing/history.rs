@@ -301,14 +301,21 @@ pub async fn end_session(operator: &mut PgConnection, pid: i32) -> Result<bool, 
     Ok(ended.fetch_one(operator).await?)
 }
 
-/// Keeps all log writers' rows to this session until it is closed: nobody can store log rows meanwhile.
+/// Keeps all log writers' rows to this session until it is closed: nobody can store log rows meanwhile. False, and
+/// nothing is kept, while no runner's log session holds one.
 ///
 /// # Errors
 /// What the database refuses.
-pub async fn hold_log_writers(operator: &mut PgConnection) -> Result<(), Error> {
+pub async fn hold_log_writers(operator: &mut PgConnection) -> Result<bool, Error> {
     let sql = "-- hold log writers\nbegin; select id from tendril_core.log_writers for no key update";
     operator.execute(sql).await?;
-    Ok(())
+    let held = "-- held writers\nselect exists (select from tendril_core.log_writers w join pg_stat_activity s on s.pid = w.pid \
+        where s.application_name like 'tendril-runner logs%')";
+    let held: bool = sqlx::query_scalar(held).fetch_one(&mut *operator).await?;
+    if !held {
+        operator.execute("-- let go\nrollback").await?;
+    }
+    Ok(held)
 }
 
 /// Moves the partitions that hold log rows to a tablespace of their own, which may be small. For a superuser.

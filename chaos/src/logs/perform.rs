@@ -62,7 +62,10 @@ pub async fn before(world: &LogWorld, op: LogOp) -> anyhow::Result<Before> {
         return Ok(Before::default());
     }
     let mut session = world.desk.operator().await?;
-    history::hold_log_writers(&mut session).await?;
+    // A runner that has just started comes to hold its row first.
+    while !history::hold_log_writers(&mut session).await? {
+        pause(50).await;
+    }
     Ok(Before { hold: Some(session) })
 }
 

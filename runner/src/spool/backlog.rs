@@ -32,6 +32,8 @@ pub(super) struct Backlog {
     pub(super) over_quota: Option<(i64, OffsetDateTime)>,
     /// Left by an earlier process.
     pub(super) recovered: bool,
+    /// Its last entry is the gap of a log that was cut off, put there by this process and never sent.
+    pub(super) cut_off: bool,
 }
 
 /// One chunk.
@@ -85,6 +87,7 @@ impl Backlog {
             named_in: None,
             over_quota: None,
             recovered: false,
+            cut_off: false,
         }
     }
 
@@ -119,6 +122,20 @@ impl Backlog {
         let rest = Entry::new(gap(stored + 1, front.seq_to, found.kind, None, ts), Place::Found);
         self.bytes = self.bytes - u64::from(front.bytes) + u64::from(rest.bytes);
         *front = rest;
+    }
+
+    /// Moves the gap of a log that was cut off behind what is stored: the broker may have more of it than the spool,
+    /// which is not synced. Returns the bytes that it takes.
+    pub(super) fn end_behind(&mut self, stored: i64, now: OffsetDateTime) -> usize {
+        if !std::mem::take(&mut self.cut_off) || self.end.is_none_or(|end| end > stored) {
+            return 0;
+        }
+        let gap = gap(stored + 1, stored + 1, GapKind::Lost, None, now);
+        let bytes = gap.text.len();
+        self.push(Entry::new(gap, Place::Unwritten));
+        self.end = Some(stored + 1);
+        self.end_written = false;
+        bytes
     }
 
     /// Takes the last one away: the log ends before it.

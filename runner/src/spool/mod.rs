@@ -217,6 +217,10 @@ impl Spool {
     /// an earlier process has left and that are closed, with the bytes given up.
     pub fn resume(&self, positions: &BTreeMap<Uuid, i64>, now: OffsetDateTime) -> Vec<(Uuid, u64)> {
         let mut inner = self.inner();
+        for (attempt, stored) in positions {
+            let bytes = inner.backlogs.get_mut(attempt).map_or(0, |log| log.end_behind(*stored, now));
+            inner.kept_bytes += if bytes > 0 { bytes + OVERHEAD_BYTES } else { 0 };
+        }
         inner.acknowledge(positions);
         for (attempt, stored) in positions {
             if let Some(backlog) = inner.backlogs.get_mut(attempt) {

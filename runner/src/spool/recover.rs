@@ -150,6 +150,7 @@ impl Inner {
             self.kept_bytes += gap.text.len() + super::OVERHEAD_BYTES;
             log.push(Entry::new(gap, Place::Unwritten));
             log.end = Some(log.next_seq - 1);
+            log.cut_off = true;
             count += 1;
         }
         count

@@ -155,6 +155,21 @@ fn a_log_that_the_broker_knows_the_end_of_loses_its_gap_and_nothing_else() {
 }
 
 #[test]
+fn a_log_that_was_cut_off_says_so_behind_what_is_stored_also_where_the_spool_lost_its_end() {
+    let folder = TempDir::new().unwrap();
+    drop(filled(&folder, ROOMY, &["a", "b"]));
+    let (spool, recovered) = open(&folder, ROOMY);
+    assert_eq!(recovered.cut_off, 1);
+    // The broker has three more than the spool.
+    spool.resume(&stored(1, 4), NOW);
+    let gaps = || spool.take(usize::MAX).iter().map(|row| (row.chunk.seq, row.chunk.gap_kind())).collect::<Vec<_>>();
+    assert_eq!(gaps(), [(5, Some("lost"))]);
+    // The reply to that was lost, and it is stored: once is enough.
+    spool.resume(&stored(1, 5), NOW);
+    assert_eq!((gaps(), spool.level().logs, spool.level().memory_bytes), (vec![], 0, 0));
+}
+
+#[test]
 fn a_log_that_is_closed_meanwhile_is_given_up() {
     let folder = TempDir::new().unwrap();
     drop(filled(&folder, ROOMY, &["abc"]));
