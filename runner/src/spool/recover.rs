@@ -1,8 +1,8 @@
 //! What an earlier process has left in the spool.
 
 use std::collections::BTreeMap;
-use std::fs::DirBuilder;
-use std::io;
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -28,6 +28,8 @@ pub struct Recovered {
     pub bytes: u64,
     /// Bytes that are no records, but for the end of a file: there a process died.
     pub broken_bytes: u64,
+    /// Segments that could not be read at all.
+    pub unreadable: u64,
 }
 
 impl Spool {
@@ -54,10 +56,18 @@ impl Spool {
         };
         let mut recovered = Recovered::default();
         for (number, path) in segment::list(dir)? {
-            recovered.broken_bytes += inner.read(number, Segment::reopen(path)?)?;
             inner.next_segment = number + 1;
+            // What is in the others is sent all the same.
+            match Segment::reopen(path.clone()).and_then(|segment| inner.read(number, segment)) {
+                Ok(broken_bytes) => recovered.broken_bytes += broken_bytes,
+                Err(error) => {
+                    let segment = path.display();
+                    tracing::error!(%error, %segment, "a segment of the log spool cannot be read; it is left there");
+                    recovered.unreadable += 1;
+                }
+            }
         }
-        inner.unreadable = u64::from(recovered.broken_bytes > 0);
+        inner.unreadable = u64::from(recovered.broken_bytes > 0) + recovered.unreadable;
         recovered.cut_off = inner.end_what_was_cut_off(now);
         recovered.logs = inner.backlogs.len();
         recovered.bytes = inner.backlogs.values().map(|log| log.bytes).sum();
@@ -183,9 +193,9 @@ impl Spool {
 /// The writer's id, as it stands in the folder; `fresh` is put there when there is none.
 fn writer(dir: &Path, fresh: Uuid) -> io::Result<Uuid> {
     let path = dir.join("writer");
-    match std::fs::read_to_string(&path) {
+    match std::fs::read(&path) {
         Ok(text) => {
-            if let Ok(writer) = Uuid::try_parse(text.trim()) {
+            if let Ok(writer) = Uuid::try_parse_ascii(text.trim_ascii()) {
                 return Ok(writer);
             }
             tracing::error!(file = %path.display(), "it holds no id; what the spool holds cannot be sent any more");
@@ -194,7 +204,10 @@ fn writer(dir: &Path, fresh: Uuid) -> io::Result<Uuid> {
         Err(error) => return Err(error),
     }
     let new = dir.join("writer.new");
-    std::fs::write(&new, fresh.to_string())?;
+    let mut file = File::create(&new)?;
+    file.write_all(fresh.to_string().as_bytes())?;
+    // The one thing here that a power cut must not take: without it nothing that is kept can be sent.
+    file.sync_all()?;
     std::fs::rename(&new, &path)?;
     Ok(fresh)
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -13,6 +14,8 @@ use crate::logs::Chunk;
 
 /// A segment that has this much gets no more.
 pub(super) const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+/// No segment is larger: the last page may go beyond the bound, and the first one names all logs.
+const LARGEST_BYTES: u64 = 4 * SEGMENT_BYTES;
 /// Names of segments end so; before that stands the number in hex.
 const SUFFIX: &str = ".seg";
 
@@ -37,10 +40,14 @@ impl Segment {
         Ok(Self { path, file, len: 0, live: 0, newest: OffsetDateTime::UNIX_EPOCH })
     }
 
-    /// A file that an earlier process has left.
+    /// A file that an earlier process has left. Whoever else could write there may have put anything in its place.
     pub(super) fn reopen(path: PathBuf) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).open(&path)?;
-        let len = file.metadata()?.len();
+        let file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(&path)?;
+        let metadata = file.metadata()?;
+        let len = metadata.len();
+        if !metadata.is_file() || len > LARGEST_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file, or larger than any segment"));
+        }
         Ok(Self { path, file, len, live: 0, newest: OffsetDateTime::UNIX_EPOCH })
     }
 
@@ -89,7 +96,8 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(SUFFIX));
-        if let Some(number) = number.and_then(|hex| u32::from_str_radix(hex, 16).ok()) {
+        // The last number is nobody's: there must be a next one.
+        if let Some(number) = number.and_then(|hex| u32::from_str_radix(hex, 16).ok()).filter(|n| *n < u32::MAX) {
             found.push((number, path));
         }
     }

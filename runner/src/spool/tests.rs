@@ -469,6 +469,30 @@ fn a_log_that_is_over_its_quota_is_closed_by_one_gap() {
 }
 
 #[test]
+fn what_others_put_into_the_folder_keeps_nobody_from_starting() {
+    let folder = TempDir::new().unwrap();
+    drop(filled(&folder, ROOMY, &["a"]));
+    let dir = folder.path().join("spool");
+    // Tried: a file larger than memory, the last number, a folder, a link, a pipe that nobody writes to, words in hex.
+    std::fs::File::create(dir.join("0000000a.seg")).unwrap().set_len(1 << 40).unwrap();
+    std::fs::write(dir.join("ffffffff.seg"), "x").unwrap();
+    std::fs::create_dir(dir.join("0000000b.seg")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", dir.join("0000000c.seg")).unwrap();
+    nix::unistd::mkfifo(&dir.join("0000000d.seg"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::fs::write(dir.join("words.seg"), "x").unwrap();
+    let (spool, recovered) = open(&folder, ROOMY);
+    assert_eq!((recovered.logs, recovered.unreadable), (1, 4));
+    spool.resume(&stored(1, -1), NOW);
+    assert_eq!(sent(&spool)[0], (0, "a".into()));
+    put(&spool, 1, 2, &["more"]);
+    drop(spool);
+    // An id that is none is replaced: what the spool holds is nobody's then.
+    std::fs::write(dir.join("writer"), b"\xff\xfe").unwrap();
+    let (spool, _) = Spool::open_dir(&dir, ROOMY, id(77), NOW).unwrap();
+    assert_eq!(spool.writer(), id(77));
+}
+
+#[test]
 fn files_are_for_this_user_only() {
     use std::os::unix::fs::PermissionsExt;
     let folder = TempDir::new().unwrap();
