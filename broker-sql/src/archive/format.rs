@@ -20,9 +20,9 @@ use zstd::zstd_safe::CParameter;
 
 use crate::archive::ledger::{ArchivedRow, ClosedLog, Frame, Record};
 
-/// Lines of one frame, in bytes: a ranged read brings about a fifteenth of it.
+/// Lines of one frame, in bytes; a ranged read brings it compressed.
 pub(crate) const FRAME_BYTES: usize = 512 << 10;
-/// The usual level: twice as slow gains a tenth.
+/// The usual level.
 const LEVEL: i32 = 3;
 /// A frame holds at most this: its lines, and one more row of 256 KiB whose characters are all escaped.
 const FRAME_MAX: usize = FRAME_BYTES + (2 << 20);
