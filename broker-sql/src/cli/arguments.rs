@@ -119,7 +119,7 @@ pub struct ArchiveFlags {
     /// The archive of logs: a bucket and a prefix.
     #[arg(long, value_name = "s3://BUCKET/PREFIX", env = "TENDRIL_ARCHIVE_URL")]
     pub archive: Option<Location>,
-    /// Any S3-compatible service, as in https://minio.example:9000.
+    /// Any S3-compatible service, as in `https://minio.example:9000`.
     #[arg(long, value_name = "URL", env = "TENDRIL_ARCHIVE_ENDPOINT")]
     pub archive_endpoint: Option<String>,
     /// The bucket's region, unless AWS_REGION says it.

@@ -30,6 +30,7 @@ const PORTALS: &[Bad] = &[
     (By::Portal, "tail('{{nobody}}')", "TD002", "there is no deployment {nobody}"),
     (By::Portal, "tail('{{deployment}}', '{\"x\": 1}')", "TD001", "position.x: is no attempt's id"),
     (By::Portal, "watch_logs('{nobody}')", "TD002", "there is no deployment {nobody}"),
+    (By::Portal, "log_archives('{nobody}')", "TD002", "there is no deployment {nobody}"),
     (By::Portal, "cancel('{nobody}')", "TD002", "there is no deployment {nobody}"),
     (By::Portal, "approve('{nobody}')", "TD002", "there is no deployment {nobody}"),
     (By::Portal, "approve('{deployment}', 'x')", "TD003", "no job x of the deployment waits for approval"),
