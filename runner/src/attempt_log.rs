@@ -53,8 +53,6 @@ pub struct Collected {
     pub end: Option<i64>,
     /// Bytes that were refused since the last time, for want of room.
     pub refused_bytes: u64,
-    /// Nobody wants more of it.
-    pub closed: bool,
 }
 
 impl AttemptLog {
@@ -196,7 +194,7 @@ impl AttemptLog {
     pub fn collect(&self, budget: u64) -> Collected {
         self.change(|inner| {
             if inner.closed {
-                return Collected { closed: true, ..Collected::default() };
+                return Collected::default();
             }
             inner.capture.idle(clock::wall(), IDLE);
             let chunks = match usize::try_from(budget) {
@@ -212,7 +210,7 @@ impl AttemptLog {
             let refused_bytes = counters.refused_bytes - inner.told.refused_bytes;
             inner.told = counters;
             let end = (inner.finished && emptied).then(|| inner.capture.last_seq());
-            Collected { chunks, end, refused_bytes, closed: false }
+            Collected { chunks, end, refused_bytes }
         })
     }
 

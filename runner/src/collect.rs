@@ -114,7 +114,12 @@ impl Collector {
             }
             self.collect()
         };
-        tokio::task::spawn_blocking(work).await.unwrap_or(false)
+        let turned = tokio::task::spawn_blocking(work).await;
+        // The logs of other jobs are worth the next turn.
+        turned.unwrap_or_else(|error| {
+            tracing::error!(%error, "collecting log text failed; what it had in hand is lost");
+            false
+        })
     }
 
     /// Puts what all logs have into the spool; whether there was anything.

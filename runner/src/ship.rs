@@ -72,7 +72,7 @@ impl Shipper {
             if line.has_stored {
                 waits = backoff();
             } else {
-                tokio::time::sleep(waits.next().unwrap_or(LONGEST_WAIT)).await;
+                rest(waits.next().unwrap_or(LONGEST_WAIT), &end).await;
             }
         }
     }
@@ -97,7 +97,7 @@ impl Shipper {
             }
             let wait = waits.next().unwrap_or(LONGEST_WAIT);
             tracing::warn!(%error, wait_ms = wait.as_millis(), "the log connection is down");
-            tokio::time::sleep(wait).await;
+            rest(wait, end).await;
         }
     }
 
@@ -216,6 +216,15 @@ fn rows(batch: &[Outgoing]) -> Vec<LogRow<'_>> {
     batch.iter().map(|row| row.whose.row(&row.chunk)).collect()
 }
 
+/// Waits before the next try. The end is worth one at once; those after it have their waits, too.
+async fn rest(wait: Duration, end: &CancellationToken) {
+    let has_ended = end.is_cancelled();
+    tokio::select! {
+        () = tokio::time::sleep(wait) => {}
+        () = end.cancelled(), if !has_ended => {}
+    }
+}
+
 fn backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
@@ -247,6 +256,16 @@ fn resized(bytes: usize, took: Duration, most: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_end_cuts_a_wait_short_for_one_last_try() {
+        let end = CancellationToken::new();
+        let waited = async { tokio::join!(rest(Duration::from_secs(3600), &end), async { end.cancel() }) };
+        tokio::time::timeout(Duration::from_secs(10), waited).await.expect("it does not wait an hour");
+        // The tries after that one have their waits: a broker that is away is not asked in a loop.
+        let next = tokio::time::timeout(Duration::from_millis(50), rest(Duration::from_secs(3600), &end)).await;
+        assert!(next.is_err());
+    }
 
     #[test]
     fn batches_shrink_on_a_slow_line_and_grow_back() {

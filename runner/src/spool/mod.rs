@@ -180,8 +180,7 @@ impl Spool {
     /// more is replaced by a gap.
     pub fn take(&self, budget: usize) -> Vec<Outgoing> {
         let mut inner = self.inner();
-        let waiting: Vec<Uuid> =
-            inner.backlogs.iter().filter(|(_, log)| !log.entries.is_empty()).map(|(id, _)| *id).collect();
+        let waiting = inner.waiting();
         let first = waiting.partition_point(|attempt| *attempt <= inner.turn);
         let share = (budget / waiting.len().max(1)).max(4096);
         let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -205,7 +204,7 @@ impl Spool {
 
     /// Logs of which something waits.
     pub fn waiting(&self) -> Vec<Uuid> {
-        self.inner().backlogs.iter().filter(|(_, log)| !log.entries.is_empty()).map(|(id, _)| *id).collect()
+        self.inner().waiting()
     }
 
     /// Everything of these logs up to and including the numbers is in the database.
@@ -322,6 +321,11 @@ impl Spool {
 }
 
 impl Inner {
+    /// Logs of which something waits, in the order of their ids.
+    fn waiting(&self) -> Vec<Uuid> {
+        self.backlogs.iter().filter(|(_, log)| !log.entries.is_empty()).map(|(id, _)| *id).collect()
+    }
+
     fn disk_bytes(&self) -> u64 {
         self.segments.values().map(|segment| segment.len).sum()
     }
