@@ -7,7 +7,8 @@ use crate::clock::{self, BootTime};
 use crate::config::Logs;
 use crate::metrics::Metrics;
 use crate::off_loop::beside;
-use crate::spool::{Outgoing, Spool};
+use crate::spool::{Outgoing, Spool, Standing};
+use crate::whose::Whose;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,8 +116,8 @@ impl Shipper {
     }
 
     async fn resume(&self, positions: &[Position]) {
-        let stored = positions.iter().map(|position| (position.lease.attempt_id, position.stored)).collect();
-        for (attempt, bytes) in self.ask(move |spool| spool.resume(&stored, clock::wall())).await {
+        let standings: Vec<Standing> = positions.iter().map(standing).collect();
+        for (attempt, bytes) in self.ask(move |spool| spool.resume(&standings, clock::wall())).await {
             self.gave_up(attempt, "an earlier process has left it, and it is closed", bytes);
         }
     }
@@ -142,7 +143,7 @@ impl Shipper {
             }
             match written {
                 Written::Stored => self.stored(&batch, took).await,
-                Written::Refused(refused) => self.refused(refused).await,
+                Written::Refused(refused) => self.refused(session, refused).await?,
                 Written::Rewind(reason) => {
                     tracing::info!(reason, "a batch overlapped with what is stored");
                     self.resume(&within(session.positions()).await?).await;
@@ -167,7 +168,7 @@ impl Shipper {
             let begun = BootTime::now();
             match within(session.write(&rows(&batch), PATIENCE)).await? {
                 Written::Stored => self.stored(&batch, begun.elapsed()).await,
-                Written::Refused(refused) => self.refused(refused).await,
+                Written::Refused(refused) => self.refused(session, refused).await?,
                 Written::Rewind(reason) => self.give_up(attempt, &reason).await,
             }
         }
@@ -181,19 +182,22 @@ impl Shipper {
         self.ask(move |spool| spool.acknowledge(&stored)).await;
     }
 
-    async fn refused(&self, refused: Vec<RefusedAttempt>) {
+    async fn refused(&self, session: &LogWriter, refused: Vec<RefusedAttempt>) -> Result<(), BrokerError> {
         for RefusedAttempt { attempt_id, reason, stored } in refused {
             match reason.as_str() {
+                // An earlier process had reported where it ends, and did not come to write that down.
+                "beyond_end" if self.ask(move |spool| spool.is_recovered(attempt_id)).await => {
+                    self.resume(&within(session.positions()).await?).await;
+                }
                 "position" => self.ask(move |spool| spool.rewind(attempt_id, stored, clock::wall())).await,
                 "quota" => {
                     let bytes = self.ask(move |spool| spool.over_quota(attempt_id, stored, clock::wall())).await;
                     self.gave_up(attempt_id, "the quota of log text is used up", bytes);
                 }
-                // An earlier process had reported where it ends, and did not come to write that down.
-                "beyond_end" if self.ask(move |spool| spool.take_back_open_end(attempt_id)).await => {}
                 reason => self.give_up(attempt_id, reason).await,
             }
         }
+        Ok(())
     }
 
     async fn give_up(&self, attempt: Uuid, reason: &str) {
@@ -210,6 +214,11 @@ impl Shipper {
 /// Each refusal for good takes a log out of the next batch: thousands that are over a day's quota are no endless loop.
 fn is_settling(written: &Written) -> bool {
     matches!(written, Written::Refused(refused) if refused.iter().any(|one| one.reason != "position"))
+}
+
+fn standing(position: &Position) -> Standing {
+    let Position { lease, deployment_id, claim_day, ref job, attempt, stored, log_end } = *position;
+    Standing { whose: Whose { deployment_id, lease, claim_day, job: job.clone(), ordinal: attempt }, stored, end: log_end }
 }
 
 fn rows(batch: &[Outgoing]) -> Vec<LogRow<'_>> {

@@ -59,13 +59,23 @@ pub struct LogRow<'a> {
     pub gap_bytes: Option<i64>,
 }
 
-/// How far an attempt's log is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How far the log of an attempt is stored that may still be appended to, and what its rows must name.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     /// The attempt.
     pub lease: Lease,
+    /// The deployment.
+    pub deployment_id: Uuid,
+    /// Its claim day: the partition.
+    pub claim_day: Date,
+    /// The job's name.
+    pub job: String,
+    /// The attempt's ordinal.
+    pub attempt: i16,
     /// Number of the last stored record; -1 when there is none.
     pub stored: i64,
+    /// Number of the log's last record, -1 when it printed nothing; none while its end was not reported.
+    pub log_end: Option<i64>,
 }
 
 /// An attempt whose rows made the broker refuse a batch.
@@ -115,12 +125,21 @@ impl LogWriter {
     /// # Errors
     /// Any [`BrokerError`].
     pub async fn positions(&self) -> Result<Vec<Position>, BrokerError> {
-        const SQL: &str = "-- log_positions\nselect attempt_id, fence, stored from tendril.log_positions($1)";
+        const SQL: &str = "-- log_positions
+select attempt_id, fence, stored, log_end, deployment_id, claim_day, job, attempt from tendril.log_positions($1)";
         let rows = self.client.query(SQL, &[&self.writer]).await?;
         rows.iter()
             .map(|row| {
                 let lease = Lease { attempt_id: row.try_get(0)?, fence: row.try_get(1)? };
-                Ok(Position { lease, stored: row.try_get(2)? })
+                Ok(Position {
+                    lease,
+                    stored: row.try_get(2)?,
+                    log_end: row.try_get(3)?,
+                    deployment_id: row.try_get(4)?,
+                    claim_day: row.try_get(5)?,
+                    job: row.try_get(6)?,
+                    attempt: row.try_get(7)?,
+                })
             })
             .collect()
     }

@@ -138,14 +138,19 @@ impl Backlog {
         bytes
     }
 
-    /// Takes the last one away: the log ends before it.
-    pub(super) fn take_back_last(&mut self) -> Option<Entry> {
-        let entry = self.entries.pop_back()?;
-        self.bytes -= u64::from(entry.bytes);
-        self.unwritten -= usize::from(entry.place == Place::Unwritten);
-        self.end = Some(entry.seq - 1);
-        self.end_written = false;
-        Some(entry)
+    /// The log ends with this number, as was reported to the broker: takes away what stands behind it, which is the gap of
+    /// a log that was cut off.
+    pub(super) fn end_at(&mut self, end: i64) -> Vec<Entry> {
+        let mut gone = Vec::new();
+        let mut is_guess = std::mem::take(&mut self.cut_off);
+        while let Some(entry) = self.entries.pop_back_if(|entry| std::mem::take(&mut is_guess) || entry.seq_to > end) {
+            self.bytes -= u64::from(entry.bytes);
+            self.unwritten -= usize::from(entry.place == Place::Unwritten);
+            gone.push(entry);
+        }
+        self.end_written &= self.end == Some(end);
+        self.end = Some(end);
+        gone
     }
 
     /// Puts gaps in the place of numbers that are nowhere any more, behind what is stored and up to the log's end.

@@ -10,12 +10,14 @@
 mod backlog;
 mod record;
 mod recover;
+mod resume;
 mod segment;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub use recover::Recovered;
+pub use resume::Standing;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -210,35 +212,6 @@ impl Spool {
     /// Everything of these logs up to and including the numbers is in the database.
     pub fn acknowledge(&self, stored: &BTreeMap<Uuid, i64>) {
         self.inner().acknowledge(stored);
-    }
-
-    /// What a takeover of the writer says: how far the logs are stored that may still be appended to. Returns those that
-    /// an earlier process has left and that are closed, with the bytes given up.
-    pub fn resume(&self, positions: &BTreeMap<Uuid, i64>, now: OffsetDateTime) -> Vec<(Uuid, u64)> {
-        let mut inner = self.inner();
-        for (attempt, stored) in positions {
-            let bytes = inner.backlogs.get_mut(attempt).map_or(0, |log| log.end_behind(*stored, now));
-            inner.kept_bytes += if bytes > 0 { bytes + OVERHEAD_BYTES } else { 0 };
-        }
-        inner.acknowledge(positions);
-        for (attempt, stored) in positions {
-            if let Some(backlog) = inner.backlogs.get_mut(attempt) {
-                backlog.mend(*stored, GapKind::Lost, now);
-            }
-        }
-        let closed =
-            |(attempt, log): (&Uuid, &Backlog)| (log.recovered && !positions.contains_key(attempt)).then_some(*attempt);
-        let closed: Vec<Uuid> = inner.backlogs.iter().filter_map(closed).collect();
-        closed.into_iter().map(|attempt| (attempt, inner.close(attempt))).collect()
-    }
-
-    /// A log is stored up to `stored`, as the broker says: it goes on from there.
-    pub fn rewind(&self, attempt: Uuid, stored: i64, now: OffsetDateTime) {
-        let mut inner = self.inner();
-        inner.acknowledge(&BTreeMap::from([(attempt, stored)]));
-        if let Some(backlog) = inner.backlogs.get_mut(&attempt) {
-            backlog.mend(stored, GapKind::Lost, now);
-        }
     }
 
     /// The broker takes nothing of a log behind `stored` but one gap. What waits is dropped; returns its bytes. When it is

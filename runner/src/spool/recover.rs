@@ -15,7 +15,7 @@ use super::backlog::{self, Backlog, Entry, Place};
 use super::record::{self, Found, Record};
 use super::segment::{self, Segment};
 use super::{Inner, Limits, Spool};
-use crate::logs::{ChunkKind, Gap, GapKind};
+use crate::logs::GapKind;
 
 /// What was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -164,29 +164,6 @@ impl Inner {
             count += 1;
         }
         count
-    }
-}
-
-impl Spool {
-    /// The broker knows that a log ends before what is to be sent. Where that is the gap of a log that was cut off, as far
-    /// as we knew, the log is whole without it: the gap is taken back. Returns whether it was that.
-    pub fn take_back_open_end(&self, attempt: Uuid) -> bool {
-        let mut inner = self.inner();
-        let last = inner.backlogs.get(&attempt).filter(|log| log.recovered).and_then(|log| log.entries.back());
-        let kind = last.and_then(|entry| match (&entry.kept, entry.place) {
-            (Some(chunk), _) => Some(chunk.kind),
-            (None, Place::Disk { segment, offset, size }) => {
-                inner.segments.get(&segment)?.chunk(attempt, offset, size).map(|chunk| chunk.kind)
-            }
-            (None, Place::Unwritten | Place::Found) => None,
-        });
-        if kind != Some(ChunkKind::Gap(Gap { kind: GapKind::Lost, bytes: None })) {
-            return false;
-        }
-        let gone = inner.backlogs.get_mut(&attempt).and_then(Backlog::take_back_last);
-        inner.release(gone.as_slice());
-        inner.acknowledge(&BTreeMap::from([(attempt, -1)]));
-        true
     }
 }
 

@@ -51,6 +51,21 @@ fn stored(log: u128, seq: i64) -> BTreeMap<Uuid, i64> {
     BTreeMap::from([(id(log), seq)])
 }
 
+/// What the broker says of an open log that was stored so far.
+fn known(log: u128, seq: i64) -> [Standing; 1] {
+    [Standing { whose: whose(log).as_ref().clone(), stored: seq, end: None }]
+}
+
+/// The same, of a log whose end was reported.
+fn ended(log: u128, seq: i64, end: i64) -> [Standing; 1] {
+    known(log, seq).map(|standing| Standing { end: Some(end), ..standing })
+}
+
+/// Numbers and kinds of the rows that would be sent now.
+fn kinds(spool: &Spool) -> Vec<(i64, i64, Option<&'static str>)> {
+    spool.take(usize::MAX).iter().map(|row| (row.chunk.seq, row.chunk.seq_to, row.chunk.gap_kind())).collect()
+}
+
 /// Numbers and texts of what would be sent now.
 fn sent(spool: &Spool) -> Vec<(i64, String)> {
     spool.take(usize::MAX).iter().map(|out| (out.chunk.seq, out.chunk.text.clone())).collect()
@@ -86,7 +101,7 @@ fn the_next_process_sends_what_this_one_left_as_the_same_writer() {
     let writer = filled(&folder, ROOMY, &["a", "b"]).writer();
     let (spool, recovered) = Spool::open_dir(&folder.path().join("spool"), ROOMY, id(2), NOW).unwrap();
     assert_eq!((spool.writer(), recovered.logs, recovered.cut_off, recovered.broken_bytes), (writer, 1, 1, 0));
-    assert!(spool.resume(&stored(1, 0), NOW).is_empty());
+    assert!(spool.resume(&known(1, 0), NOW).is_empty());
     let rows = spool.take(usize::MAX);
     assert_eq!(rows[0].chunk.as_ref(), &chunk(1, "b"));
     assert_eq!(rows[0].whose, whose(1));
@@ -107,7 +122,7 @@ fn a_log_that_has_ended_gets_no_gap_and_one_that_is_stored_is_forgotten() {
     drop(spool);
     let (spool, recovered) = open(&folder, ROOMY);
     assert_eq!((recovered.logs, recovered.cut_off), (1, 0));
-    spool.resume(&stored(1, -1), NOW);
+    spool.resume(&known(1, -1), NOW);
     assert_eq!(sent(&spool), [(0, "a".into())]);
 }
 
@@ -120,38 +135,75 @@ fn a_log_without_a_line_that_was_cut_off_says_so() {
     drop(spool);
     let (spool, recovered) = open(&folder, ROOMY);
     assert_eq!(recovered.cut_off, 1);
-    spool.resume(&stored(1, -1), NOW);
+    spool.resume(&known(1, -1), NOW);
     assert_eq!(spool.take(usize::MAX)[0].chunk.gap_kind(), Some("lost"));
     // And only once, although the next process finds the same again.
     drop(spool);
     let (spool, recovered) = open(&folder, ROOMY);
     assert_eq!(recovered.cut_off, 0);
-    spool.resume(&stored(1, -1), NOW);
+    spool.resume(&known(1, -1), NOW);
     assert_eq!(sent(&spool).len(), 1);
 }
 
 #[test]
-fn a_log_that_the_broker_knows_the_end_of_loses_its_gap_and_nothing_else() {
+fn a_log_whose_end_was_reported_loses_the_gap_of_one_that_was_cut_off_and_nothing_else() {
     let folder = TempDir::new().unwrap();
     drop(filled(&folder, ROOMY, &["a", "b"]));
     // Twice: the gap of the first time stands in the spool already.
     for _ in 0..2 {
         let (spool, _) = open(&folder, ROOMY);
-        spool.resume(&stored(1, 0), NOW);
-        assert_eq!(
-            spool.take(usize::MAX).iter().map(|row| row.chunk.gap_kind()).collect::<Vec<_>>(),
-            [None, Some("lost")]
-        );
-        assert!(spool.take_back_open_end(id(1)));
-        assert_eq!(sent(&spool), [(1, "b".into())]);
-        // What was printed is never taken back.
-        assert!(!spool.take_back_open_end(id(1)));
-        assert_eq!(sent(&spool).len(), 1);
+        spool.resume(&known(1, 0), NOW);
+        assert_eq!(kinds(&spool), [(1, 1, None), (2, 2, Some("lost"))]);
+        // The report of the earlier process arrived in the meantime.
+        spool.resume(&ended(1, 0, 1), NOW);
+        assert_eq!(kinds(&spool), [(1, 1, None)]);
+        assert!(spool.is_recovered(id(1)));
     }
     let (spool, _) = open(&folder, ROOMY);
-    spool.resume(&stored(1, 1), NOW);
-    assert!(spool.take_back_open_end(id(1)));
-    assert_eq!(spool.level().logs, 0, "all of it is stored");
+    spool.resume(&ended(1, 1, 1), NOW);
+    assert_eq!((spool.level().logs, spool.level().memory_bytes), (0, 0), "all of it is stored");
+}
+
+#[test]
+fn a_log_whose_end_was_reported_and_destroyed_gets_a_gap_of_exactly_its_numbers() {
+    let folder = TempDir::new().unwrap();
+    drop(filled(&folder, ROOMY, &["a", "b"]));
+    let (spool, _) = open(&folder, ROOMY);
+    spool.resume(&ended(1, 0, 6), NOW);
+    assert_eq!(kinds(&spool), [(1, 1, None), (2, 6, Some("lost"))]);
+    // The broker may have more of it than the spool.
+    let (spool, _) = open(&folder, ROOMY);
+    spool.resume(&ended(1, 4, 6), NOW);
+    assert_eq!(kinds(&spool), [(5, 6, Some("lost"))]);
+    spool.acknowledge(&stored(1, 6));
+    assert_eq!((spool.level().logs, spool.level().memory_bytes, spool.level().waiting_bytes), (0, 0, 0));
+}
+
+#[test]
+fn a_log_of_which_nothing_is_left_is_told_as_lost_up_to_its_end() {
+    let folder = TempDir::new().unwrap();
+    let (spool, _) = open(&folder, ROOMY);
+    // Tried as well: one that is whole, one that printed nothing, one whose end nobody knows.
+    spool.resume(&[ended(1, 2, 9), ended(2, 5, 5), ended(3, -1, -1), known(4, 3)].concat(), NOW);
+    let rows = spool.take(usize::MAX);
+    assert_eq!(rows.iter().map(|row| row.whose.clone()).collect::<Vec<_>>(), [whose(1)]);
+    assert_eq!(kinds(&spool), [(3, 9, Some("lost"))]);
+    // Asked twice it is told once, and the next process knows of it, too.
+    spool.resume(&ended(1, 2, 9), NOW);
+    assert_eq!(kinds(&spool), [(3, 9, Some("lost"))]);
+    spool.acknowledge(&stored(1, 9));
+    assert_eq!((spool.level().logs, spool.level().memory_bytes, spool.level().waiting_bytes), (0, 0, 0));
+}
+
+#[test]
+fn the_end_of_a_log_that_this_process_runs_is_its_own_to_tell() {
+    let folder = TempDir::new().unwrap();
+    // Its report was committed, and the collector has not brought the last lines yet.
+    let spool = filled(&folder, ROOMY, &["a"]);
+    spool.resume(&ended(1, -1, 1), NOW);
+    assert_eq!(sent(&spool), [(0, "a".into())]);
+    put(&spool, 1, 1, &["b"]);
+    assert_eq!(sent(&spool), [(0, "a".into()), (1, "b".into())]);
 }
 
 #[test]
@@ -161,12 +213,11 @@ fn a_log_that_was_cut_off_says_so_behind_what_is_stored_also_where_the_spool_los
     let (spool, recovered) = open(&folder, ROOMY);
     assert_eq!(recovered.cut_off, 1);
     // The broker has three more than the spool.
-    spool.resume(&stored(1, 4), NOW);
-    let gaps = || spool.take(usize::MAX).iter().map(|row| (row.chunk.seq, row.chunk.gap_kind())).collect::<Vec<_>>();
-    assert_eq!(gaps(), [(5, Some("lost"))]);
+    spool.resume(&known(1, 4), NOW);
+    assert_eq!(kinds(&spool), [(5, 5, Some("lost"))]);
     // The reply to that was lost, and it is stored: once is enough.
-    spool.resume(&stored(1, 5), NOW);
-    assert_eq!((gaps(), spool.level().logs, spool.level().memory_bytes), (vec![], 0, 0));
+    spool.resume(&known(1, 5), NOW);
+    assert_eq!((kinds(&spool), spool.level().logs, spool.level().memory_bytes), (vec![], 0, 0));
 }
 
 #[test]
@@ -174,13 +225,13 @@ fn a_log_that_is_closed_meanwhile_is_given_up() {
     let folder = TempDir::new().unwrap();
     drop(filled(&folder, ROOMY, &["abc"]));
     let (spool, _) = open(&folder, ROOMY);
-    let given_up = spool.resume(&BTreeMap::new(), NOW);
+    let given_up = spool.resume(&[], NOW);
     assert!(given_up.len() == 1 && given_up[0].0 == id(1) && given_up[0].1 >= 3);
     assert!(spool.is_empty());
     // One that this process runs may have been claimed after the positions were read.
     spool.open(whose(2));
     put(&spool, 2, 0, &["x"]);
-    assert!(spool.resume(&BTreeMap::new(), NOW).is_empty());
+    assert!(spool.resume(&[], NOW).is_empty());
     assert_eq!(sent(&spool).len(), 1);
 }
 
@@ -193,7 +244,7 @@ fn half_a_record_at_the_end_is_passed_over() {
     OpenOptions::new().write(true).open(&path).unwrap().set_len(len - 1).unwrap();
     let (spool, recovered) = open(&folder, ROOMY);
     assert_eq!(recovered.broken_bytes, 0);
-    spool.resume(&stored(1, -1), NOW);
+    spool.resume(&known(1, -1), NOW);
     let rows = spool.take(usize::MAX);
     assert_eq!(rows[0].chunk.text, "a");
     assert_eq!((rows.len(), rows[1].chunk.seq, rows[1].chunk.gap_kind()), (2, 1, Some("lost")));
@@ -209,10 +260,8 @@ fn a_broken_record_becomes_a_gap_of_its_numbers_and_the_rest_is_sent() {
     OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"x", at as u64).unwrap();
     let (spool, recovered) = open(&folder, ROOMY);
     assert!(recovered.broken_bytes > 6 && spool.level().unreadable > 0);
-    spool.resume(&stored(1, -1), NOW);
-    let rows = spool.take(usize::MAX);
-    let kinds: Vec<_> = rows.iter().map(|row| (row.chunk.seq, row.chunk.seq_to, row.chunk.gap_kind())).collect();
-    assert_eq!(kinds, [(0, 0, None), (1, 1, Some("lost")), (2, 2, None), (3, 3, Some("lost"))]);
+    spool.resume(&known(1, -1), NOW);
+    assert_eq!(kinds(&spool), [(0, 0, None), (1, 1, Some("lost")), (2, 2, None), (3, 3, Some("lost"))]);
 }
 
 /// Spoils the first place of a segment that holds this.
@@ -236,21 +285,18 @@ fn a_broken_last_record_of_a_log_that_has_ended_is_a_gap_up_to_its_end() {
         assert_eq!((recovered.logs, recovered.cut_off), (1, 0));
         spool
     };
-    let kinds = |spool: &Spool| -> Vec<_> {
-        spool.take(usize::MAX).iter().map(|row| (row.chunk.seq, row.chunk.seq_to, row.chunk.gap_kind())).collect()
-    };
     let spool = again();
-    spool.resume(&stored(1, -1), NOW);
+    spool.resume(&known(1, -1), NOW);
     assert_eq!(kinds(&spool), [(0, 0, None), (1, 2, Some("lost"))]);
     // What was readable is stored already: the gap is all that is left.
     let spool = again();
-    spool.resume(&stored(1, 0), NOW);
+    spool.resume(&known(1, 0), NOW);
     assert_eq!(kinds(&spool), [(1, 2, Some("lost"))]);
     spool.acknowledge(&stored(1, 2));
     assert_eq!(spool.level().logs, 0);
     // All of it is stored: nothing is missing.
     let spool = again();
-    spool.resume(&stored(1, 2), NOW);
+    spool.resume(&known(1, 2), NOW);
     assert_eq!((kinds(&spool), spool.level().logs), (vec![], 0));
 }
 
@@ -262,7 +308,7 @@ fn a_broken_opening_of_a_log_takes_nothing_with_it() {
     spoil(&segments(&folder).pop().unwrap(), id(1).as_bytes());
     let (spool, recovered) = open(&folder, ROOMY);
     assert_eq!((recovered.logs, recovered.cut_off), (1, 1));
-    spool.resume(&stored(1, -1), NOW);
+    spool.resume(&known(1, -1), NOW);
     let rows = spool.take(usize::MAX);
     let texts: Vec<_> =
         rows.iter().map(|row| (row.chunk.seq, row.chunk.text.as_str(), row.whose.job.as_str())).collect();
@@ -300,7 +346,7 @@ fn segments_go_when_nothing_in_them_is_wanted() {
     drop(spool);
     let (spool, recovered) = open(&folder, DISK_ONLY);
     assert_eq!(recovered.cut_off, 2);
-    spool.resume(&BTreeMap::from([(id(1), 599), (id(2), -1)]), NOW);
+    spool.resume(&[known(1, 599), known(2, -1)].concat(), NOW);
     let rows: BTreeMap<Uuid, i64> =
         spool.take(usize::MAX).iter().map(|row| (row.whose.lease.attempt_id, row.chunk.seq)).collect();
     assert_eq!(rows, BTreeMap::from([(id(1), 600), (id(2), 0)]));
@@ -362,7 +408,7 @@ fn a_disk_that_takes_nothing_loses_nothing_while_there_is_memory() {
     assert!(!spool.is_failing());
     drop(spool);
     let (spool, _) = open(&folder, ROOMY);
-    spool.resume(&stored(1, 1), NOW);
+    spool.resume(&known(1, 1), NOW);
     assert_eq!(sent(&spool)[0], (2, "c".into()));
 }
 
@@ -381,7 +427,7 @@ fn a_disk_that_takes_nothing_does_not_keep_the_next_process_from_sending_what_it
     std::fs::copy(&segments(&folder)[0], long.join("1.seg")).unwrap();
     let (spool, recovered) = Spool::open_dir(&long, ROOMY, id(2), NOW).unwrap();
     assert_eq!((spool.writer(), recovered.cut_off, spool.is_failing()), (id(1), 1, true));
-    spool.resume(&stored(1, -1), NOW);
+    spool.resume(&known(1, -1), NOW);
     assert_eq!(spool.take(usize::MAX).len(), 3, "both lines, and the gap that is nowhere on the disk");
     spool.acknowledge(&stored(1, 2));
     assert_eq!(spool.level().logs, 0);
@@ -409,7 +455,7 @@ fn what_is_too_old_and_partly_stored_is_missing_from_there_on_only() {
     // The process was away for long; what it had sent and never heard of again is stored up to the first chunk.
     let (spool, _) =
         Spool::open_dir(&folder.path().join("spool"), ROOMY, id(1), NOW + Duration::from_secs(7200)).unwrap();
-    spool.resume(&stored(1, 0), NOW);
+    spool.resume(&known(1, 0), NOW);
     let kinds: Vec<_> = spool
         .take(usize::MAX)
         .iter()
@@ -482,7 +528,7 @@ fn what_others_put_into_the_folder_keeps_nobody_from_starting() {
     std::fs::write(dir.join("words.seg"), "x").unwrap();
     let (spool, recovered) = open(&folder, ROOMY);
     assert_eq!((recovered.logs, recovered.unreadable), (1, 4));
-    spool.resume(&stored(1, -1), NOW);
+    spool.resume(&known(1, -1), NOW);
     assert_eq!(sent(&spool)[0], (0, "a".into()));
     put(&spool, 1, 2, &["more"]);
     drop(spool);
@@ -545,6 +591,10 @@ impl Model {
             .collect()
     }
 
+    fn standings(&self) -> Vec<Standing> {
+        self.positions().iter().flat_map(|(log, seq)| known(log.as_u128(), *seq)).collect()
+    }
+
     fn store(&mut self, batch: &[Outgoing]) {
         for row in batch {
             let rows = self.rows.entry(row.whose.lease.attempt_id).or_default();
@@ -597,8 +647,7 @@ proptest! {
                     let batch = spool.take(budget);
                     model.store(&batch);
                     // Without an answer the writer is taken over, and the positions are asked for.
-                    let known = model.positions();
-                    if answered { spool.acknowledge(&known) } else { drop(spool.resume(&known, NOW)) }
+                    if answered { spool.acknowledge(&model.positions()) } else { drop(spool.resume(&model.standings(), NOW)) }
                 }
                 Step::Restart { torn } => {
                     drop(spool);
@@ -613,7 +662,7 @@ proptest! {
                     prop_assert_eq!(recovered.broken_bytes, 0);
                     // Whatever was open is cut off: it gets its gap.
                     over.extend((1..=3).map(id));
-                    spool.resume(&model.positions(), NOW);
+                    spool.resume(&model.standings(), NOW);
                 }
             }
         }

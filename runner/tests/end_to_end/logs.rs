@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
-use tendril_broker::runner::{Broker, Claimed, Registration};
+use tendril_broker::runner::{Broker, Claimed, Outcome, Registration, Report};
 use tendril_runner::attempt_log::AttemptLog;
 use tendril_runner::collect::Collector;
 use tendril_runner::config::Logs;
@@ -224,6 +224,44 @@ async fn what_one_process_captured_the_next_one_stores_under_the_old_attempts() 
     sorted.sort_unstable();
     assert_eq!(sorted, expected, "nothing twice, nothing lost that was on disk, and the gap says what was not");
     assert_eq!(pipeline.spool.level().logs, 0);
+}
+
+#[tokio::test]
+async fn readers_learn_at_once_what_a_destroyed_spool_took_of_logs_that_had_ended() {
+    let (fleet, folder) = (Fleet::new().await, TempDir::new().expect("a folder"));
+    let pipeline = Pipeline::new(folder.path());
+    let broker = Broker::new(fleet.connector(), chance::id(), 2).expect("a broker");
+    let (deployment, claimed) = claim::<2>(&fleet, pipeline.spool.writer()).await;
+    let logs = claimed.each_ref().map(|one| pipeline.collector.open(one));
+    logs[0].push(Stream::Stdout, b"stored\n");
+    pipeline.drain(&fleet).await;
+    // Both reports are committed before the last lines are; then all segments are gone.
+    print(&logs[0], "never sent\nnor this\n");
+    print(&logs[1], "nothing of this one\n");
+    for (one, log_end) in claimed.iter().zip([2, 0]) {
+        let report = Report {
+            outcome: Outcome::Success,
+            log_end,
+            child_dead: true,
+            error: None,
+            permanent: false,
+            result: serde_json::Value::Null,
+            commands: serde_json::Value::Null,
+        };
+        broker.finish(&one.lease, &report).await.expect("finished");
+    }
+    drop((pipeline, logs));
+    for file in std::fs::read_dir(folder.path()).expect("the spool") {
+        let path = file.expect("a file").path();
+        if path.extension().is_some_and(|name| name == "seg") {
+            std::fs::remove_file(path).expect("removed");
+        }
+    }
+    Pipeline::new(folder.path()).drain(&fleet).await;
+    assert_eq!(fleet.whole_log(deployment).await, "stored\n");
+    let mut rows = fleet.chunks(deployment).await;
+    rows.retain(|(_, text)| text.contains("the runner that read it was lost"));
+    assert_eq!(rows.len(), 2, "a gap in each log");
 }
 
 #[tokio::test]
