@@ -218,7 +218,11 @@ fn is_settling(written: &Written) -> bool {
 
 fn standing(position: &Position) -> Standing {
     let Position { lease, deployment_id, claim_day, ref job, attempt, stored, log_end } = *position;
-    Standing { whose: Whose { deployment_id, lease, claim_day, job: job.clone(), ordinal: attempt }, stored, end: log_end }
+    Standing {
+        whose: Whose { deployment_id, lease, claim_day, job: job.clone(), ordinal: attempt },
+        stored,
+        end: log_end,
+    }
 }
 
 fn rows(batch: &[Outgoing]) -> Vec<LogRow<'_>> {
