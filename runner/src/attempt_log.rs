@@ -126,10 +126,11 @@ impl AttemptLog {
         end
     }
 
-    /// Whether more may be pushed at once.
+    /// Whether more may be pushed at once: each log may have as much as all together leave free, so that loud ones whom the
+    /// spool has no room for leave some to the quiet ones.
     pub fn has_room(&self) -> bool {
         let inner = self.inner();
-        inner.closed || inner.stalled || inner.capture.waiting_bytes() < self.limit_bytes && self.intake.left() > 0
+        inner.closed || inner.stalled || inner.capture.waiting_bytes() < self.limit_bytes.min(self.intake.left())
     }
 
     /// Waits until more may be pushed. While the spool has no room for this log that is at most `logs.stall_s`: then output
@@ -261,9 +262,13 @@ mod tests {
     use uuid::Uuid;
 
     fn log(intake: &Arc<Intake>) -> AttemptLog {
+        log_of(intake, 1000)
+    }
+
+    fn log_of(intake: &Arc<Intake>, attempt_buffer_bytes: usize) -> AttemptLog {
         let lease = Lease { attempt_id: Uuid::from_u128(1), fence: 1 };
         let whose = Whose { deployment_id: Uuid::nil(), lease, claim_day: Date::MIN, job: "a".into(), ordinal: 1 };
-        let settings = Logs { attempt_buffer_bytes: 1000, ..Logs::default() };
+        let settings = Logs { attempt_buffer_bytes, ..Logs::default() };
         AttemptLog::new(Arc::new(whose), &settings, intake.clone())
     }
 
@@ -283,6 +288,24 @@ mod tests {
         log.say("tendril: no such user: correct horse bat… (see above)");
         let said: String = log.collect(u64::MAX).chunks.into_iter().map(|chunk| chunk.text).collect();
         assert_eq!(said, "tendril: no such user: [redacted]… (see above)\n");
+    }
+
+    #[test]
+    fn loud_logs_whom_the_spool_has_no_room_for_leave_room_to_quiet_ones() {
+        let intake = Arc::new(Intake::new(16 * 1024, 1 << 20));
+        let loud: Vec<_> = (0..5).map(|_| log_of(&intake, 1 << 20)).collect();
+        let quiet = log_of(&intake, 1 << 20);
+        // In turn, for as long as any of them finds room; nothing is ever taken.
+        while loud
+            .iter()
+            .filter(|log| log.has_room())
+            .inspect(|log| log.push(Stream::Stdout, b"a line of some length\n"))
+            .count()
+            > 0
+        {}
+        assert!(quiet.has_room() && intake.left() > 1000, "{} bytes are left", intake.left());
+        quiet.push(Stream::Stdout, b"a line\n");
+        assert!(quiet.has_room());
     }
 
     #[tokio::test]

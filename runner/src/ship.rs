@@ -10,6 +10,7 @@ use crate::off_loop::beside;
 use crate::spool::{Outgoing, Spool, Standing};
 use crate::whose::Whose;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tendril_broker::connect::Connector;
@@ -27,6 +28,9 @@ const SMALLEST_BATCH_BYTES: usize = 64 * 1024;
 const FRUITLESS: u32 = 8;
 /// Before a broker that is away is asked again.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Numbers by attempt.
+type Positions = BTreeMap<Uuid, i64>;
 
 /// What a session knows of its line.
 struct Line {
@@ -126,23 +130,34 @@ impl Shipper {
     /// and a loud one that an earlier process has left may be all that is left, with nobody to say that more has come.
     async fn flush(&self, session: &mut LogWriter, line: &mut Line) -> Result<(), BrokerError> {
         let mut fruitless = 0;
+        let (mut batch, mut stored) = (Vec::new(), Positions::new());
         loop {
             let batch_bytes = line.batch_bytes;
-            let batch = self.ask(move |spool| spool.take(batch_bytes)).await;
+            if batch.is_empty() {
+                let stored = std::mem::take(&mut stored);
+                batch = self.ask(move |spool| spool.exchange(&stored, batch_bytes, &Positions::new())).await;
+            }
             if batch.is_empty() {
                 return Ok(());
             }
-            let begun = BootTime::now();
+            // While the broker stores one batch the next one is made ready: the spool's disk and the broker's take turns at
+            // nothing.
+            let (before, sent) = (std::mem::take(&mut stored), positions(&batch));
+            let on_its_way = sent.clone();
+            let next = self.ask(move |spool| spool.exchange(&before, batch_bytes, &on_its_way));
             let rows = rows(&batch);
-            let written = within(session.write(&rows, PATIENCE)).await?;
-            let took = begun.elapsed();
+            let ((written, took), next) = tokio::join!(timed(session.write(&rows, PATIENCE)), next);
+            let written = written?;
             let settled = written == Written::Stored;
             fruitless = if settled || is_settling(&written) { 0 } else { fruitless + 1 };
             if fruitless > FRUITLESS {
                 return Err(BrokerError::Unavailable(format!("{FRUITLESS} batches were refused, one after the other")));
             }
             match written {
-                Written::Stored => self.stored(&batch, took).await,
+                Written::Stored => {
+                    self.metrics.flushed(batch.len(), text_bytes(&batch), took);
+                    stored = sent;
+                }
                 Written::Refused(refused) => self.refused(session, refused).await?,
                 Written::Rewind(reason) => {
                     tracing::info!(reason, "a batch overlapped with what is stored");
@@ -154,6 +169,9 @@ impl Shipper {
             }
             line.has_stored |= settled;
             line.batch_bytes = resized(line.batch_bytes, took, self.settings.flush_bytes);
+            // Half a batch is better taken anew, with what has come meanwhile.
+            let is_next = settled && text_bytes(&next) >= line.batch_bytes / 2;
+            batch = if is_next { next } else { Vec::new() };
         }
     }
 
@@ -165,21 +183,19 @@ impl Shipper {
             if batch.is_empty() {
                 continue;
             }
-            let begun = BootTime::now();
-            match within(session.write(&rows(&batch), PATIENCE)).await? {
-                Written::Stored => self.stored(&batch, begun.elapsed()).await,
+            let rows = rows(&batch);
+            let (written, took) = timed(session.write(&rows, PATIENCE)).await;
+            match written? {
+                Written::Stored => {
+                    self.metrics.flushed(batch.len(), text_bytes(&batch), took);
+                    let stored = positions(&batch);
+                    self.ask(move |spool| spool.acknowledge(&stored)).await;
+                }
                 Written::Refused(refused) => self.refused(session, refused).await?,
                 Written::Rewind(reason) => self.give_up(attempt, &reason).await,
             }
         }
         Ok(())
-    }
-
-    async fn stored(&self, batch: &[Outgoing], took: Duration) {
-        let bytes = batch.iter().map(|row| row.chunk.text.len()).sum();
-        self.metrics.flushed(batch.len(), bytes, took);
-        let stored = batch.iter().map(|row| (row.whose.lease.attempt_id, row.chunk.seq_to)).collect();
-        self.ask(move |spool| spool.acknowledge(&stored)).await;
     }
 
     async fn refused(&self, session: &LogWriter, refused: Vec<RefusedAttempt>) -> Result<(), BrokerError> {
@@ -225,6 +241,15 @@ fn standing(position: &Position) -> Standing {
     }
 }
 
+/// The last number of each log.
+fn positions(batch: &[Outgoing]) -> Positions {
+    batch.iter().map(|row| (row.whose.lease.attempt_id, row.chunk.seq_to)).collect()
+}
+
+fn text_bytes(batch: &[Outgoing]) -> usize {
+    batch.iter().map(|row| row.chunk.text.len()).sum()
+}
+
 fn rows(batch: &[Outgoing]) -> Vec<LogRow<'_>> {
     batch.iter().map(|row| row.whose.row(&row.chunk)).collect()
 }
@@ -253,6 +278,12 @@ async fn within<T>(call: impl Future<Output = Result<T, BrokerError>>) -> Result
         Ok(result) => result,
         Err(_) => Err(BrokerError::Unavailable(format!("no reply within {} s", (PATIENCE + TARGET).as_secs()))),
     }
+}
+
+/// The reply, and what it took.
+async fn timed<T>(call: impl Future<Output = Result<T, BrokerError>>) -> (Result<T, BrokerError>, Duration) {
+    let begun = BootTime::now();
+    (within(call).await, begun.elapsed())
 }
 
 /// The next batch's size after one that took `took`: halved on a slow line, doubled back on a fast one.

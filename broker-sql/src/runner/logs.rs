@@ -6,9 +6,9 @@ use futures_util::pin_mut;
 use serde::Deserialize;
 use std::time::Duration;
 use time::{Date, OffsetDateTime};
-use tokio_postgres::Client;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
 const COPY: &str = "-- log_copy\ncopy tendril.log_inbox (deployment_id, attempt_id, fence, claim_day, job, attempt, seq, seq_to, \
@@ -105,6 +105,7 @@ pub struct LogWriter {
     client: Client,
     writer: Uuid,
     epoch: i64,
+    copy: Statement,
 }
 
 impl LogWriter {
@@ -117,7 +118,8 @@ impl LogWriter {
         tokio::spawn(driver);
         let epoch =
             client.query_one("-- log_takeover\nselect tendril.log_takeover($1)", &[&writer]).await?.try_get(0)?;
-        Ok(Self { client, writer, epoch })
+        let copy = client.prepare(COPY).await?;
+        Ok(Self { client, writer, epoch, copy })
     }
 
     /// How far the logs of the writer's open attempts are stored.
@@ -179,7 +181,7 @@ select attempt_id, fence, stored, log_end, deployment_id, claim_day, job, attemp
             self.writer, self.epoch
         );
         self.client.batch_execute(&begin).await?;
-        let sink = self.client.copy_in(COPY).await?;
+        let sink = self.client.copy_in(&self.copy).await?;
         let out = BinaryCopyInWriter::new(sink, &TYPES);
         pin_mut!(out);
         for row in rows {

@@ -181,6 +181,11 @@ impl Spool {
     /// The next chunks to send, up to about `budget` bytes of text, of all logs in turn. A record that cannot be read any
     /// more is replaced by a gap.
     pub fn take(&self, budget: usize) -> Vec<Outgoing> {
+        self.take_behind(budget, &BTreeMap::new())
+    }
+
+    /// The same, behind those that are on their way to the broker: the last number of each log among them.
+    fn take_behind(&self, budget: usize, sent: &BTreeMap<Uuid, i64>) -> Vec<Outgoing> {
         let mut inner = self.inner();
         let waiting = inner.waiting();
         let first = waiting.partition_point(|attempt| *attempt <= inner.turn);
@@ -191,16 +196,23 @@ impl Spool {
             if bytes >= budget {
                 break;
             }
-            bytes += inner.take_of(*attempt, share, &mut batch);
+            let behind = sent.get(attempt).copied().unwrap_or(-1);
+            bytes += inner.take_of((*attempt, behind), share, &mut batch);
             inner.turn = *attempt;
         }
         batch
     }
 
+    /// Takes out what is `stored`, and gives the next chunks behind those that were `sent` and are not stored yet.
+    pub fn exchange(&self, stored: &BTreeMap<Uuid, i64>, budget: usize, sent: &BTreeMap<Uuid, i64>) -> Vec<Outgoing> {
+        self.acknowledge(stored);
+        self.take_behind(budget, sent)
+    }
+
     /// The next chunks of one log.
     pub fn take_of(&self, attempt: Uuid, budget: usize) -> Vec<Outgoing> {
         let mut batch = Vec::new();
-        self.inner().take_of(attempt, budget, &mut batch);
+        self.inner().take_of((attempt, -1), budget, &mut batch);
         batch
     }
 
@@ -311,10 +323,11 @@ impl Inner {
         self.limits.disk_bytes.saturating_sub(self.disk_bytes())
     }
 
-    fn take_of(&mut self, attempt: Uuid, budget: usize, batch: &mut Vec<Outgoing>) -> usize {
-        let Some(backlog) = self.backlogs.get_mut(&attempt) else { return 0 };
+    fn take_of(&mut self, (attempt, behind): (Uuid, i64), budget: usize, batch: &mut Vec<Outgoing>) -> usize {
+        let Some(backlog) = self.backlogs.get(&attempt) else { return 0 };
+        let first = backlog.entries.partition_point(|entry| entry.seq_to <= behind);
         let mut taken = 0;
-        for entry in &mut backlog.entries {
+        for entry in backlog.entries.range(first..) {
             if taken >= budget {
                 break;
             }

@@ -96,6 +96,23 @@ fn chunks_are_sent_in_order_until_they_are_acknowledged() {
 }
 
 #[test]
+fn while_one_batch_is_on_its_way_the_next_one_is_taken_behind_it() {
+    for limits in [ROOMY, DISK_ONLY] {
+        let folder = TempDir::new().unwrap();
+        let spool = filled(&folder, limits, &["a", "b", "c", "d"]);
+        spool.open(whose(2));
+        put(&spool, 2, 0, &["x"]);
+        let texts = |batch: Vec<Outgoing>| batch.iter().map(|row| row.chunk.text.clone()).collect::<Vec<_>>();
+        assert_eq!(texts(spool.exchange(&BTreeMap::new(), 1 << 20, &stored(1, 1))), ["c", "d", "x"]);
+        // The first one is stored, the second one on its way.
+        let sent = BTreeMap::from([(id(1), 2), (id(2), 0)]);
+        assert_eq!(texts(spool.exchange(&stored(1, 1), 1 << 20, &sent)), ["d"]);
+        // That one was refused: everything behind what is stored comes again.
+        assert_eq!(texts(spool.take(1 << 20)).len(), 3);
+    }
+}
+
+#[test]
 fn the_next_process_sends_what_this_one_left_as_the_same_writer() {
     let folder = TempDir::new().unwrap();
     let writer = filled(&folder, ROOMY, &["a", "b"]).writer();
