@@ -11,8 +11,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::BootTime;
-use crate::logs::Counters;
-use crate::spool::Level;
+use crate::logs::{ChunkKind, Counters};
+use crate::spool::{Level, Outgoing};
 
 /// A job's kind.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -51,6 +51,7 @@ pub struct Metrics {
     /// When a heartbeat was answered last; at first, when the process began.
     heard: Mutex<BootTime>,
     log_rows: Counter,
+    log_lines: Counter,
     log_bytes: Counter,
     log_refused_bytes: Counter,
     log_flush_seconds: Histogram,
@@ -90,6 +91,7 @@ impl Default for Metrics {
             heartbeat_age: Seconds::default(),
             heard: Mutex::new(BootTime::now()),
             log_rows: Counter::default(),
+            log_lines: Counter::default(),
             log_bytes: Counter::default(),
             log_refused_bytes: Counter::default(),
             log_flush_seconds: fast(),
@@ -133,6 +135,7 @@ impl Metrics {
             self.heartbeat_age.clone(),
         );
         r.register("log_rows", "Log rows stored", self.log_rows.clone());
+        r.register("log_lines", "Log lines stored, or pieces of very long ones", self.log_lines.clone());
         r.register_with_unit("log", "Log text stored", Unit::Bytes, self.log_bytes.clone());
         r.register_with_unit(
             "log_refused",
@@ -240,9 +243,11 @@ impl Metrics {
     }
 
     /// A batch of log rows was stored.
-    pub fn flushed(&self, rows: usize, bytes: usize, took: Duration) {
-        self.log_rows.inc_by(rows as u64);
-        self.log_bytes.inc_by(bytes as u64);
+    pub fn flushed(&self, rows: &[Outgoing], took: Duration) {
+        let text = rows.iter().map(|row| row.chunk.as_ref()).filter(|chunk| chunk.kind == ChunkKind::Text);
+        self.log_lines.inc_by(text.map(|chunk| chunk.seq_to.abs_diff(chunk.seq) + 1).sum());
+        self.log_rows.inc_by(rows.len() as u64);
+        self.log_bytes.inc_by(rows.iter().map(|row| row.chunk.text.len() as u64).sum());
         self.log_flush_seconds.observe(took.as_secs_f64());
     }
 
@@ -281,7 +286,32 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logs::{Chunk, Gap, GapKind, Stream};
+    use crate::whose::Whose;
     use std::collections::BTreeSet;
+    use std::sync::Arc;
+    use tendril_broker::runner::Lease;
+    use time::{Date, OffsetDateTime};
+    use uuid::Uuid;
+
+    fn row(seq: i64, seq_to: i64, text: &str, kind: ChunkKind) -> Outgoing {
+        let lease = Lease { attempt_id: Uuid::nil(), fence: 1 };
+        let whose = Whose { deployment_id: Uuid::nil(), lease, claim_day: Date::MIN, job: "a".into(), ordinal: 1 };
+        let (stream, ts) = (Stream::Stdout, OffsetDateTime::UNIX_EPOCH);
+        let chunk = Chunk { seq, seq_to, stream, text: text.into(), ts, kind };
+        Outgoing { whose: Arc::new(whose), chunk: Arc::new(chunk) }
+    }
+
+    #[test]
+    fn a_gap_is_a_row_and_no_line() {
+        let metrics = Metrics::default();
+        let gap = ChunkKind::Gap(Gap { kind: GapKind::Lost, bytes: None });
+        metrics.flushed(&[row(0, 2, "a\nb\nc\n", ChunkKind::Text), row(3, 9, "[lost]\n", gap)], Duration::ZERO);
+        let text = metrics.text().unwrap();
+        for figure in ["log_rows_total 2", "log_lines_total 3", "log_bytes_total 13"] {
+            assert!(text.contains(&format!("tendril_runner_{figure}\n")), "{figure} in {text}");
+        }
+    }
 
     const PAGE: &str = include_str!("../../docs/RUNNER.md");
 

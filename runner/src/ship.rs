@@ -155,7 +155,7 @@ impl Shipper {
             }
             match written {
                 Written::Stored => {
-                    self.metrics.flushed(batch.len(), text_bytes(&batch), took);
+                    self.metrics.flushed(&batch, took);
                     stored = sent;
                 }
                 Written::Refused(refused) => self.refused(session, refused).await?,
@@ -187,7 +187,7 @@ impl Shipper {
             let (written, took) = timed(session.write(&rows, PATIENCE)).await;
             match written? {
                 Written::Stored => {
-                    self.metrics.flushed(batch.len(), text_bytes(&batch), took);
+                    self.metrics.flushed(&batch, took);
                     let stored = positions(&batch);
                     self.ask(move |spool| spool.acknowledge(&stored)).await;
                 }
