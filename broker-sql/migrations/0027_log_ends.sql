@@ -23,3 +23,6 @@ do $$
 begin
   execute format('grant execute on function tendril.log_positions(uuid) to %I', tendril_core.group_role('runner'));
 end $$;
+
+-- A runner that asks for these columns is told at its start when a database does not have them yet.
+update tendril_core.installation set api_max = 2;

@@ -20,4 +20,4 @@ pub use lease::{Claimed, Disposition, Lease, Outcome, Report};
 pub use logs::{LogRow, LogWriter, Position, RefusedAttempt, Written};
 
 /// Version of the protocol between runner and broker that this crate speaks.
-pub const API_VERSION: i32 = 1;
+pub const API_VERSION: i32 = 2;

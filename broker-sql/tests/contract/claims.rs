@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
+use tendril_broker::runner::API_VERSION;
 
 use crate::fleet::{Fleet, apply_at, exec, one, reading, refusal, refused, run, sqlstate, start_sql};
 
@@ -248,7 +249,7 @@ async fn a_runner_of_another_protocol_is_refused_with_what_to_do() {
     let register = |api: i32, info: &Value| {
         format!("select tendril.runner_register('018f0000-0000-7000-8000-000000000001', {api}, '{info}')")
     };
-    for (api, hint) in [(0, "upgrade the runner"), (2, "migrate the broker first")] {
+    for (api, hint) in [(0, "upgrade the runner"), (API_VERSION + 1, "migrate the broker first")] {
         let refusal = refused(&mut session, &register(api, &info)).await;
         assert_eq!((refusal.sqlstate.as_str(), refusal.hint.as_deref()), ("TD010", Some(hint)));
     }
