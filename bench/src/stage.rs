@@ -43,6 +43,7 @@ pub struct Stage {
     folder: TempDir,
     portal: TestPortal,
     programs: Vec<Program>,
+    /// Of runners that have not been ended.
     clusters: Vec<Uuid>,
     idleness: Idleness,
 }
@@ -83,6 +84,35 @@ impl Stage {
         self.programs.push(Program::start(&plan.name, &mut runner, self.folder.path())?);
         self.clusters.push(cluster.id);
         Ok(cluster.id)
+    }
+
+    /// The process of a runner.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn runner_pid(&self, name: &str) -> anyhow::Result<i32> {
+        let pid = self.programs.iter().find(|program| program.name() == name).and_then(Program::pid);
+        pid.with_context(|| format!("the runner {name} is not there"))
+    }
+
+    /// Says so when a program has ended that nobody asked to.
+    ///
+    /// # Errors
+    /// One has.
+    pub fn require_alive(&mut self) -> anyhow::Result<()> {
+        self.programs.iter_mut().try_for_each(Program::require_alive)
+    }
+
+    /// Ends the runner of a cluster before the others.
+    ///
+    /// # Errors
+    /// It did not end when it was asked to.
+    pub async fn stop_runner(&mut self, name: &str, cluster: Uuid) -> anyhow::Result<()> {
+        self.clusters.retain(|other| *other != cluster);
+        match self.programs.iter().position(|program| program.name() == name) {
+            Some(at) => self.programs.remove(at).stop().await,
+            None => Ok(()),
+        }
     }
 
     /// Registers a cluster without a runner; returns it with its token, and the address at which that is shown.
