@@ -96,7 +96,7 @@ fn every_log_is_byte_for_byte_what_was_printed_through_every_fault_of_its_pipeli
     let _alone = alone();
     // All but `spool-full`, whose 64 MiB take too long for every build. Disks are tried where they can be mounted.
     let ops = "none,crash-postgres,end-log-session,kill-log-backend,end-log-session-at-the-cap,cut-at-commit,cut-in-copy,slow-line,kill-runner,\
-               kill-runner-full-spool,corrupt-spool,runner-disk-full,postgres-disk-full";
+               kill-runner-full-spool,corrupt-spool,runner-disk-full,postgres-disk-full,s3-down";
     let output = chaos(&format!("logs --json --seeds 931..931 --ops {ops}")).stderr(Stdio::inherit()).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let seeds: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -199,18 +199,17 @@ pub(crate) async fn stored(pool: &PgPool, attempt: Uuid, claim: Uuid, record: Op
     Ok(stored.fetch_one(pool).await?)
 }
 
-/// Gives a log back, to be tried again after a pause.
-pub(crate) async fn failed(
+/// Gives a claimed log back, to be tried again after a pause; `why` it failed, if it did.
+pub(crate) async fn give_back(
     pool: &PgPool,
-    log: &ClosedLog,
-    claim: Uuid,
-    why: &str,
+    (attempt, claim): (Uuid, Uuid),
+    why: Option<&str>,
     pause: Duration,
 ) -> Result<(), Error> {
     let given = sqlx::query!(
         "-- give closed log back
         select tendril_core.archive_failed($1, $2, $3, $4)",
-        log.attempt_id,
+        attempt,
         claim,
         why,
         interval(pause)

@@ -88,11 +88,13 @@ pub async fn observe(pool: PgPool, metrics: Arc<Metrics>, stop: CancellationToke
 /// What takes part only where the S3 client was built in.
 #[cfg(feature = "archive")]
 mod shipping {
+    use std::collections::HashMap;
     use std::time::Duration;
 
-    use tokio::task::JoinSet;
+    use tokio::task::{Id, JoinError, JoinSet};
     use tokio::time::Instant;
     use tracing::{debug, error, warn};
+    use uuid::Uuid;
 
     use super::*;
     use crate::archive::{Archive, ArchiveError, Archived, ClosedLog, LEASE, Sizes, UploadError, archive};
@@ -105,14 +107,13 @@ mod shipping {
     /// First and longest pause of a log that failed.
     const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(900));
 
-    /// Archives closed logs until `stop`. What is under way then is begun anew by whoever comes next.
+    /// Archives closed logs until `stop`. What is under way then is given back at once, and begun anew by whoever comes next.
     pub async fn ship(pool: PgPool, archive: Archive, url: String, metrics: Arc<Metrics>, stop: CancellationToken) {
-        let shipping =
-            Shipping { pool, archive, metrics, trouble: Trouble::beside_the_pulse("archive"), tasks: JoinSet::new() };
-        tokio::select! {
-            () = shipping.go_on(&url) => {}
-            () = stop.cancelled() => {}
-        }
+        let trouble = Trouble::beside_the_pulse("archive");
+        let (tasks, held) = (JoinSet::new(), HashMap::new());
+        let mut shipping = Shipping { pool, archive, metrics, trouble, tasks, held, stop };
+        shipping.go_on(&url).await;
+        shipping.give_back().await;
     }
 
     /// What became of one log, as far as it matters to the others.
@@ -124,14 +125,21 @@ mod shipping {
         metrics: Arc<Metrics>,
         trouble: Trouble,
         tasks: JoinSet<Settled>,
+        /// Logs that are ours until their tasks have ended: attempt and claim.
+        held: HashMap<Id, (Uuid, Uuid)>,
+        stop: CancellationToken,
     }
 
     impl Shipping {
-        async fn go_on(mut self, url: &str) {
+        async fn go_on(&mut self, url: &str) {
             while let Err(error) = ledger::announce(&self.pool, url).await {
-                tokio::time::sleep(self.trouble.grows(&error)).await;
+                let wait = self.trouble.grows(&error);
+                if !self.waited(wait).await {
+                    return;
+                }
             }
-            loop {
+            while !self.stop.is_cancelled() {
+                // Not cut short: what it has claimed has to be known, so that it can be given back.
                 let wait = match self.take_more().await {
                     Ok(true) if self.tasks.len() < AT_ONCE => continue,
                     Ok(_) => IDLE,
@@ -139,26 +147,52 @@ mod shipping {
                 };
                 // With nothing under way there is nothing to join, and the wait ends by itself.
                 let joined = async {
-                    match self.tasks.join_next().await {
+                    match self.tasks.join_next_with_id().await {
                         Some(done) => done,
                         None => std::future::pending().await,
                     }
                 };
-                let done = tokio::time::timeout(wait, joined).await;
-                match done {
-                    Err(_) => {}
-                    Ok(Ok(Ok(None))) => self.trouble.is_over(),
-                    // The archive is away or refuses: no use in trying the next log at once.
-                    Ok(Ok(Ok(Some(error)))) => self.rest(&error.into()).await,
-                    Ok(Ok(Err(error))) => self.rest(&error).await,
-                    Ok(Err(error)) => error!(%error, "archiving a log panicked; its lease runs out"),
+                let done = tokio::select! {
+                    done = tokio::time::timeout(wait, joined) => done,
+                    () = self.stop.cancelled() => return,
+                };
+                if let Ok(done) = done {
+                    self.ended(done).await;
                 }
             }
         }
 
+        async fn ended(&mut self, done: Result<(Id, Settled), JoinError>) {
+            let id = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+            self.held.remove(&id);
+            match done {
+                Ok((_, Ok(None))) => self.trouble.is_over(),
+                // The archive is away or refuses: no use in trying the next log at once.
+                Ok((_, Ok(Some(error)))) => self.rest(&error.into()).await,
+                Ok((_, Err(error))) => self.rest(&error).await,
+                Err(error) => error!(%error, "archiving a log panicked; its lease runs out"),
+            }
+        }
+
+        /// Lets another replica have at once what was under way here. What was recorded meanwhile stays recorded.
+        async fn give_back(mut self) {
+            self.tasks.shutdown().await;
+            for (attempt, claim) in self.held.into_values() {
+                match ledger::give_back(&self.pool, (attempt, claim), None, Duration::ZERO).await {
+                    Ok(()) => info!(%attempt, "gave back a log that was being archived"),
+                    Err(error) => warn!(%attempt, %error, "could not give back a log; its lease runs out"),
+                }
+            }
+        }
+
+        /// Waits; `false` when it is time to stop.
+        async fn waited(&self, wait: Duration) -> bool {
+            tokio::time::timeout(wait, self.stop.cancelled()).await.is_err()
+        }
+
         async fn rest(&mut self, error: &Error) {
             let wait = self.trouble.grows(error).max(Duration::from_secs(1));
-            tokio::time::sleep(wait).await;
+            self.waited(wait).await;
         }
 
         /// Claims what there is room for; whether anything was due.
@@ -172,11 +206,13 @@ mod shipping {
             let any = !logs.is_empty();
             for log in logs {
                 let (pool, store, metrics) = (self.pool.clone(), self.archive.clone(), self.metrics.clone());
-                self.tasks.spawn(async move {
+                let attempt = log.attempt_id;
+                let task = self.tasks.spawn(async move {
                     let started = Instant::now();
                     let done = archive(&pool, &store, &log, claim, Sizes::default()).await;
                     settle(&pool, &metrics, (&log, claim, started.elapsed()), done).await
                 });
+                self.held.insert(task.id(), (attempt, claim));
             }
             Ok(any)
         }
@@ -186,7 +222,7 @@ mod shipping {
     async fn settle(
         pool: &PgPool,
         metrics: &Metrics,
-        (log, claim, took): (&ClosedLog, uuid::Uuid, Duration),
+        (log, claim, took): (&ClosedLog, Uuid, Duration),
         done: Result<Archived, UploadError>,
     ) -> Settled {
         let attempt = log.attempt_id;
@@ -208,7 +244,8 @@ mod shipping {
             Err(failure) => failure,
         };
         metrics.archive.ended("failed");
-        ledger::failed(pool, log, claim, &failure.to_string(), pause(log.tries)).await?;
+        let why = failure.to_string();
+        ledger::give_back(pool, (attempt, claim), Some(&why), pause(log.tries)).await?;
         match failure {
             UploadError::Database(error) => Err(error),
             UploadError::Archive(error) if !error.is_of_one_object() => Ok(Some(error)),

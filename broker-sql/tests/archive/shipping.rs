@@ -94,6 +94,26 @@ async fn what_a_killed_replica_was_sending_is_sent_again_and_recorded_once() {
     assert_eq!(tries, 2);
 }
 
+#[tokio::test]
+async fn what_a_stopped_replica_was_sending_another_one_sends_at_once() {
+    let mut fleet = Fleet::new().await;
+    let service = Service::start().await;
+    let claimed = closed_log(&mut fleet, 40).await;
+    service.set(Door::Silent("PUT"));
+    let first = serve(&fleet, &service, &[]);
+    timeout(PATIENCE, service.sees(1, "PUT")).await.unwrap();
+    // Tried: SIGTERM while the service owes an answer. Nobody shortens the lease of ten minutes.
+    first.signal("TERM").await;
+    assert_eq!(timeout(PATIENCE, first.end()).await.unwrap().code(), Some(0));
+    let lease = "select claimed_by is null and due_at <= clock_timestamp() from tendril_core.log_archives";
+    assert!(one::<bool>(&mut fleet.operator, lease).await, "it is nobody's, and due");
+    service.set(Door::Open);
+    let _second = serve(&fleet, &service, &[]);
+    until_all_are_stored(&mut fleet).await;
+    assert_eq!(state_of(&mut fleet, claimed.attempt_id).await, "stored");
+    assert_eq!(service.objects().0.len(), 1);
+}
+
 /// 20 KB that hardly compress.
 fn noise(seed: i64) -> String {
     let mut state = u64::try_from(seed + 1).unwrap().wrapping_mul(0x9E37_79B9_7F4A_7C15);

@@ -44,6 +44,7 @@ pub fn check(evidence: &Evidence) -> Verdict {
             kept(attempt),
             owed(attempt),
             secret(attempt),
+            archived(attempt),
         ];
         let texts = ["stdout", "stderr"].into_iter().filter_map(|stream| text_of(attempt, stream).err());
         let wrong: Vec<String> = wrong.into_iter().flatten().chain(texts).chain(missing(attempt)).collect();
@@ -104,6 +105,32 @@ fn gaps_allowed(evidence: &Evidence, attempt: &Attempt) -> Option<String> {
 fn secret(attempt: &Attempt) -> Option<String> {
     let row = attempt.rows.iter().find(|row| row.text.contains(SECRET))?;
     Some(format!("row {} to {} holds a secret", row.seq, row.seq_to))
+}
+
+/// It is in the archive once, and is read from there as from the database.
+fn archived(attempt: &Attempt) -> Option<String> {
+    let archived = attempt.archived.as_ref()?;
+    if archived.left_early {
+        return Some("it left the database before it was archived".into());
+    }
+    let (state, objects) = if attempt.rows.is_empty() { ("empty", 0) } else { ("stored", 1) };
+    let is_empty = attempt.rows.is_empty();
+    if archived.state.as_deref() != Some(state) && !(is_empty && archived.state.is_none()) {
+        return Some(format!("it was not archived: {:?}", archived.state));
+    }
+    if archived.objects != objects || !(archived.whole || is_empty) {
+        return Some(format!("{} objects of it are in the archive, whole: {}", archived.objects, archived.whole));
+    }
+    if archived.in_database {
+        return Some("its day was not removed although all of it is archived".into());
+    }
+    let differs = archived.rows.iter().zip(&attempt.rows).find(|(now, before)| now != before);
+    if let Some((now, before)) = differs {
+        let (from, to) = (before.seq, before.seq_to);
+        return Some(format!("from the archive row {from} to {to} is another: {:?}", now.gap_kind));
+    }
+    let (now, before) = (archived.rows.len(), attempt.rows.len());
+    (now != before).then(|| format!("from the archive {now} rows are read instead of {before}"))
 }
 
 /// What was read once is read again, unchanged.

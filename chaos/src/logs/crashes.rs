@@ -97,7 +97,7 @@ async fn work(desk: Desk, lane: u64, over: Arc<AtomicBool>, folder: std::path::P
     while !over.load(Ordering::Relaxed) {
         // Another script each time: the number is the seed.
         let number = sum.logs * u64::from(SLOTS) + lane;
-        let script = Script { seed: SEED, number, bytes: BYTES, ms: MS };
+        let script = Script { seed: SEED, number, bytes: BYTES, ms: MS, noise: false };
         let id = ids.id(number);
         desk.submit(id, &[script], LogOp::CrashPostgres).await?;
         let evidence = desk.evidence(id, &[script], (LogOp::CrashPostgres, number), Done::default()).await?;

@@ -64,6 +64,26 @@ pub struct Attempt {
     pub rows: Vec<Row>,
     /// What it had read before, while things were broken.
     pub seen_before: Vec<Row>,
+    /// What became of it in the archive, where there is one.
+    #[serde(default)]
+    pub archived: Option<Archived>,
+}
+
+/// A log that was to be archived, and whose rows were then to leave the database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Archived {
+    /// waiting, stored or empty.
+    pub state: Option<String>,
+    /// Objects of it in the bucket.
+    pub objects: usize,
+    /// The object that the database names is there and has its size.
+    pub whole: bool,
+    /// Its rows are still in the database.
+    pub in_database: bool,
+    /// Its rows left the database while the archive was away.
+    pub left_early: bool,
+    /// What a portal reads of it then.
+    pub rows: Vec<Row>,
 }
 
 /// A row as a portal reads it.

@@ -4,9 +4,12 @@
 //! (`script`, `printer`) and write it to a witness outside the database, something is broken (`op`, `perform`), and when
 //! all logs have come to rest the checker compares rows with the witness (`evidence`, `check`).
 
+mod archive;
+mod bucket;
 mod check;
 mod corrupt;
 mod crashes;
+mod door;
 mod evidence;
 mod op;
 mod perform;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::world::Settings;
 use crate::chance::Chance;
 
-/// The operations by name. S3 that is down belongs here once logs are archived there.
+/// The operations by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogOp {
@@ -38,6 +38,8 @@ pub enum LogOp {
     RunnerDiskFull,
     /// The database's disk is full
     PostgresDiskFull,
+    /// The archive refuses, hangs, answers 503, or what is sent there is cut
+    S3Down,
 }
 
 impl LogOp {

@@ -9,6 +9,7 @@ use sqlx::postgres::PgConnection;
 use tendril_broker::testing::history;
 use uuid::Uuid;
 
+use super::archive;
 use super::corrupt::{self, Destroyed};
 use super::evidence::Allowed;
 use super::op::LogOp;
@@ -129,6 +130,7 @@ pub async fn perform(world: &mut LogWorld, op: LogOp, seed: u64, before: Before)
             done.allowed.overflow = settings.stall_s == 0;
             release(before).await?;
         }
+        LogOp::S3Down => archive::take_away(world, seed, &mut chance, &mut done).await?,
         LogOp::PostgresDiskFull => {
             let ms = chance.between(1500, 4000);
             pause(ms).await;

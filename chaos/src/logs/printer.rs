@@ -31,6 +31,9 @@ pub struct Task {
     /// Milliseconds to take for it, about
     #[arg(long)]
     ms: u64,
+    /// Print lines that hardly compress
+    #[arg(long)]
+    noise: bool,
     /// Print nothing until so many children have started
     #[arg(long, default_value_t = 1)]
     company: usize,
@@ -57,7 +60,8 @@ pub fn run(task: &Task) -> io::Result<()> {
         }
         rest(20_000);
     }
-    let script = Script { seed: task.seed, number: task.number, bytes: task.bytes, ms: task.ms };
+    let &Task { seed, number, bytes, ms, noise, .. } = task;
+    let script = Script { seed, number, bytes, ms, noise };
     let begun = clock::now().boot_us;
     for piece in script.pieces() {
         let due = begun + i64::try_from(piece.due_ms * 1000).unwrap_or(0);

@@ -9,12 +9,14 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::json;
 use tendril_broker::Error;
+use tendril_broker::archive::Archive;
 use tendril_broker::portal::deployments::{self, LogState};
 use tendril_broker::portal::logs::LogReader;
 use tendril_broker::portal::submission::{self, Submission};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::archive::{self, Fault};
 use super::check::{Verdict, check};
 use super::evidence::{Attempt, Evidence, Row};
 use super::op::LogOp;
@@ -29,6 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// All logs are at their end by then; a batch on a line that is gone alone may take 23 s to be given up.
 const REST_PATIENCE: Duration = Duration::from_secs(90);
+/// Of these compressed, S3 gets more than one part.
+const NOISE_BYTES: u64 = 14_000_000;
 /// When nothing has come for so long, nothing more will of a log whose runner was killed.
 const QUIET: Duration = Duration::from_secs(6);
 
@@ -77,6 +81,10 @@ async fn cannot(world: &mut LogWorld, op: LogOp, folder: &Path) -> anyhow::Resul
         LogOp::RunnerDiskFull if !can_mount(folder).await => {
             Some("no disk can be mounted here, not even in a user namespace")
         }
+        LogOp::S3Down => {
+            world.keep_logs_in_a_bucket().await?;
+            None
+        }
         LogOp::PostgresDiskFull if !world.keep_logs_on_a_small_disk().await? => {
             Some("it takes root, and a private mount namespace: unshare --mount ./dev chaos logs ...")
         }
@@ -124,7 +132,13 @@ pub fn words(evidence: &Evidence, verdict: &Verdict) -> String {
 pub fn scripts(op: LogOp, seed: u64) -> Vec<Script> {
     let (children, bytes, ms, slower) = op.load();
     // Half of them take their time: they live when something is broken late.
-    (0..children).map(|number| Script { seed, number, bytes, ms: ms * (1 + slower * (number % 2)) }).collect()
+    let usual = |number| Script { seed, number, bytes, ms: ms * (1 + slower * (number % 2)), noise: false };
+    let mut scripts: Vec<Script> = (0..children).map(usual).collect();
+    if op == LogOp::S3Down && Fault::of(seed) == Fault::Cuts {
+        // An object of several parts.
+        scripts[0] = Script { bytes: NOISE_BYTES, noise: true, ..scripts[0] };
+    }
+    scripts
 }
 
 async fn one(world: &mut LogWorld, op: LogOp, seed: u64) -> anyhow::Result<Evidence> {
@@ -141,7 +155,11 @@ async fn one(world: &mut LogWorld, op: LogOp, seed: u64) -> anyhow::Result<Evide
     desk.submit(id, &scripts, op).await?;
     desk.all_started(scripts.len()).await?;
     let done = perform::perform(world, op, seed, before).await?;
-    desk.evidence(id, &scripts, (op, seed), done).await
+    let mut evidence = desk.evidence(id, &scripts, (op, seed), done).await?;
+    if op == LogOp::S3Down {
+        archive::bring_back(world, (seed, id), &mut evidence).await?;
+    }
+    Ok(evidence)
 }
 
 impl Desk {
@@ -159,6 +177,9 @@ impl Desk {
                 [("seed", script.seed), ("number", script.number), ("bytes", script.bytes), ("ms", script.ms)]
             {
                 argv.extend([format!("--{flag}"), value.to_string()]);
+            }
+            if script.noise {
+                argv.push("--noise".to_owned());
             }
             if op == LogOp::RunnerDiskFull {
                 // On a disk that is full already no job could start.
@@ -253,6 +274,7 @@ impl Desk {
             log_state: log.log_state.clone(),
             rows: rows(&again.rows),
             seen_before: rows(&first.rows),
+            archived: None,
         })
     }
 }
@@ -277,6 +299,12 @@ impl Reading {
     pub fn new(id: Uuid) -> Self {
         let reader = LogReader::new(id);
         Self { id, reader, rows: Logs::new(), logs: Vec::new(), numbers: BTreeMap::new(), finished: 0 }
+    }
+
+    /// The same with an archive to fall back to.
+    pub fn with_archive(mut self, archive: Archive) -> Self {
+        self.reader = self.reader.with_archive(Some(archive));
+        self
     }
 
     /// Reads what is new; whether there was anything.

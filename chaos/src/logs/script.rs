@@ -29,6 +29,9 @@ pub struct Script {
     pub bytes: u64,
     /// Milliseconds that it takes, about.
     pub ms: u64,
+    /// Lines that hardly compress, and nothing else.
+    #[serde(default)]
+    pub noise: bool,
 }
 
 /// The secret that a runner under test is told of, by its variable.
@@ -55,7 +58,7 @@ impl Script {
             let due_ms = self.ms * printed / bytes.max(1) / burst_ms * burst_ms;
             let stream = if chance.percent(30) { Stream::Stderr } else { Stream::Stdout };
             let mark = format!("<{}.{}.{index} {:016x}>", self.seed, self.number, chance.next());
-            let text = piece(&mut chance, &mark, bytes);
+            let text = if self.noise { noise(&mut chance, &mark) } else { piece(&mut chance, &mark, bytes) };
             printed += text.len() as u64;
             index += 1;
             Some(Piece { stream, bytes: text, due_ms })
@@ -103,6 +106,19 @@ fn piece(chance: &mut Chance, mark: &str, bytes: u64) -> Vec<u8> {
     }
 }
 
+fn noise(chance: &mut Chance, mark: &str) -> Vec<u8> {
+    let digit = |bits: u64| {
+        char::from(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz.,"[(bits & 63) as usize])
+    };
+    let mut text = format!("{mark} ");
+    for _ in 0..400 {
+        let bits = chance.next();
+        text.extend((0..10).map(|place| digit(bits >> (6 * place))));
+    }
+    text.push('\n');
+    text.into()
+}
+
 fn long(chance: &mut Chance, mark: &str) -> Vec<u8> {
     let length = chance.between(3_000, 60_000);
     let mut text = String::new();
@@ -116,7 +132,7 @@ fn long(chance: &mut Chance, mark: &str) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const SCRIPT: Script = Script { seed: 5, number: 2, bytes: 200_000, ms: 1000 };
+    const SCRIPT: Script = Script { seed: 5, number: 2, bytes: 200_000, ms: 1000, noise: false };
 
     #[test]
     fn a_script_is_the_same_each_time_and_another_for_each_child_and_seed() {

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::check::check;
 use super::corrupt::Destroyed;
-use super::evidence::{Allowed, Attempt, Evidence, Row};
+use super::evidence::{Allowed, Archived, Attempt, Evidence, Row};
 use super::op::LogOp;
 use super::script::Script;
 
@@ -33,7 +33,7 @@ fn sound() -> Evidence {
     ];
     let attempt = Attempt {
         id: Uuid::from_u128(1),
-        script: Script { seed: 1, number: 0, bytes: 1, ms: 1 },
+        script: Script { seed: 1, number: 0, bytes: 1, ms: 1, noise: false },
         stdout: stdout.into(),
         stderr: "oh\nno".into(),
         ended: true,
@@ -42,6 +42,7 @@ fn sound() -> Evidence {
         log_end: Some(8),
         log_state: "complete".into(),
         seen_before: rows[..2].to_vec(),
+        archived: None,
         rows,
     };
     Evidence {
@@ -167,4 +168,26 @@ fn a_log_that_was_cut_off_says_so_and_holds_what_was_in_the_spool() {
         cut(e);
         attempt(e).rows[0].text = "one\nTwo\n".into();
     });
+}
+
+#[test]
+fn a_log_is_in_the_archive_once_and_reads_the_same_there() {
+    let archived = |e: &mut Evidence| {
+        let rows = attempt(e).rows.clone();
+        let state = Some("stored".into());
+        attempt(e).archived =
+            Some(Archived { state, objects: 1, whole: true, in_database: false, left_early: false, rows });
+    };
+    let but = |e: &mut Evidence, change: &dyn Fn(&mut Archived)| {
+        archived(e);
+        change(attempt(e).archived.as_mut().expect("it was just put there"));
+    };
+    assert_eq!(found(archived), Vec::<String>::new());
+    is_found("before it was archived", |e| but(e, &|log| log.left_early = true));
+    is_found("was not archived", |e| but(e, &|log| log.state = Some("waiting".into())));
+    is_found("2 objects", |e| but(e, &|log| log.objects = 2));
+    is_found("whole: false", |e| but(e, &|log| log.whole = false));
+    is_found("was not removed", |e| but(e, &|log| log.in_database = true));
+    is_found("another", |e| but(e, &|log| log.rows[2].text = "three\nFour\n".into()));
+    is_found("5 rows are read instead of 6", |e| but(e, &|log| drop(log.rows.pop())));
 }

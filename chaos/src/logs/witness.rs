@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_piece_in_doubt_is_the_one_after_the_last_that_was_witnessed() {
-        let script = Script { seed: 3, number: 1, bytes: 50_000, ms: 0 };
+        let script = Script { seed: 3, number: 1, bytes: 50_000, ms: 0, noise: false };
         let pieces: Vec<_> = script.pieces().collect();
         for known in [0, 1, 5, pieces.len() - 1] {
             let mut printed = Printed::default();

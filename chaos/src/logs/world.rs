@@ -16,6 +16,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use uuid::Uuid;
 
+use super::archive::Shelf;
 use super::proxy::Line;
 use super::room::Room;
 use super::script::{SECRET, SECRET_NAME};
@@ -69,6 +70,8 @@ pub struct LogWorld {
     started: usize,
     /// The small disk that log rows are on, once they are.
     pub room: Option<Room>,
+    /// Where logs are archived, once they are.
+    pub shelf: Option<Shelf>,
 }
 
 /// What it takes to submit, to read, and to say what should be read.
@@ -106,7 +109,19 @@ impl LogWorld {
             Ok((line, desk, serve, token)) => {
                 let key = folder.join("artifact.key");
                 let folder = folder.to_owned();
-                Ok(Self { server, line, desk, serve, folder, token, key, runner: None, started: 0, room: None })
+                Ok(Self {
+                    server,
+                    line,
+                    desk,
+                    serve,
+                    folder,
+                    token,
+                    key,
+                    runner: None,
+                    started: 0,
+                    room: None,
+                    shelf: None,
+                })
             }
             Err(error) => {
                 let _ = server.stop().await;
@@ -235,6 +250,17 @@ impl LogWorld {
             self.room = Some(room);
         }
         Ok(self.room.is_some())
+    }
+
+    /// Has logs archived in a bucket, by two replicas of `serve`.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub async fn keep_logs_in_a_bucket(&mut self) -> anyhow::Result<()> {
+        if self.shelf.is_none() {
+            self.shelf = Some(Shelf::start(&self.folder, &self.serve).await?);
+        }
+        Ok(())
     }
 
     /// Ends everything, whatever state it is in. Only processes that descend from this one are ended.
