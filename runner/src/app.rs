@@ -14,7 +14,7 @@ use crate::prepare::secrets::Keyring;
 use crate::runner::{Runner, Signals};
 use crate::seal::ArtifactKey;
 use crate::supervise::{self, StopReason, Supervisors};
-use crate::{chance, claim, doorbell, heartbeat, http, variables};
+use crate::{adopt, chance, claim, doorbell, heartbeat, http, variables};
 use anyhow::Context;
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeMap;
@@ -45,12 +45,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("http.listen: cannot listen on {}", config.http.listen))?;
     let mut stop = Stops::new()?;
-    tell_what_was_left(&config);
     let kinds = kinds::available(&config).await?;
     let config = Arc::new(config);
     let keyring = Arc::new(Keyring::new(&config, &variables::own()));
 
     let spool = pipeline::open_spool(&config)?;
+    let left = adopt::find(&config);
+    left.iter().filter(|left| left.is_open()).for_each(|left| spool.reopen(left.lease().attempt_id));
     let runner_id = chance::id();
     let broker = Broker::new(connector.clone(), runner_id, CALL_SESSIONS)?;
     let registration = registration(&config, &kinds, spool.writer());
@@ -81,6 +82,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(listener) = door {
         loops.spawn(http::serve(listener, runner.clone(), end.clone()));
     }
+    adopt::all(&runner, left, &jobs);
     let heartbeats = loops.spawn(heartbeat::run(runner.clone(), connector.clone(), end.clone()));
     loops.spawn(doorbell::run(runner.clone(), connector, soft.clone()));
     let claims = loops.spawn(claim::run(runner.clone(), jobs.clone(), soft.clone()));
@@ -163,15 +165,6 @@ fn registration(config: &Config, kinds: &[Arc<dyn Kind>], log_writer: Uuid) -> R
 
 fn host_name() -> String {
     nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "runner".to_owned())
-}
-
-/// Work folders of an earlier process. A command that changes the world may still run in one, or have left its exit
-/// record and output there. Adopting them comes later: so far they are named, and nothing in them is touched.
-fn tell_what_was_left(config: &Config) {
-    let Ok(folders) = std::fs::read_dir(config.state_dir.join("work")) else { return };
-    for folder in folders.flatten() {
-        tracing::warn!(folder = %folder.path().display(), "left by an earlier process of this place; kept as it is");
-    }
 }
 
 /// One process per folder: two would not know of each other's work.

@@ -3,7 +3,9 @@
 use crate::clock::{self, BootTime};
 use crate::config::Logs;
 use crate::intake::Intake;
-use crate::logs::{Capture, Chunk, Counters, Dialect, Problem, Progress, Secrets, Stream, without_secrets};
+use crate::logs::{
+    Capture, Chunk, Counters, Dialect, Gap, GapKind, Problem, Progress, Secrets, Stream, without_secrets,
+};
 use crate::whose::Whose;
 use serde_json::{Map, Value};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,12 +58,13 @@ pub struct Collected {
 }
 
 impl AttemptLog {
-    /// An empty log.
-    pub fn new(whose: Arc<Whose>, settings: &Logs, intake: Arc<Intake>) -> Self {
+    /// A log whose first number is `next_seq`: 0, unless another process began it.
+    pub fn new(whose: Arc<Whose>, next_seq: i64, settings: &Logs, intake: Arc<Intake>) -> Self {
         let limit_bytes = settings.attempt_buffer_bytes;
         let inner = Inner {
             capture: Capture::new(limit_bytes.saturating_add(SLACK_BYTES))
-                .capped(settings.cap_bytes, settings.cap_tail_bytes),
+                .capped(settings.cap_bytes, settings.cap_tail_bytes)
+                .going_on(next_seq),
             counted: 0,
             told: Counters::default(),
             finished: false,
@@ -108,6 +111,12 @@ impl AttemptLog {
     /// Bytes from a pipe.
     pub fn push(&self, stream: Stream, bytes: &[u8]) {
         self.change(|inner| inner.capture.push(stream, bytes, clock::wall()));
+    }
+
+    /// So many bytes of a stream are nowhere.
+    pub fn missed(&self, stream: Stream, bytes: u64) {
+        let gap = Gap { kind: GapKind::Overflow, bytes: Some(bytes) };
+        self.change(|inner| inner.capture.gap(stream, gap, clock::wall()));
     }
 
     /// The pipe has ended.
@@ -269,7 +278,7 @@ mod tests {
         let lease = Lease { attempt_id: Uuid::from_u128(1), fence: 1 };
         let whose = Whose { deployment_id: Uuid::nil(), lease, claim_day: Date::MIN, job: "a".into(), ordinal: 1 };
         let settings = Logs { attempt_buffer_bytes, ..Logs::default() };
-        AttemptLog::new(Arc::new(whose), &settings, intake.clone())
+        AttemptLog::new(Arc::new(whose), 0, &settings, intake.clone())
     }
 
     async fn was_told(signal: &Notify) -> bool {

@@ -42,8 +42,9 @@ impl Collector {
     /// Opens the log of a claimed attempt.
     pub fn open(&self, claimed: &Claimed) -> Arc<AttemptLog> {
         let whose = Arc::new(Whose::of(claimed));
-        self.spool.open(whose.clone());
-        let log = Arc::new(AttemptLog::new(whose, &self.settings, self.intake.clone()));
+        // Not the first, if an earlier process of this place began it.
+        let next_seq = self.spool.open(whose.clone());
+        let log = Arc::new(AttemptLog::new(whose, next_seq, &self.settings, self.intake.clone()));
         self.logs().insert(claimed.lease.attempt_id, log.clone());
         // Its first words may be a prompt, of which nobody tells: from now on it is looked after.
         self.intake.first.notify_one();

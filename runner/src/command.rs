@@ -2,6 +2,8 @@
 
 use crate::stop::{Stop, describe};
 use crate::supervise::{Class, Ended, Exit, ExitRecord};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,10 +27,13 @@ pub struct Command {
     pub stdout: Stdout,
     /// A folder that it may fill up to a bound.
     pub room: Option<Room>,
+    /// What the job's kind has to know at its end, for a command that may outlive this process.
+    pub handover: Option<Value>,
 }
 
 /// Where a command's standard output goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Stdout {
     /// To the log, as it is.
     Log,
@@ -61,6 +66,7 @@ impl Command {
             class: Class::Reading,
             stdout: Stdout::Log,
             room: None,
+            handover: None,
         }
     }
 
@@ -85,6 +91,12 @@ impl Command {
     /// Of this class.
     pub fn class(mut self, class: Class) -> Self {
         self.class = class;
+        self
+    }
+
+    /// One that the next process of this place goes on with if this one is lost: see [`Kind::conclude`](crate::kinds::Kind).
+    pub fn hand_over(mut self, notes: Value) -> Self {
+        self.handover = Some(notes);
         self
     }
 }

@@ -1,13 +1,19 @@
 //! The report of an attempt's end, and what happens to its folder.
 
 use crate::clock::BootTime;
+use crate::handover::FILE as HANDOVER;
 use crate::run::Run;
 use crate::runner::Runner;
 use crate::stop::Stop;
+use crate::work::Work;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use serde_json::Value;
+use std::path::Path;
 use std::time::Duration;
 use tendril_broker::runner::{Disposition, Lease, Report};
+
+/// The file of a report in an attempt's folder.
+const REPORT: &str = "report.json";
 
 /// Sends the report until the broker answers it. The call is idempotent, so that an unclear reply is asked again.
 ///
@@ -39,26 +45,55 @@ pub async fn finish(runner: &Runner, lease: &Lease, report: &Report) -> Result<D
     }
 }
 
+/// Puts the report of a job that has changed the world where the next process finds it, if this one is lost before the
+/// broker has answered.
+pub fn keep(work: &Work, report: &Report) {
+    let path = work.file(REPORT);
+    let bytes = serde_json::to_vec_pretty(report).map_err(std::io::Error::other);
+    if let Err(error) = bytes.and_then(|bytes| std::fs::write(&path, bytes)) {
+        tracing::warn!(%error, report = %path.display(), "a report could not be put on disk");
+    }
+}
+
+/// The report in a folder, if there is one.
+///
+/// # Errors
+/// It cannot be read.
+pub fn kept_report(folder: &Path) -> std::io::Result<Option<Report>> {
+    match std::fs::read(folder.join(REPORT)) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Removes the work folder once the report is answered, unless something in it is nowhere else. A report that was refused
 /// stays in the folder.
 pub async fn tidy(run: Option<&Run>, report: &Report, reported: &Result<Disposition, String>) {
     let Some(run) = run else { return };
-    let removed = match reported {
+    match reported {
         Ok(Disposition::Accepted | Disposition::Again | Disposition::Noted) if run.keeps_folder() => {
+            // Nobody is to go on with it, or to report it anew.
+            drop(std::fs::remove_file(run.work.file(REPORT)));
+            drop(std::fs::remove_file(run.work.file(HANDOVER)));
             tracing::warn!(folder = %run.work.file("").display(), "a work folder is kept: look at it, then remove it");
-            return;
         }
-        Ok(Disposition::Accepted | Disposition::Again | Disposition::Noted) => run.work.remove().await,
+        _ => tidy_reported(&run.work, report, reported).await,
+    }
+}
+
+/// The same for a folder in which nothing is that is nowhere else.
+pub async fn tidy_reported(work: &Work, report: &Report, reported: &Result<Disposition, String>) {
+    match reported {
+        Ok(Disposition::Accepted | Disposition::Again | Disposition::Noted) => {
+            if let Err(error) = work.remove().await {
+                tracing::warn!(%error, "a work folder was not tidied up");
+            }
+        }
         Err(reason) => {
-            let path = run.work.file("report.json");
-            tracing::error!(reason, report = %path.display(), "the broker refused the report; it stays on disk");
-            serde_json::to_vec_pretty(report)
-                .map_err(std::io::Error::other)
-                .and_then(|bytes| std::fs::write(path, bytes))
+            keep(work, report);
+            tracing::error!(reason, report = %work.file(REPORT).display(), "the broker refused the report; it stays on disk");
         }
-    };
-    if let Err(error) = removed {
-        tracing::warn!(%error, "a work folder was not tidied up");
     }
 }
 
@@ -74,7 +109,8 @@ pub fn label(verdict: &Result<Value, Stop>) -> &'static str {
     }
 }
 
-fn backoff() -> impl Iterator<Item = Duration> {
+/// Between tries of a call that must be answered.
+pub fn backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
         .with_max_delay(Duration::from_secs(15))

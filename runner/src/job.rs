@@ -13,7 +13,7 @@ use crate::stop::Stop;
 use crate::work::Work;
 use serde_json::Value;
 use std::sync::Arc;
-use tendril_broker::runner::{Claimed, Outcome, Report};
+use tendril_broker::runner::{Claimed, Lease, Outcome, Report};
 
 /// Runs a claimed job and reports its end. Holds it until the report is answered.
 pub async fn run(runner: Arc<Runner>, job: Claimed, held: Held) {
@@ -27,37 +27,54 @@ pub async fn run(runner: Arc<Runner>, job: Claimed, held: Held) {
     })
     .await;
 
-    let (verdict, report_of) = match begin(&runner, &job, &log).await {
+    let (verdict, run) = match begin(&runner, &job, &log).await {
         Ok(work) => {
-            let means = Means {
-                config: runner.config.clone(),
-                cluster: runner.registered.cluster_id,
-                desk: Arc::new(Metered::new(runner.broker.clone(), runner.metrics.clone())),
-                key: runner.key.clone(),
-                supervisors: runner.supervisors.clone(),
-                metrics: runner.metrics.clone(),
-            };
-            let mut run = Run::new(means, job, work, log.clone(), held);
+            let mut run = Run::new(means(&runner), job, work, log.clone(), held);
             let verdict = execute(&runner, &mut run, &kind).await;
             (verdict, Some(run))
         }
         Err(stop) => (Err(stop), None),
     };
+    end(&runner, (&kind, lease, begun), (&log, verdict), run).await;
+}
+
+/// What the runs of this runner share.
+pub fn means(runner: &Runner) -> Means {
+    Means {
+        config: runner.config.clone(),
+        cluster: runner.registered.cluster_id,
+        desk: Arc::new(Metered::new(runner.broker.clone(), runner.metrics.clone())),
+        key: runner.key.clone(),
+        supervisors: runner.supervisors.clone(),
+        metrics: runner.metrics.clone(),
+    }
+}
+
+/// Ends the log, reports, and tidies up.
+pub async fn end(
+    runner: &Runner,
+    (kind, lease, begun): (&str, Lease, BootTime),
+    (log, verdict): (&AttemptLog, Result<Value, Stop>),
+    run: Option<Run>,
+) {
     if let Err(stop) = &verdict {
         log.say(&format!("tendril: {}", stop.reason()));
         if stop.reason().contains(LOCK_CONFLICT) {
             runner.metrics.state_was_locked();
         }
     }
-    let report = report(&verdict, &log, report_of.as_ref());
+    let report = report(&verdict, log, run.as_ref());
+    if let Some(run) = run.as_ref().filter(|run| run.has_started()) {
+        complete::keep(&run.work, &report);
+    }
     runner.metrics.log_screened(log.counters());
     tracing::info!(attempt.id = %lease.attempt_id, outcome = ?report.outcome, error = report.error.as_deref(), "ended");
 
-    let reported = complete::finish(&runner, &lease, &report).await;
+    let reported = complete::finish(runner, &lease, &report).await;
     // What waited for this job may be claimable now, and the slot is free.
     runner.signals.work.notify_one();
-    complete::tidy(report_of.as_ref(), &report, &reported).await;
-    runner.metrics.ended(&kind, complete::label(&verdict), begun.elapsed());
+    complete::tidy(run.as_ref(), &report, &reported).await;
+    runner.metrics.ended(kind, complete::label(&verdict), begun.elapsed());
 }
 
 /// Nothing is said of a job before its secrets are known.

@@ -3,6 +3,7 @@
 //! A job's way, file by file: `claim` -> `job` (the table of contents) -> `kinds` (prepare, start, execute) with
 //! `run` and `supervise` -> `complete`; its output by `attempt_log`, `collect`, `spool` and `ship`; the lease by `heartbeat` and `holdings`.
 
+pub mod adopt;
 pub mod app;
 pub mod attempt_log;
 pub mod chance;
@@ -16,6 +17,7 @@ pub mod config;
 pub mod desk;
 pub mod doorbell;
 pub mod engines;
+pub mod handover;
 pub mod heartbeat;
 pub mod holdings;
 pub mod http;

@@ -39,6 +39,7 @@ type Seconds = Gauge<f64, AtomicU64>;
 pub struct Metrics {
     registry: Registry,
     claimed: Family<KindLabel, Counter>,
+    adopted: Family<KindLabel, Counter>,
     ended: Family<OutcomeLabels, Counter>,
     leases_lost: Counter,
     running: Gauge,
@@ -80,6 +81,7 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("tendril_runner"),
             claimed: Family::default(),
+            adopted: Family::default(),
             ended: Family::default(),
             leases_lost: Counter::default(),
             running: Gauge::default(),
@@ -115,6 +117,7 @@ impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("attempts_claimed", "Attempts claimed", self.claimed.clone());
+        r.register("attempts_adopted", "Attempts of a lost runner of the same place", self.adopted.clone());
         r.register("attempts_ended", "Attempts ended, by outcome", self.ended.clone());
         r.register("leases_lost", "Attempts that the job went on without", self.leases_lost.clone());
         r.register("attempts_running", "Attempts held now", self.running.clone());
@@ -190,6 +193,12 @@ impl Metrics {
     /// A claim brought an attempt of this kind.
     pub fn claimed(&self, kind: &str) {
         self.claimed.get_or_create(&KindLabel { kind: kind.to_owned() }).inc();
+        self.running.inc();
+    }
+
+    /// An attempt of this kind, whose runner was lost, goes on here.
+    pub fn adopted(&self, kind: &str) {
+        self.adopted.get_or_create(&KindLabel { kind: kind.to_owned() }).inc();
         self.running.inc();
     }
 
@@ -319,6 +328,7 @@ mod tests {
     fn the_page_lists_every_figure_and_no_other() {
         let metrics = Metrics::default();
         metrics.claimed("exec");
+        metrics.adopted("exec");
         metrics.started("exec", Duration::ZERO);
         metrics.ended("exec", "success", Duration::ZERO);
         metrics.answered("claim", Duration::ZERO);

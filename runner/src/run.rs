@@ -5,6 +5,7 @@ use crate::clock::BootTime;
 use crate::command::{Command, Finished, Room, Stdout};
 use crate::config::Config;
 use crate::desk::Desk;
+use crate::handover::Handover;
 use crate::holdings::Held;
 use crate::logs::{Dialect, Progress, value_without_secrets};
 use crate::metrics::Metrics;
@@ -90,6 +91,11 @@ impl Run {
         }
     }
 
+    /// A run whose last command was begun by an earlier process: it has started, and may not be begun anew.
+    pub fn inherited(means: Means, job: Claimed, work: Work, log: Arc<AttemptLog>, held: Held) -> Self {
+        Self { started: true, ..Self::new(means, job, work, log, held) }
+    }
+
     /// The runner's settings.
     pub fn config(&self) -> &Config {
         &self.means.config
@@ -113,6 +119,26 @@ impl Run {
     /// Records of the commands so far.
     pub fn records(&self) -> &[ExitRecord] {
         &self.records
+    }
+
+    /// Notes how a command ended.
+    pub fn record(&mut self, record: ExitRecord) {
+        self.records.push(record);
+    }
+
+    /// Why the attempt should stop, if it should.
+    pub fn stop_reason(&self) -> Option<StopReason> {
+        self.held.stop_reason()
+    }
+
+    /// Whether its start is committed.
+    pub fn has_started(&self) -> bool {
+        self.started
+    }
+
+    /// Nobody can say whether all that was started is dead.
+    pub fn doubt_children(&mut self) {
+        self.children_dead = false;
     }
 
     /// Whether every process that was started is confirmed dead.
@@ -262,6 +288,11 @@ impl Run {
         self.check()?;
         let class = command.class;
         let step = self.step(&command);
+        if let Some(notes) = &command.handover {
+            let (number, stdout) = (self.records.len(), command.stdout);
+            let (job, command, notes) = (self.job.clone(), command.name.to_owned(), notes.clone());
+            Handover { job, number, command, stdout, notes }.write(&self.work)?;
+        }
         tracing::debug!(attempt.id = %self.job.lease.attempt_id, command = command.name, "running");
         self.log.begin_child(if command.stdout == Stdout::Events { Dialect::Events } else { Dialect::Text });
         let running = self.means.supervisors.start(step).await.map_err(|e| self.without_record(class, &e))?;

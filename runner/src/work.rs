@@ -31,6 +31,11 @@ impl Work {
         Ok(Self { root })
     }
 
+    /// The folder that an earlier process has made.
+    pub fn found(root: PathBuf) -> Self {
+        Self { root }
+    }
+
     /// Where the job's files go; made by whoever writes them.
     pub fn tree(&self) -> PathBuf {
         self.root.join("tree")

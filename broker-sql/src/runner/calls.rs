@@ -1,6 +1,6 @@
 //! The calls that share a small pool: register, claim, start, finish, progress, goodbye.
 
-use super::lease::{Claimed, Disposition, Lease, Report};
+use super::lease::{Adoption, Claimed, Disposition, Lease, Report};
 use super::{API_VERSION, BrokerError};
 use crate::connect::Connector;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
@@ -116,6 +116,21 @@ impl Broker {
     pub async fn start(&self, lease: &Lease) -> Result<(), BrokerError> {
         const SQL: &str = "-- runner_start\nselect tendril.runner_start($1, $2)";
         self.one(SQL, &[&lease.attempt_id, &lease.fence]).await.map(drop)
+    }
+
+    /// Answers from now on for an attempt that an earlier process of this place has left. To be held before it is asked
+    /// for: a heartbeat that does not name it gives it up.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn adopt(&self, lease: &Lease) -> Result<Adoption, BrokerError> {
+        const SQL: &str = "-- runner_adopt\nselect tendril.runner_adopt($1, $2, $3)";
+        let row = self.one(SQL, &[&self.runner, &lease.attempt_id, &lease.fence]).await?;
+        match row.try_get(0)? {
+            "adopted" => Ok(Adoption::Adopted),
+            "ended" => Ok(Adoption::Ended),
+            _ => Ok(Adoption::Superseded),
+        }
     }
 
     /// Reports an attempt's end. Idempotent.

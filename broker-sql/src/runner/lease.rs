@@ -1,13 +1,13 @@
 //! An attempt as a value: its address goes with every later write, and the broker checks it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Duration;
 use time::Date;
 use uuid::Uuid;
 
 /// The address of an attempt: both halves, so that a database set back in time cannot confuse two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Lease {
     /// Id of the attempt.
     pub attempt_id: Uuid,
@@ -16,7 +16,7 @@ pub struct Lease {
 }
 
 /// What a claim hands to a runner.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Claimed {
     /// The attempt's address.
     pub lease: Lease,
@@ -49,7 +49,7 @@ pub struct Claimed {
 }
 
 /// How an attempt ended, in the broker's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// It did what it should.
@@ -65,7 +65,7 @@ pub enum Outcome {
 }
 
 /// The report of a finish.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// How it ended.
     pub outcome: Outcome,
@@ -74,17 +74,28 @@ pub struct Report {
     /// Whether every process of the attempt is confirmed dead.
     pub child_dead: bool,
     /// Why, unless it succeeded: one sentence.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Trying again cannot help.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub permanent: bool,
     /// Figures, outputs, names of artifacts.
-    #[serde(skip_serializing_if = "Value::is_null")]
+    #[serde(default, skip_serializing_if = "Value::is_null")]
     pub result: Value,
     /// Exit, duration and memory of each command.
-    #[serde(skip_serializing_if = "Value::is_null")]
+    #[serde(default, skip_serializing_if = "Value::is_null")]
     pub commands: Value,
+}
+
+/// What became of an attempt that another process of the same place had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adoption {
+    /// This runner holds it from now on.
+    Adopted,
+    /// Its end was reported already.
+    Ended,
+    /// The job went on without it: its report will be a note.
+    Superseded,
 }
 
 /// What the broker did with a finish.

@@ -16,7 +16,7 @@ pub use calls::{Broker, Registered, Registration};
 pub use doorbell::Doorbell;
 pub use error::BrokerError;
 pub use heart::{Beat, Heart};
-pub use lease::{Claimed, Disposition, Lease, Outcome, Report};
+pub use lease::{Adoption, Claimed, Disposition, Lease, Outcome, Report};
 pub use logs::{LogRow, LogWriter, Position, RefusedAttempt, Written};
 
 /// Version of the protocol between runner and broker that this crate speaks.

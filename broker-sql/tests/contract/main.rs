@@ -3,6 +3,7 @@
 //! `TENDRIL_TEST_DATABASE_URL` names the server; `./dev test` starts one. Every test has a database of its own.
 #![expect(clippy::unwrap_used, reason = "what a test of the contract cannot get, it fails by")]
 
+mod adoption;
 mod archives;
 mod claims;
 mod commands;

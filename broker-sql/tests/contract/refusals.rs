@@ -74,6 +74,8 @@ const RUNNERS: &[Bad] = &[
     (By::Runner, "runner_finish('{nobody}', 1, '{\"outcome\": \"success\", \"log_end\": 1}')", "TD002", "{nobody}"),
     (By::Runner, "runner_heartbeat('{nobody}', 1, '{}')", "TD002", "there is no runner {nobody}"),
     (By::Runner, "runner_progress('{attempt}', 0, to_jsonb(repeat('x', 600000)))", "TD011", "progress has more than"),
+    (By::Runner, "runner_adopt('{nobody}', '{attempt}', 1)", "TD002", "there is no runner {nobody}"),
+    (By::Operator, "runner_adopt('{nobody}', '{attempt}', 1)", "TD008", "is not a runner's credential"),
     (By::Runner, "runner_leave('{nobody}')", "TD002", "there is no runner {nobody}"),
     (By::Runner, "runner_artifact_put('{nobody}', 1, 'x', 'x', 'x')", "TD002", "there is no attempt {nobody}"),
     (By::Runner, "runner_artifact_put('{attempt}', {fence}, 'A b', 'x', 'x')", "TD001", "artifact name A b"),

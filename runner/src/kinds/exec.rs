@@ -1,7 +1,7 @@
 //! `exec`: one program with its arguments, in the files of the template or in an empty folder.
 
-use crate::command::Command;
-use crate::kinds::kind::Kind;
+use crate::command::{Command, Finished};
+use crate::kinds::kind::{Kind, read_notes};
 use crate::prepare::environment;
 use crate::prepare::snapshot::Snapshot;
 use crate::prepare::source::{self, Files};
@@ -12,7 +12,7 @@ use crate::supervise::Class;
 use crate::toolbox::Toolbox;
 use futures_util::future::BoxFuture;
 use nix::unistd::{AccessFlags, access};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,10 +53,27 @@ impl Exec {
             run.start().await?;
         }
         let env = environment::of_attempt(&self.toolbox.env, &run.work);
-        let command = Command::new("exec", &program, cwd).args(args).env(env).class(class);
-        run.command(command).await?.require_success(name, class)?;
-        Ok(json!({ "source": origin }))
+        let mut command = Command::new("exec", &program, cwd).args(args).env(env).class(class);
+        let notes = Notes { program: name.clone(), source: origin };
+        if run.job.mutating {
+            command = command.hand_over(json!(notes));
+        }
+        let finished = run.command(command).await;
+        conclude(run, notes, finished)
     }
+}
+
+/// What is to be known at the program's end.
+#[derive(Deserialize, Serialize)]
+struct Notes {
+    program: String,
+    source: Value,
+}
+
+fn conclude(run: &Run, notes: Notes, finished: Result<Finished, Stop>) -> Result<Value, Stop> {
+    let class = if run.job.mutating { Class::Mutating } else { Class::Reading };
+    finished?.require_success(&notes.program, class)?;
+    Ok(json!({ "source": notes.source }))
 }
 
 impl Kind for Exec {
@@ -70,6 +87,15 @@ impl Kind for Exec {
 
     fn run<'a>(&'a self, run: &'a mut Run) -> BoxFuture<'a, Result<Value, Stop>> {
         Box::pin(self.exec(run))
+    }
+
+    fn conclude<'a>(
+        &'a self,
+        run: &'a mut Run,
+        notes: Value,
+        finished: Result<Finished, Stop>,
+    ) -> BoxFuture<'a, Result<Value, Stop>> {
+        Box::pin(async move { conclude(run, read_notes(notes)?, finished) })
     }
 }
 

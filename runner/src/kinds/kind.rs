@@ -1,8 +1,10 @@
 //! What a kind of job is.
 
+use crate::command::Finished;
 use crate::run::Run;
 use crate::stop::Stop;
 use futures_util::future::BoxFuture;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// What a job of some kind does.
@@ -24,4 +26,27 @@ pub trait Kind: Send + Sync {
     /// Does the job: prepares its files, starts (if it changes the world), runs commands, keeps artifacts. Returns the
     /// result: figures, outputs, names of artifacts.
     fn run<'a>(&'a self, run: &'a mut Run) -> BoxFuture<'a, Result<Value, Stop>>;
+
+    /// Ends a job whose last command was handed over with `notes`: in the process that began it, or in the next one of the
+    /// place. A kind that hands nothing over is never asked.
+    fn conclude<'a>(
+        &'a self,
+        _run: &'a mut Run,
+        _notes: Value,
+        finished: Result<Finished, Stop>,
+    ) -> BoxFuture<'a, Result<Value, Stop>> {
+        Box::pin(async move { finished.map(|_| Value::Null) })
+    }
+}
+
+/// What a kind has noted for the end of its job.
+///
+/// # Errors
+/// Another version noted something else.
+pub fn read_notes<T: DeserializeOwned>(notes: Value) -> Result<T, Stop> {
+    serde_json::from_value(notes).map_err(|error| {
+        Stop::refused(format!(
+            "the process before this one, of another version, has left notes that this one cannot read: {error}"
+        ))
+    })
 }

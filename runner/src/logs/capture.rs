@@ -90,6 +90,12 @@ impl Capture {
         self
     }
 
+    /// The same for a log that another process began: its next number is `next_seq`.
+    pub fn going_on(mut self, next_seq: i64) -> Self {
+        self.rear.chunker = self.rear.chunker.going_on(next_seq);
+        self
+    }
+
     /// From now on these secrets are in force. What the streams have left open ends here.
     pub fn redact(&mut self, secrets: Arc<Secrets>, at: OffsetDateTime) {
         for stream in Stream::ALL {

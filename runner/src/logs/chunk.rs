@@ -173,6 +173,11 @@ impl Chunker {
         }
     }
 
+    /// The same, with the numbers going on from `next_seq`.
+    pub fn going_on(self, next_seq: i64) -> Self {
+        Self { next_seq, ..self }
+    }
+
     /// From now on at most `limit_bytes` wait.
     pub fn limit_to(&mut self, limit_bytes: usize) {
         self.limit_bytes = limit_bytes;

@@ -98,6 +98,13 @@ impl Backlog {
         self.entries.push_back(entry);
     }
 
+    /// Its next number is this one at least: if it had ended before, it was reopened.
+    pub(super) fn goes_on_at(&mut self, next_seq: i64) {
+        if self.end.take_if(|end| *end < next_seq - 1).is_some() {
+            self.end_written = false;
+        }
+    }
+
     /// Takes away what is stored.
     pub(super) fn acknowledge(&mut self, stored: i64) -> Vec<Entry> {
         self.stored = self.stored.max(stored);

@@ -117,11 +117,19 @@ impl Spool {
         self.writer
     }
 
-    /// Begins a log.
-    pub fn open(&self, whose: Arc<Whose>) {
+    /// Begins a log, or goes on with one; returns its next number.
+    pub fn open(&self, whose: Arc<Whose>) -> i64 {
         let attempt = whose.lease.attempt_id;
         let mut inner = self.inner();
-        inner.backlogs.entry(attempt).or_insert_with(|| Backlog::new(whose, 0));
+        inner.backlogs.entry(attempt).or_insert_with(|| Backlog::new(whose, 0)).next_seq
+    }
+
+    /// What a log's command prints goes on, although the process that began it is gone: what stood as its last row is none.
+    /// To be said before anything is sent.
+    pub fn reopen(&self, attempt: Uuid) {
+        if let Some(log) = self.inner().backlogs.get_mut(&attempt) {
+            (log.recovered, log.cut_off, log.end, log.end_written) = (false, false, None, false);
+        }
     }
 
     /// What of each of these logs may be put in now.

@@ -111,12 +111,14 @@ impl Inner {
                 let log = self.backlogs.entry(attempt).or_insert_with(|| Backlog::new(Arc::new(whose), next_seq));
                 log.next_seq = log.next_seq.max(next_seq);
                 log.recovered = true;
+                log.goes_on_at(next_seq);
             }
             Record::Chunk { whose, chunk } => {
                 let attempt = whose.lease.attempt_id;
                 // Where the log's opening is broken, its first chunk that is not opens it.
                 let log = self.backlogs.entry(attempt).or_insert_with(|| Backlog::new(Arc::new(whose), chunk.seq));
                 log.recovered = true;
+                log.goes_on_at(chunk.seq + 1);
                 // Written twice, when the disk failed in between.
                 if log.entries.back().is_some_and(|last| last.seq_to >= chunk.seq) {
                     return;
@@ -152,7 +154,8 @@ impl Inner {
         }
     }
 
-    /// The place where a command that outlived its runner hands over what it printed since; so far that is a gap.
+    /// What the earlier process had read and not written yet is lost. (What a command that outlived it prints comes behind
+    /// that: see [`Spool::reopen`].)
     fn end_what_was_cut_off(&mut self, now: OffsetDateTime) -> usize {
         let mut count = 0;
         for log in self.backlogs.values_mut().filter(|log| log.end.is_none()) {

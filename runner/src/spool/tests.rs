@@ -238,6 +238,31 @@ fn a_log_that_was_cut_off_says_so_behind_what_is_stored_also_where_the_spool_los
 }
 
 #[test]
+fn a_log_whose_command_lives_on_goes_on_behind_its_gap_also_for_the_process_after() {
+    let folder = TempDir::new().unwrap();
+    drop(filled(&folder, ROOMY, &["a"]));
+    let mut expected = vec![(0, 0, None)];
+    for restart in 1..=3 {
+        let (spool, recovered) = open(&folder, ROOMY);
+        assert_eq!((recovered.logs, recovered.cut_off), (1, 1), "restart {restart}");
+        spool.reopen(id(1));
+        let next = spool.open(whose(1));
+        expected.extend([(next - 1, next - 1, Some("lost")), (next, next, None)]);
+        assert_eq!(next, 2 * restart);
+        // The broker has heard of the end of nothing, and of this log only what was sent.
+        assert!(spool.resume(&known(1, -1), NOW).is_empty());
+        put(&spool, 1, next, &["more"]);
+        assert_eq!(kinds(&spool), expected);
+    }
+    let (spool, _) = open(&folder, ROOMY);
+    spool.reopen(id(1));
+    let next = spool.open(whose(1));
+    spool.put(vec![(id(1), vec![chunk(next, "the end")])], &[(id(1), next)]).unwrap();
+    spool.acknowledge(&stored(1, next));
+    assert_eq!((spool.level().logs, spool.level().memory_bytes, spool.level().waiting_bytes), (0, 0, 0));
+}
+
+#[test]
 fn a_log_that_is_closed_meanwhile_is_given_up() {
     let folder = TempDir::new().unwrap();
     drop(filled(&folder, ROOMY, &["abc"]));

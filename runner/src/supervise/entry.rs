@@ -72,6 +72,7 @@ fn supervise() -> io::Result<()> {
         oom: OomKills::now(),
         channel,
         folder: None,
+        control: None,
         step,
     };
     let started = claimed.and_then(|folder| {

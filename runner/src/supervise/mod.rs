@@ -24,14 +24,14 @@
 //!
 //! The supervisor blocks every signal it can: SIGTERM or SIGINT sent to it do nothing, so that a service
 //! manager that signals a whole control group cannot turn one interrupt into two. Whoever wants to stop
-//! an orphaned command sends one SIGINT to the command itself.
+//! an orphaned command says so to an [`Orphan`], or sends one SIGINT to the command itself.
 //!
 //! # Where things are
 //!
 //! [`Step`] and [`ExitRecord`] are what goes in and comes out; `flow` decides what to do on which event
 //! and does no I/O; `entry` and `watch` are the supervisor process; `child` is the way from fork to exec and the place
 //! of the sandbox; `tree` ends and reaps; `handle` is the runner's side, and `standby` keeps a
-//! supervisor ready.
+//! supervisor ready; `inherit` is the side of a runner that comes after.
 
 mod channel;
 mod child;
@@ -40,6 +40,7 @@ mod entry;
 mod exit;
 mod flow;
 mod handle;
+mod inherit;
 mod lost;
 mod memory;
 mod message;
@@ -57,6 +58,7 @@ mod watch;
 pub use entry::{SUBCOMMAND, entry, keep_from_jobs};
 pub use exit::{Certainty, Ended, Exit, StopReason};
 pub use handle::{Control, Launched, OWN_BINARY, Running, SuperviseError, spawn_by};
+pub use inherit::{Inherited, Orphan};
 pub use lost::{Left, adopt_orphans};
 pub use oom::OomKills;
 pub use record::{EXIT_FILE, ExitRecord, Kept, OrphanOutput, read_record};

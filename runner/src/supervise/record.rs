@@ -19,6 +19,8 @@ use super::start::StartFailure;
 /// Name of the record in the record folder. It appears whole, and after everything else.
 pub const EXIT_FILE: &str = "exit.json";
 const DRAFT_FILE: &str = "exit.json.draft";
+/// Requests to an orphaned command's supervisor, as the runner's own are written.
+pub(super) const CONTROL_FILE: &str = "control";
 /// Set aside at the start, so that a full disk does not cost the record: more than any record needs.
 const DRAFT_BYTES: i64 = 8192;
 
@@ -90,7 +92,7 @@ pub fn read_record(record_dir: &Path) -> io::Result<Option<ExitRecord>> {
 /// The record folder, locked for one supervisor.
 ///
 /// The lock is on the folder itself (flock) and ends with the process: a later process of the same place
-/// that finds it free, and no `exit.json`, knows that the supervisor was lost. (Adoption will use this.)
+/// that finds it free, and no `exit.json`, knows that the supervisor was lost; see `Orphan`.
 #[derive(Debug)]
 pub(super) struct RecordFolder {
     folder: Flock<OwnedFd>,
@@ -131,6 +133,14 @@ impl RecordFolder {
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         let file = openat(self.folder.as_fd(), name, flags, Mode::from_bits_truncate(0o600))?;
         Ok(File::from(file))
+    }
+
+    /// Makes the pipe on which whoever adopts the command may ask for its end, and opens both ends: nobody else coming is
+    /// no end of file.
+    pub(super) fn control(&self) -> io::Result<File> {
+        nix::unistd::mkfifoat(self.folder.as_fd(), CONTROL_FILE, Mode::from_bits_truncate(0o600))?;
+        let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(File::from(openat(self.folder.as_fd(), CONTROL_FILE, flags, Mode::empty())?))
     }
 
     /// Writes `exit.json`: whole or not at all, durable when this returns.

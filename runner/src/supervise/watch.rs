@@ -1,5 +1,7 @@
 //! The supervisor's loop: notices, asks `flow`, acts, rests.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::AsFd;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -14,7 +16,7 @@ use super::clock::boot_ms;
 use super::exit::{Exit, judge};
 use super::flow::{Action, Event, Flow, Force};
 use super::memory::Peak;
-use super::message::{Final, Reply, Request};
+use super::message::{Final, Lines, Reply, Request};
 use super::oom::OomKills;
 use super::orphan::Drain;
 use super::record::{ExitRecord, OrphanOutput, RecordFolder};
@@ -35,11 +37,38 @@ pub(super) struct Assignment {
     pub(super) started_at: OffsetDateTime,
     pub(super) started_ms: u64,
     pub(super) oom: OomKills,
+    /// Where requests come from when the runner has gone.
+    pub(super) control: Option<Control>,
+}
+
+/// The pipe in the record folder, and what has come in.
+pub(super) struct Control {
+    pipe: File,
+    lines: Lines,
+}
+
+impl Control {
+    /// The next request. What is none is of no use to anybody, and must not end the watch.
+    fn next(&mut self) -> Option<Request> {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = self.pipe.read(&mut buffer) {
+            self.lines.push(&buffer[..count]);
+        }
+        match self.lines.next() {
+            Ok(request) => request,
+            Err(_) => {
+                self.lines = Lines::default();
+                None
+            }
+        }
+    }
 }
 
 impl Assignment {
-    /// Reads the command's output in the runner's place from now on.
+    /// Reads the command's output in the runner's place from now on, and listens to whoever comes next.
     fn drain(&mut self) {
+        let pipe = self.folder.as_ref().and_then(|folder| folder.control().ok());
+        self.control = pipe.map(|pipe| Control { pipe, lines: Lines::default() });
         for (drain, name) in self.drains.iter_mut().zip([STDOUT_FILE, STDERR_FILE]) {
             drain.keep_in(self.folder.as_ref().and_then(|folder| folder.create(name).ok()));
         }
@@ -171,7 +200,11 @@ impl Watch {
     }
 
     fn listen(&mut self, now: u64) {
-        while let Some(request) = self.assignment.channel.next() {
+        let Assignment { channel, control, .. } = &mut self.assignment;
+        let requests: Vec<Request> = std::iter::from_fn(|| channel.next())
+            .chain(std::iter::from_fn(|| control.as_mut().and_then(Control::next)))
+            .collect();
+        for request in requests {
             match request {
                 Request::Interrupt(reason) => {
                     self.handle(Event::Asked(Force::Interrupt, reason), now);
@@ -212,9 +245,11 @@ impl Watch {
         let timeout = u16::try_from(rest_ms).map_or(PollTimeout::ZERO, PollTimeout::from);
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         match self.flow.is_orphaned() {
-            true => fds.extend(
-                self.assignment.drains.iter().filter_map(Drain::pipe).map(|pipe| PollFd::new(pipe, PollFlags::POLLIN)),
-            ),
+            true => {
+                let outputs = self.assignment.drains.iter().filter_map(Drain::pipe);
+                let control = self.assignment.control.iter().map(|control| control.pipe.as_fd());
+                fds.extend(outputs.chain(control).map(|pipe| PollFd::new(pipe, PollFlags::POLLIN)));
+            }
             false => fds.push(PollFd::new(self.assignment.channel.as_fd(), PollFlags::POLLIN)),
         }
         let _ = poll(&mut fds, timeout);

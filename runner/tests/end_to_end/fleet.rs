@@ -296,6 +296,16 @@ impl Fleet {
         begun.elapsed()
     }
 
+    /// A file that a job may write to.
+    pub fn file(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    /// Waits until a runner's folder has a file of this name.
+    pub async fn appears(&self, state: &Path, name: &str) {
+        until(name, async || find(state, &|file| file.file_name().is_some_and(|found| found == name))).await;
+    }
+
     /// A gate that a job reads from, and that blocks it until it is opened.
     pub fn gate(&self) -> Gate {
         let path = self.folder.path().join("gate");
@@ -357,6 +367,18 @@ impl Runner {
     pub async fn killed(mut self) {
         self.child.kill().expect("a signal");
         self.exited().await;
+    }
+
+    /// Its folder.
+    pub fn state(&self) -> PathBuf {
+        self.state.clone()
+    }
+
+    /// Waits until no work folder is left.
+    pub async fn forgot_its_work(&self) {
+        let work = self.state.join("work");
+        let empty = async || std::fs::read_dir(&work).expect("its work").next().is_none().then_some(());
+        until("an empty work folder", empty).await;
     }
 
     /// Waits until its spool holds this text.

@@ -3,6 +3,7 @@
 //! `TENDRIL_TEST_DATABASE_URL` names the server; `./dev test` starts one. Every test has a database and a runner of its own.
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has nothing to go on with")]
 
+mod adoption;
 mod fleet;
 mod logs;
 

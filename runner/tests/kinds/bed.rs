@@ -203,7 +203,7 @@ impl Bed {
         let attempt = job.lease.attempt_id;
         let held: Held = holdings.hold(&job).expect("held once");
         let intake = Arc::new(Intake::new(usize::MAX, usize::MAX));
-        let log = Arc::new(AttemptLog::new(Arc::new(Whose::of(&job)), &self.config.logs, intake));
+        let log = Arc::new(AttemptLog::new(Arc::new(Whose::of(&job)), 0, &self.config.logs, intake));
         let keyring = Arc::new(Keyring::new(&Arc::new(self.config.clone()), &self.own_env));
         keyring.guard(&log, &job.snapshot).await.unwrap();
         let work = Work::create(&self.config.state_dir, attempt).unwrap();

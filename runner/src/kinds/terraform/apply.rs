@@ -1,8 +1,8 @@
 //! `terraform.apply` and `terraform.destroy`: carry a plan out, exactly as it was made.
 
-use crate::command::Stdout;
+use crate::command::{Finished, Stdout};
 use crate::engines::{Installed, Wanted};
-use crate::kinds::kind::Kind;
+use crate::kinds::kind::{Kind, read_notes};
 use crate::kinds::terraform::bundle::{Bundle, Manifest};
 use crate::kinds::terraform::rescue::Rescued;
 use crate::kinds::terraform::site::Site;
@@ -16,6 +16,8 @@ use crate::stop::Stop;
 use crate::supervise::Class;
 use crate::toolbox::Toolbox;
 use futures_util::future::BoxFuture;
+use semver::Version;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -62,18 +64,29 @@ impl Apply {
         let plan_file = run.work.file(PLAN_FILE).display().to_string();
         let args = ["-json", "-input=false", &site.lock_timeout(), &plan_file];
         let command = site.command("apply").args(args).class(Class::Mutating).stdout(Stdout::Events);
-        let finished = run.command(command).await;
-        let rescued = rescue::errored_state(run, site.tree()).await;
+        let notes = Notes { engine: site.engine.engine.name().to_owned(), engine_version: site.engine.version.clone() };
+        let finished = run.command(command.hand_over(json!(notes))).await;
+        self.conclude_with(run, notes, finished).await
+    }
+
+    async fn conclude_with(
+        &self,
+        run: &mut Run,
+        notes: Notes,
+        finished: Result<Finished, Stop>,
+    ) -> Result<Value, Stop> {
+        let tree = run.work.tree();
+        let rescued = rescue::errored_state(run, &tree).await;
 
         let what = if self.destroy { "destroy" } else { "apply" };
         let progress = run.log().progress();
         let ended = finished.and_then(|finished| {
-            let what = format!("{} {what}", site.engine.engine);
+            let what = format!("{} {what}", notes.engine);
             ending::judge(&finished, &progress, &run.log().problems(), &what, rescued.as_ref())
         });
         let mut result = Map::new();
-        result.insert("engine".to_owned(), json!(site.engine.engine.name()));
-        result.insert("engine_version".to_owned(), json!(site.engine.version));
+        result.insert("engine".to_owned(), json!(notes.engine));
+        result.insert("engine_version".to_owned(), json!(notes.engine_version));
         if rescued == Some(Rescued::Stored) {
             result.insert("artifacts".to_owned(), json!([ERRORED_STATE_ARTIFACT]));
         }
@@ -123,6 +136,13 @@ impl Apply {
     }
 }
 
+/// What is to be known at the engine's end.
+#[derive(Deserialize, Serialize)]
+struct Notes {
+    engine: String,
+    engine_version: Version,
+}
+
 impl Kind for Apply {
     fn name(&self) -> &'static str {
         if self.destroy { "terraform.destroy" } else { "terraform.apply" }
@@ -138,5 +158,14 @@ impl Kind for Apply {
 
     fn run<'a>(&'a self, run: &'a mut Run) -> BoxFuture<'a, Result<Value, Stop>> {
         Box::pin(self.apply(run))
+    }
+
+    fn conclude<'a>(
+        &'a self,
+        run: &'a mut Run,
+        notes: Value,
+        finished: Result<Finished, Stop>,
+    ) -> BoxFuture<'a, Result<Value, Stop>> {
+        Box::pin(async move { self.conclude_with(run, read_notes(notes)?, finished).await })
     }
 }

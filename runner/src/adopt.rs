@@ -1,0 +1,239 @@
+//! Attempts whose runner was lost in the middle of a command that changes the world. The command lives on under its
+//! supervisor; this process of the same place reads what it prints, hears for it of requests to stop, and reports its end.
+
+use crate::attempt_log::AttemptLog;
+use crate::clock::BootTime;
+use crate::command::{Finished, STDERR_HEAD_BYTES, Stdout};
+use crate::complete;
+use crate::config::Config;
+use crate::handover::Handover;
+use crate::holdings::Held;
+use crate::job;
+use crate::logs::{Dialect, Stream};
+use crate::off_loop::beside;
+use crate::run::Run;
+use crate::runner::Runner;
+use crate::stop::Stop;
+use crate::supervise::{ExitRecord, Inherited, Kept, Orphan};
+use crate::work::Work;
+use serde_json::Value;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tendril_broker::runner::{Adoption, Lease, Report};
+use tokio_util::task::TaskTracker;
+
+/// How often it is looked what an orphan has printed, and whether it has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A supervisor that has begun a moment ago has not locked its folder yet: without one for so long it is lost.
+const LOST_AFTER: Duration = Duration::from_secs(2);
+/// Read at one go of each stream.
+const READ_BYTES: usize = 64 * 1024;
+
+/// An attempt that an earlier process of this place has left.
+pub struct Left {
+    handover: Handover,
+    work: Work,
+    /// All was over, and only the broker's answer to the report was missing.
+    report: Option<Report>,
+}
+
+impl Left {
+    /// The attempt.
+    pub fn lease(&self) -> &Lease {
+        &self.handover.job.lease
+    }
+
+    /// Whether its command may have printed more.
+    pub fn is_open(&self) -> bool {
+        self.report.is_none()
+    }
+}
+
+/// What earlier processes of this place have left and can be gone on with. All else is named, and kept as it is.
+pub fn find(config: &Config) -> Vec<Left> {
+    let Ok(folders) = std::fs::read_dir(config.state_dir.join("work")) else { return Vec::new() };
+    folders.flatten().filter_map(|folder| found(folder.path())).collect()
+}
+
+fn found(folder: PathBuf) -> Option<Left> {
+    let shown = folder.display();
+    match (Handover::read(&folder), complete::kept_report(&folder)) {
+        (Ok(Some(handover)), Ok(report)) => Some(Left { handover, report, work: Work::found(folder) }),
+        (Ok(None), _) => {
+            tracing::warn!(folder = %shown, "left by an earlier process of this place; kept as it is");
+            None
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, folder = %shown, "left by an earlier process of this place; what it did cannot be read");
+            None
+        }
+    }
+}
+
+/// Goes on with all of them.
+pub fn all(runner: &Arc<Runner>, left: Vec<Left>, jobs: &TaskTracker) {
+    for left in left {
+        // Held before the broker is asked: from then on a heartbeat without it gives it up.
+        let Some(held) = runner.holdings.hold(&left.handover.job) else { continue };
+        held.mark_started();
+        jobs.spawn(adopt(runner.clone(), left, held));
+    }
+}
+
+async fn adopt(runner: Arc<Runner>, left: Left, held: Held) {
+    let begun = BootTime::now();
+    let Left { handover, work, report } = left;
+    let (lease, folder) = (handover.job.lease, work.file(""));
+    if let Some(report) = report {
+        tracing::info!(attempt.id = %lease.attempt_id, "an earlier process has left a report; it is sent now");
+        let reported = complete::finish(&runner, &lease, &report).await;
+        return complete::tidy_reported(&work, &report, &reported).await;
+    }
+    match ask(&runner, &lease).await {
+        Ok(Adoption::Adopted) => {
+            tracing::info!(attempt.id = %lease.attempt_id, "goes on with a command of an earlier process")
+        }
+        Ok(Adoption::Superseded) => {
+            tracing::warn!(attempt.id = %lease.attempt_id, "the job has gone on without a command of an earlier process; its end is reported all the same");
+        }
+        Ok(Adoption::Ended) => {
+            tracing::warn!(folder = %folder.display(), "left by an earlier process that has reported its end; look at it, then remove it");
+            return;
+        }
+        Err(error) => {
+            tracing::error!(attempt.id = %lease.attempt_id, error, folder = %folder.display(), "an earlier process's command stays without a holder");
+            return;
+        }
+    }
+    runner.metrics.adopted(&handover.job.kind);
+    let Handover { job, number, command, stdout, notes } = handover;
+    let (collector, kind) = (runner.collector.clone(), job.kind.clone());
+    let (job, log) = beside(move || {
+        let log = collector.open(&job);
+        (job, log)
+    })
+    .await;
+    let guarded = runner.keyring.guard(&log, &job.snapshot).await;
+    let orphan = Orphan::of(&work.record(number, &command));
+    let mut run = Run::inherited(job::means(&runner), job, work, log.clone(), held);
+    run.say("tendril: the runner was lost; the next process of its place goes on");
+    let finished = match attend(&mut run, orphan, stdout).await {
+        Ok(finished) => guarded.map(|()| finished),
+        Err(stop) => Err(stop),
+    };
+    let verdict = conclude(&runner, &mut run, (&kind, notes), finished).await;
+    job::end(&runner, (&kind, lease, begun), (&log, verdict), Some(run)).await;
+}
+
+async fn conclude(
+    runner: &Runner,
+    run: &mut Run,
+    (kind, notes): (&str, Value),
+    finished: Result<Finished, Stop>,
+) -> Result<Value, Stop> {
+    match runner.kinds.get(kind) {
+        Some(kind) => kind.clone().conclude(run, notes, finished).await,
+        None => {
+            run.keep_folder();
+            Err(Stop::refused(format!(
+                "the runner was lost, and the next one of its place does not know jobs of kind {kind}"
+            )))
+        }
+    }
+}
+
+/// Asks the broker for it until it answers.
+async fn ask(runner: &Runner, lease: &Lease) -> Result<Adoption, String> {
+    let mut waits = complete::backoff();
+    loop {
+        let error = match runner.broker.adopt(lease).await {
+            Ok(adoption) => return Ok(adoption),
+            Err(error) => error,
+        };
+        runner.metrics.broker_error("adopt");
+        if !error.is_passing() {
+            return Err(error.to_string());
+        }
+        let wait = waits.next().unwrap_or(Duration::from_secs(15));
+        tracing::warn!(attempt.id = %lease.attempt_id, %error, wait_ms = wait.as_millis(), "cannot adopt yet");
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Waits for the command's end, with what it prints in the log meanwhile.
+async fn attend(run: &mut Run, mut orphan: Orphan, stdout: Stdout) -> Result<Finished, Stop> {
+    run.log().begin_child(if stdout == Stdout::Events { Dialect::Events } else { Dialect::Text });
+    let unreadable =
+        |error: io::Error| Stop::refused(format!("what the lost runner's command left cannot be read: {error}"));
+    let (mut asked, mut stderr, mut lost_since) = (false, Vec::new(), None::<BootTime>);
+    loop {
+        let (back, standing) = beside(move || {
+            let standing = orphan.look();
+            (orphan, standing)
+        })
+        .await;
+        // What is read after its end is all that it has printed.
+        orphan = read(run.log(), back, &mut stderr).await.map_err(unreadable)?;
+        match standing.map_err(unreadable)? {
+            Inherited::Running => lost_since = None,
+            Inherited::Ended(record) => return Ok(ended(run, *record, stderr)),
+            Inherited::Lost if lost_since.get_or_insert_with(BootTime::now).elapsed() < LOST_AFTER => {}
+            Inherited::Lost => {
+                run.doubt_children();
+                return Err(Stop::refused(
+                    "the runner was lost together with the supervisor of its command; what that has changed is not known, its state lock may be left behind",
+                ));
+            }
+        }
+        if let Some(reason) = run.stop_reason().filter(|_| !asked) {
+            asked = match orphan.interrupt(reason) {
+                Ok(()) => true,
+                // Its supervisor has not noticed yet that the runner is gone, or has ended: the next look tells.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                Err(error) => {
+                    tracing::warn!(%error, "a request to stop does not reach a command of an earlier process");
+                    false
+                }
+            };
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Brings all that it has printed so far into the log.
+async fn read(log: &AttemptLog, mut orphan: Orphan, stderr: &mut Vec<u8>) -> io::Result<Orphan> {
+    loop {
+        let (back, taken) = beside(move || {
+            let mut taken = [Vec::new(), Vec::new()];
+            let mut buffer = vec![0; READ_BYTES];
+            let count = orphan.output(&mut buffer, |stream, bytes| taken[stream].extend_from_slice(bytes));
+            (orphan, count.map(|count| (count, taken)))
+        })
+        .await;
+        orphan = back;
+        let (count, [out, err]) = taken?;
+        if count == 0 {
+            return Ok(orphan);
+        }
+        if !log.has_room() {
+            log.room().await;
+        }
+        log.push(Stream::Stdout, &out);
+        log.push(Stream::Stderr, &err);
+        stderr.extend(err.into_iter().take(STDERR_HEAD_BYTES - stderr.len()));
+    }
+}
+
+fn ended(run: &mut Run, record: ExitRecord, stderr: Vec<u8>) -> Finished {
+    let kept = record.orphan_output.unwrap_or_default();
+    for (stream, Kept { dropped_bytes, .. }) in [(Stream::Stdout, kept.stdout), (Stream::Stderr, kept.stderr)] {
+        if dropped_bytes > 0 {
+            run.log().missed(stream, dropped_bytes);
+        }
+        run.log().end(stream);
+    }
+    run.record(record.clone());
+    Finished { record, stdout: Vec::new(), cut: false, stderr, overfull: false }
+}
