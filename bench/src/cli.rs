@@ -2,13 +2,20 @@
 
 use crate::clock::Moment;
 use crate::machine::Machine;
-use crate::report::Report;
-use crate::{log_ingest, log_streams, start_latency, terraform_runs};
+use crate::report::{Report, Table};
+use crate::{
+    log_growth, log_ingest, log_processes, log_storage, log_streams, log_terraform, plot, start_latency, terraform_runs,
+};
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
+use log_growth::LogGrowth;
 use log_ingest::LogIngest;
+use log_processes::LogProcesses;
+use log_storage::LogStorage;
 use log_streams::LogStreams;
+use log_terraform::LogTerraform;
 use start_latency::StartLatency;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use terraform_runs::TerraformRuns;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,6 +36,9 @@ struct Cli {
     /// Exit with 1 when a goal is missed
     #[arg(long, global = true)]
     require_goals: bool,
+    /// Draw the figures that have curves into this file, as SVG
+    #[arg(long, global = true)]
+    plot: Option<PathBuf>,
     #[command(subcommand)]
     row: Option<RowCommand>,
 }
@@ -43,6 +53,43 @@ enum RowCommand {
     LogIngest(LogIngest),
     /// Many quiet streams through one runner: how soon a line is committed, memory, processor, lines lost
     LogStreams(LogStreams),
+    /// A thousand real processes that print, as jobs of one runner, beside the same processes and a bare reader
+    LogProcesses(LogProcesses),
+    /// Cost of a line and of a look into the logs, over the number of streams and over the size of the table
+    LogGrowth(LogGrowth),
+    /// A real engine whose resource prints 20,000 lines, beside the bare engine
+    LogTerraform(LogTerraform),
+    /// What a line takes on disk, by the size of rows and the way their text is kept
+    LogStorage(LogStorage),
+}
+
+impl RowCommand {
+    /// As they run when none is named.
+    fn all() -> Vec<Self> {
+        vec![
+            Self::StartLatency(StartLatency::default()),
+            Self::TerraformRuns(TerraformRuns::default()),
+            Self::LogIngest(LogIngest::default()),
+            Self::LogStreams(LogStreams::default()),
+            Self::LogProcesses(LogProcesses::default()),
+            Self::LogGrowth(LogGrowth::default()),
+            Self::LogTerraform(LogTerraform::default()),
+            Self::LogStorage(LogStorage::default()),
+        ]
+    }
+
+    async fn measure(&self) -> anyhow::Result<Vec<Table>> {
+        match self {
+            Self::StartLatency(options) => start_latency::measure(options).await,
+            Self::TerraformRuns(options) => terraform_runs::measure(options).await,
+            Self::LogIngest(options) => log_ingest::measure(options).await,
+            Self::LogStreams(options) => log_streams::measure(options).await,
+            Self::LogProcesses(options) => log_processes::measure(options).await,
+            Self::LogGrowth(options) => log_growth::measure(options).await,
+            Self::LogTerraform(options) => log_terraform::measure(options).await,
+            Self::LogStorage(options) => log_storage::measure(options).await,
+        }
+    }
 }
 
 /// Parses the command line and does it.
@@ -68,6 +115,9 @@ fn measure(cli: &Cli, row: Option<&RowCommand>) -> anyhow::Result<ExitCode> {
             _ = int.recv() => bail!("interrupted"),
         }
     })?;
+    if let (Some(path), Some(drawn)) = (&cli.plot, plot::svg(&report)?) {
+        std::fs::write(path, drawn).with_context(|| format!("cannot write {}", path.display()))?;
+    }
     match cli.json {
         true => println!("{}", serde_json::to_string_pretty(&report)?),
         false => print!("{}", report.markdown()),
@@ -77,18 +127,17 @@ fn measure(cli: &Cli, row: Option<&RowCommand>) -> anyhow::Result<ExitCode> {
 
 async fn tables(row: Option<&RowCommand>, server: &str) -> anyhow::Result<Report> {
     let machine = Machine::look(server).await?;
-    let mut tables = Vec::new();
-    match row {
-        Some(RowCommand::StartLatency(options)) => tables.extend(start_latency::measure(options).await?),
-        Some(RowCommand::TerraformRuns(options)) => tables.extend(terraform_runs::measure(options).await?),
-        Some(RowCommand::LogIngest(options)) => tables.extend(log_ingest::measure(options).await?),
-        Some(RowCommand::LogStreams(options)) => tables.extend(log_streams::measure(options).await?),
+    let all;
+    let rows = match row {
+        Some(row) => std::slice::from_ref(row),
         None => {
-            tables.extend(start_latency::measure(&StartLatency::default()).await?);
-            tables.extend(terraform_runs::measure(&TerraformRuns::default()).await?);
-            tables.extend(log_ingest::measure(&LogIngest::default()).await?);
-            tables.extend(log_streams::measure(&LogStreams::default()).await?);
+            all = RowCommand::all();
+            &all
         }
+    };
+    let mut tables = Vec::new();
+    for row in rows {
+        tables.extend(row.measure().await?);
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let command = format!("./dev bench {}", arguments.join(" ")).trim_end().to_owned();
@@ -114,6 +163,11 @@ mod tests {
             "latency",
             "log-streams --streams 0",
             "log-ingest --lines 1",
+            "log-processes --processes 1001",
+            "log-growth --work 1",
+            "log-growth --grows nothing",
+            "log-terraform --engine pulumi",
+            "log-storage --lines 1",
         ] {
             let arguments = ["tendril-bench"].into_iter().chain(line.split(' '));
             assert!(Cli::try_parse_from(arguments).is_err(), "{line}");

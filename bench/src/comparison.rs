@@ -15,6 +15,18 @@ pub enum Unit {
     /// Lines per second: more is better.
     #[serde(rename = "lines/s")]
     LinesPerSecond,
+    /// Megabytes (10^6 bytes) of text per second: more is better.
+    #[serde(rename = "MB/s")]
+    MegabytesPerSecond,
+    /// Microseconds: less is better.
+    #[serde(rename = "us")]
+    Microseconds,
+    /// Bytes: less is better.
+    #[serde(rename = "bytes")]
+    Bytes,
+    /// How many times.
+    #[serde(rename = "x")]
+    Ratio,
     /// Mebibytes: less is better.
     #[serde(rename = "MiB")]
     Mebibytes,
@@ -30,6 +42,10 @@ impl Unit {
             Self::Milliseconds => "ms",
             Self::RunsPerSecond => "runs/s",
             Self::LinesPerSecond => "lines/s",
+            Self::MegabytesPerSecond => "MB/s",
+            Self::Microseconds => "us",
+            Self::Bytes => "bytes",
+            Self::Ratio => "x",
             Self::Mebibytes => "MiB",
             Self::Count => "",
         }

@@ -3,17 +3,16 @@
 
 use crate::clock::{Moment, new_id};
 use crate::comparison::{Comparison, Goal, Unit};
+use crate::log_fill::{claim, log_row};
 use crate::log_program::{self, Load};
 use crate::report::Table;
 use crate::rounds::{Rounds, Row, interleave};
-use crate::stage::{Access, Stage};
+use crate::stage::Stage;
 use anyhow::{Context, ensure};
 use clap::Args;
 use std::time::Duration;
 use tendril_broker::baseline::logs::{self, BareLog, Way};
-use tendril_broker::connect::Address;
-use tendril_broker::runner::{Broker, Claimed, LogRow, LogWriter, Registration, Written};
-use time::OffsetDateTime;
+use tendril_broker::runner::{LogRow, Written};
 
 const LINE_BYTES: usize = 200;
 /// Lines of one row, as many as the runner puts into one.
@@ -79,9 +78,10 @@ impl Row for Site {
 
     async fn ours(&mut self) -> anyhow::Result<Rates> {
         self.round += 1;
-        let load = Load { streams: self.options.streams, lines: self.options.lines, pace: 0.0, line_bytes: LINE_BYTES };
+        let (streams, lines) = (self.options.streams, self.options.lines);
+        let load = Load { streams, lines, pace: 0.0, line_bytes: LINE_BYTES, text: None };
         let name = format!("ours-{}", self.round);
-        let done = log_program::run(&self.stage, &name, load).await?;
+        let done = log_program::run(&self.stage, &name, &load).await?;
         let printed = self.lines();
         ensure!(
             done.stored.distinct as u64 == printed && done.stored.lines as u64 == printed,
@@ -137,48 +137,13 @@ impl Site {
                 .map(|number| {
                     let stream = number % claimed.len();
                     next[stream] += ROW_LINES as i64;
-                    log_row(&claimed[stream], next[stream], row)
+                    log_row(&claimed[stream], (next[stream] - ROW_LINES as i64, next[stream]), row)
                 })
                 .collect();
             let written = writer.write(&batch, PATIENCE).await?;
             ensure!(written == Written::Stored, "the baseline's rows were refused: {written:?}");
         }
         Ok((rows * ROW_LINES) as f64 / Moment::now().ms_since(begun) * 1e3)
-    }
-}
-
-async fn claim(access: &Access, streams: u32) -> anyhow::Result<(LogWriter, Vec<Claimed>)> {
-    let connector = Address::parse(&access.url)?.connector(&access.token.parse()?)?;
-    let (broker, writer) = (Broker::new(connector.clone(), new_id(), 1)?, new_id());
-    let registration = Registration {
-        name: "bare".into(),
-        version: "0".into(),
-        place: None,
-        labels: vec!["kind=exec".into()],
-        slots: streams,
-        log_writer: writer,
-    };
-    broker.register(&registration).await?;
-    let claimed = broker.claim(1, i32::try_from(streams)?).await?;
-    ensure!(claimed.len() == streams as usize, "{} of {streams} jobs were claimed", claimed.len());
-    Ok((LogWriter::take_over(&connector, writer).await?, claimed))
-}
-
-/// A row of lines that ends with the record before `end`.
-fn log_row<'a>(claimed: &'a Claimed, end: i64, text: &'a str) -> LogRow<'a> {
-    LogRow {
-        deployment_id: claimed.deployment_id,
-        lease: claimed.lease,
-        claim_day: claimed.claim_day,
-        job: &claimed.job,
-        attempt: claimed.ordinal,
-        seq: end - ROW_LINES as i64,
-        seq_to: end - 1,
-        stream: "stdout",
-        text,
-        ts: OffsetDateTime::UNIX_EPOCH,
-        gap_kind: None,
-        gap_bytes: None,
     }
 }
 
@@ -204,5 +169,6 @@ fn table(options: &LogIngest, rounds: &Rounds<Rates>) -> anyhow::Result<Table> {
         baseline: "one session that stores text made beforehand, a mebibyte for each commit".to_owned(),
         rounds: rounds.ours.len(),
         lines,
+        curves: Vec::new(),
     })
 }

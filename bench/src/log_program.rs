@@ -1,18 +1,21 @@
 //! The runner's log pipeline as a program that prints to itself: what the rows about logs start.
 
 use crate::program;
-use crate::stage::{Access, Stage};
-use anyhow::Context;
+use crate::stage::Stage;
+use anyhow::{Context, ensure};
 use serde::Deserialize;
-use std::path::Path;
+use std::path::PathBuf;
+use std::process::Stdio;
 use tendril_broker::baseline::logs::{self, Stored};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
+use uuid::Uuid;
 
 /// An example of the runner's, built with it.
 const PROGRAM: &str = "examples/log_streams";
 
 /// What is printed, and how fast.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Load {
     /// Pipes at once.
     pub streams: u32,
@@ -22,6 +25,8 @@ pub struct Load {
     pub pace: f64,
     /// Bytes of a line.
     pub line_bytes: usize,
+    /// File with lines of that length that stand in each line behind its time and numbers; dots without one.
+    pub text: Option<PathBuf>,
 }
 
 /// What the program says of itself.
@@ -44,26 +49,46 @@ pub struct Outcome {
     pub stored: Stored,
 }
 
-/// Runs a load through the pipeline, in a cluster of its own.
+/// Runs a load through the pipeline, in a cluster of its own, and reads all that it stored.
 ///
 /// # Errors
 /// A program or the database failed.
-pub async fn run(stage: &Stage, name: &str, load: Load) -> anyhow::Result<Outcome> {
-    let access = stage.add_cluster(name).await;
-    logs::wait_for_logs(&stage.operator_url(), access.cluster, load.streams).await?;
-    let said = program(&access, &stage.folder().join(name), load).await?;
-    let stored = logs::stored(&stage.operator_url(), access.cluster).await?;
+pub async fn run(stage: &Stage, name: &str, load: &Load) -> anyhow::Result<Outcome> {
+    let (said, cluster) = run_beside(stage, name, load, || Ok(())).await?;
+    let stored = logs::stored(&stage.operator_url(), cluster).await?;
     Ok(Outcome { said, stored })
 }
 
-async fn program(access: &Access, spool: &Path, load: Load) -> anyhow::Result<Said> {
+/// Runs a load through the pipeline, in a cluster of its own, which it returns; `begins` is called when all is claimed
+/// and nothing is printed yet.
+///
+/// # Errors
+/// The program failed, or `begins` did.
+pub async fn run_beside(
+    stage: &Stage,
+    name: &str,
+    load: &Load,
+    begins: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<(Said, Uuid)> {
+    let access = stage.add_cluster(name).await;
+    logs::wait_for_logs(&stage.operator_url(), access.cluster, load.streams).await?;
     let mut command = Command::new(program::beside(PROGRAM)?);
     command.env("TENDRIL_DATABASE_URL", &access.url).env("TENDRIL_AGENT_TOKEN", &access.token);
-    command.arg("--spool").arg(spool);
+    command.arg("--spool").arg(stage.folder().join(name)).arg("--wait");
     command.args(["--streams", &load.streams.to_string(), "--lines", &load.lines.to_string()]);
     command.args(["--pace", &load.pace.to_string(), "--line-bytes", &load.line_bytes.to_string()]);
-    let done = command.stdin(std::process::Stdio::null()).kill_on_drop(true).output().await?;
-    let said = String::from_utf8_lossy(&done.stdout);
-    let complaint = String::from_utf8_lossy(&done.stderr);
-    serde_json::from_str(&said).with_context(|| format!("{PROGRAM} failed ({}): {}", done.status, complaint.trim()))
+    if let Some(text) = &load.text {
+        command.arg("--text").arg(text);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let stdout = child.stdout.take().context("its standard output")?;
+    let mut lines = BufReader::new(stdout).lines();
+    lines.next_line().await?.with_context(|| format!("{PROGRAM} has claimed nothing"))?;
+    begins()?;
+    child.stdin.take().context("its standard input")?.write_all(b"\n").await?;
+    let said = lines.next_line().await?.with_context(|| format!("{PROGRAM} said nothing of itself"))?;
+    let status = child.wait().await?;
+    ensure!(status.success(), "{PROGRAM} failed ({status})");
+    Ok((serde_json::from_str(&said)?, access.cluster))
 }

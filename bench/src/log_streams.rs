@@ -2,7 +2,7 @@
 
 use crate::comparison::{Comparison, Goal, Unit};
 use crate::log_program::{self, Load, Outcome};
-use crate::report::Table;
+use crate::report::{Curve, Table};
 use crate::stage::Stage;
 use anyhow::Context;
 use clap::Args;
@@ -39,11 +39,11 @@ pub async fn measure(options: &LogStreams) -> anyhow::Result<Vec<Table>> {
     let mut tables = Vec::new();
     for &streams in &options.streams {
         let stage = Stage::set().await?;
-        let load = Load { streams, lines: options.lines, pace: options.pace, line_bytes: 200 };
+        let load = Load { streams, lines: options.lines, pace: options.pace, line_bytes: 200, text: None };
         let mut rounds = Vec::new();
         for round in 1..=options.rounds {
             eprintln!("log-streams: {streams} streams, round {round} of {}", options.rounds);
-            rounds.push(log_program::run(&stage, &format!("streams-{round}"), load).await?);
+            rounds.push(log_program::run(&stage, &format!("streams-{round}"), &load).await?);
         }
         stage.strike().await?;
         tables.push(table(options, streams, &rounds)?);
@@ -57,6 +57,11 @@ fn table(options: &LogStreams, streams: u32, rounds: &[Outcome]) -> anyhow::Resu
     let line = |what: &str, unit, pick: &dyn Fn(&Outcome) -> f64| {
         let figures: Vec<f64> = rounds.iter().map(pick).collect();
         Comparison::of(what, unit, &figures, &[]).context("no rounds")
+    };
+    let curve = |name, line: &Comparison, goal| {
+        let (chart, over, points) =
+            ("from a line's print to its commit, ms", "streams at once", vec![(f64::from(streams), line.ours)]);
+        Curve { chart, over, name, points, goal: Some(goal) }
     };
     let goal = |line: Comparison, goal| if streams == 10_000 { line.with_goal(goal) } else { line };
     let lines = vec![
@@ -78,6 +83,7 @@ fn table(options: &LogStreams, streams: u32, rounds: &[Outcome]) -> anyhow::Resu
         ),
         baseline: "nothing: the wait for the flush decides".to_owned(),
         rounds: rounds.len(),
+        curves: vec![curve("p50", &lines[0], 350.0), curve("p99", &lines[1], 800.0)],
         lines,
     })
 }

@@ -58,6 +58,16 @@ impl Program {
         Ok(Self { name: name.to_owned(), log, child })
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process id, while it runs.
+    pub fn pid(&self) -> Option<i32> {
+        self.child.id().and_then(|pid| i32::try_from(pid).ok())
+    }
+
     /// Says so, with the end of its log, when it has ended although nobody asked for it.
     ///
     /// # Errors
@@ -75,7 +85,7 @@ impl Program {
     /// # Errors
     /// It did not end in time; then it was killed.
     pub async fn stop(mut self) -> anyhow::Result<()> {
-        if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
+        if let Some(pid) = self.pid() {
             kill(Pid::from_raw(pid), Signal::SIGTERM)?;
         }
         if tokio::time::timeout(PATIENCE, self.child.wait()).await.is_err() {

@@ -31,6 +31,24 @@ pub struct Table {
     pub rounds: usize,
     /// The figures.
     pub lines: Vec<Comparison>,
+    /// Those that are to be drawn.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub curves: Vec<Curve>,
+}
+
+/// Figures over something that grows. Curves of one chart, of whichever table, are drawn together.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Curve {
+    /// The chart: what its figures are, with their unit.
+    pub chart: &'static str,
+    /// What grows.
+    pub over: &'static str,
+    /// Which curve of the chart.
+    pub name: &'static str,
+    /// Where each figure stands.
+    pub points: Vec<(f64, Spread)>,
+    /// What was promised.
+    pub goal: Option<f64>,
 }
 
 impl Report {
@@ -74,7 +92,8 @@ impl Table {
 
 fn figure(spread: Spread, unit: Unit) -> String {
     let decimals = match unit {
-        Unit::Milliseconds | Unit::RunsPerSecond => 2,
+        Unit::Milliseconds | Unit::RunsPerSecond | Unit::MegabytesPerSecond | Unit::Microseconds | Unit::Ratio => 2,
+        Unit::Bytes => 1,
         Unit::LinesPerSecond | Unit::Mebibytes | Unit::Count => 0,
     };
     let Spread { median, min, max } = spread;
@@ -110,6 +129,7 @@ mod tests {
             baseline: "a round trip".into(),
             rounds: 1,
             lines: vec![line.with_goal(Goal::MostTimesBare(1.5)).with_goal(Goal::Most(5.0))],
+            curves: Vec::new(),
         };
         let on = || "on".to_owned();
         let postgres = ServerFacts {

@@ -85,6 +85,34 @@ impl Stage {
         Ok(cluster.id)
     }
 
+    /// The process of a runner.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn runner_pid(&self, name: &str) -> anyhow::Result<i32> {
+        let pid = self.programs.iter().find(|program| program.name() == name).and_then(Program::pid);
+        pid.with_context(|| format!("the runner {name} is not there"))
+    }
+
+    /// Says so when a program has ended that nobody asked to.
+    ///
+    /// # Errors
+    /// One has.
+    pub fn require_alive(&mut self) -> anyhow::Result<()> {
+        self.programs.iter_mut().try_for_each(Program::require_alive)
+    }
+
+    /// Ends a runner before the others.
+    ///
+    /// # Errors
+    /// It did not end when it was asked to.
+    pub async fn stop_runner(&mut self, name: &str) -> anyhow::Result<()> {
+        match self.programs.iter().position(|program| program.name() == name) {
+            Some(at) => self.programs.remove(at).stop().await,
+            None => Ok(()),
+        }
+    }
+
     /// Registers a cluster without a runner; returns it with its token, and the address at which that is shown.
     pub async fn add_cluster(&self, name: &str) -> Access {
         let cluster = self.database.cluster(name).await;

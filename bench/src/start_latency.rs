@@ -217,6 +217,7 @@ fn table(options: &StartLatency, runners: u32, rounds: &Rounds<Latencies>) -> an
         ),
         rounds: rounds.ours.len(),
         lines,
+        curves: Vec::new(),
     })
 }
 

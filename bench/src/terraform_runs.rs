@@ -3,12 +3,13 @@
 
 use crate::clock::{Moment, new_id};
 use crate::comparison::{Comparison, Goal, Unit};
+use crate::engine::{ENVIRONMENT, Engine};
 use crate::program;
 use crate::report::Table;
 use crate::rounds::{Row, interleave};
 use crate::stage::{RunnerPlan, Stage};
 use anyhow::{Context, bail, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -36,30 +37,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How long a round may take, beside which something is wrong.
 const PATIENCE: Duration = Duration::from_secs(1800);
-
-/// The program that runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Engine {
-    Terraform,
-    Tofu,
-}
-
-impl Engine {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Terraform => "terraform",
-            Self::Tofu => "tofu",
-        }
-    }
-
-    /// Where it is: `./dev` says so.
-    fn program(self) -> anyhow::Result<PathBuf> {
-        let variable = format!("TENDRIL_TEST_{}", self.name().to_uppercase());
-        let path =
-            std::env::var_os(&variable).with_context(|| format!("{variable} is not set: ./dev bench sets it"))?;
-        Ok(path.into())
-    }
-}
 
 /// Settings of the row.
 #[derive(Clone, Debug, Args)]
@@ -110,6 +87,7 @@ pub async fn measure(options: &TerraformRuns) -> anyhow::Result<Vec<Table>> {
         baseline: "a shell loop of init, plan -out and apply, a folder per run".to_owned(),
         rounds: rounds.ours.len(),
         lines: vec![line],
+        curves: Vec::new(),
     }])
 }
 
@@ -184,7 +162,7 @@ impl Site {
         let numbers = format!("seq {runs} | xargs -P {} -I N sh run.sh {} run-N", self.at_once, quoted(&self.program)?);
         let begun = Moment::now();
         let mut shell = Command::new("sh");
-        shell.args(["-c", &numbers]).current_dir(&folder).envs(ENGINE_ENVIRONMENT);
+        shell.args(["-c", &numbers]).current_dir(&folder).envs(ENVIRONMENT);
         shell.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
         let status = shell.status().await?;
         let seconds = Moment::now().ms_since(begun) / 1e3;
@@ -195,9 +173,6 @@ impl Site {
         Ok(seconds)
     }
 }
-
-/// What the runner sets for the engine, too.
-const ENGINE_ENVIRONMENT: [(&str, &str); 2] = [("CHECKPOINT_DISABLE", "1"), ("TF_IN_AUTOMATION", "1")];
 
 impl Row for Site {
     type Figures = f64;

@@ -45,6 +45,9 @@ struct Cli {
     /// Folder of the spool
     #[arg(long, default_value = "log-streams.spool")]
     spool: PathBuf,
+    /// When all is claimed, print an empty line and wait for one on standard input
+    #[arg(long)]
+    wait: bool,
     /// Number of the first stream that is printed to
     #[arg(long, hide = true, default_value_t = 0)]
     first: usize,
@@ -67,6 +70,9 @@ struct Load {
     /// Length of a line, its line feed included
     #[arg(long, default_value_t = 200)]
     line_bytes: usize,
+    /// File with lines of that length that stand behind a line's time and numbers, instead of dots
+    #[arg(long)]
+    text: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -83,12 +89,16 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
     let variable = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
     let token = variable("TENDRIL_AGENT_TOKEN")?.parse()?;
     let connector = Address::parse(&variable("TENDRIL_DATABASE_URL")?)?.connector(&token)?;
-    let settings = Logs { spool_bytes: 4 << 30, ..Logs::default() };
+    let settings = Logs { spool_bytes: 4 << 30, cap_bytes: 1 << 40, ..Logs::default() };
     let (spool, _) = Spool::open_dir(&cli.spool, settings.limits(), chance::id(), clock::wall())?;
     let spool = Arc::new(spool);
     let broker = Broker::new(connector.clone(), chance::id(), 2)?;
     broker.register(&registration(&spool)).await?;
     let claimed = claim(&broker, cli.load.streams).await?;
+    if cli.wait {
+        println!();
+        std::io::stdin().read_line(&mut String::new())?;
+    }
 
     let pipeline = Pipeline::start(&settings, spool, Arc::new(Metrics::default()), connector);
     let collector = pipeline.collector();
@@ -157,6 +167,7 @@ fn printers(load: &Load) -> anyhow::Result<(Vec<OwnedFd>, Vec<Child>)> {
         command.args(["--print", "--first", &readers.len().to_string()]);
         command.args(["--streams", &count.to_string(), "--lines", &load.lines.to_string()]);
         command.args(["--pace", &load.pace.to_string(), "--line-bytes", &load.line_bytes.to_string()]);
+        command.args(load.text.iter().flat_map(|file| ["--text".as_ref(), file.as_os_str()]));
         let mut writers = Vec::new();
         for _ in 0..count {
             let (reader, writer) = std::io::pipe()?;
@@ -179,6 +190,9 @@ fn print(load: &Load, first: usize) -> anyhow::Result<()> {
     // Opened anew by their names; what was handed over is closed with this process, when every stream has ended.
     let open = |line: std::io::Result<String>| File::options().write(true).open(format!("/proc/self/fd/{}", line?));
     let mut pipes: Vec<File> = std::io::stdin().lock().lines().map(open).collect::<Result<_, _>>()?;
+    let stock = load.text.as_ref().map_or_else(|| Ok(vec![b'.'; load.line_bytes]), std::fs::read)?;
+    let stocked = stock.len() / load.line_bytes;
+    ensure!(stocked > 0, "the file of lines holds not one");
     let begun = BootTime::now();
     let burst = if load.pace > 0.0 { 1 } else { BURST };
     let mut line = 0;
@@ -192,7 +206,9 @@ fn print(load: &Load, first: usize) -> anyhow::Result<()> {
             for line in line..(line + burst).min(load.lines) {
                 let from = text.len();
                 write!(text, "{:016} {:06} {line:08} ", clock::wall().unix_timestamp_nanos() / 1000, first + stream)?;
-                text.resize(from + load.line_bytes - 1, b'.');
+                let missing = load.line_bytes - 1 - (text.len() - from);
+                let other = ((first + stream) * 7919 + line as usize) % stocked * load.line_bytes;
+                text.extend_from_slice(&stock[other..other + missing]);
                 text.push(b'\n');
             }
             pipe.write_all(&text)?;

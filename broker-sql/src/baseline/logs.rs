@@ -15,7 +15,7 @@ const JOBS: u32 = 10;
 pub struct Stored {
     /// Rows.
     pub rows: i64,
-    /// Lines in them, gaps aside.
+    /// Lines in them, gaps and lines of Tendril's own aside.
     pub lines: i64,
     /// Lines that differ from each other.
     pub distinct: i64,
@@ -55,13 +55,14 @@ pub async fn wait_for_logs(url: &str, cluster: Uuid, streams: u32) -> Result<(),
 pub async fn stored(url: &str, cluster: Uuid) -> Result<Stored, BaselineError> {
     const SQL: &str = r"-- stored logs
         with rows as (
-          select log_chunk, gap_kind, case when current_setting('track_commit_timestamp')::bool
+          select log_chunk, gap_kind, stream, case when current_setting('track_commit_timestamp')::bool
                  then extract(epoch from pg_xact_commit_timestamp(xmin)) end as committed
             from tendril.log_inbox where cluster_id = $1),
         lines as (
-          select line, committed from rows, lateral string_to_table(rtrim(log_chunk, E'\n'), E'\n') line where gap_kind is null)
+          select line, committed from rows, lateral string_to_table(rtrim(log_chunk, E'\n'), E'\n') line
+           where gap_kind is null and stream <> 'system')
         select (select count(*) from rows), count(*), count(distinct substr(line, 17, 16)),
-               (select coalesce(sum(octet_length(log_chunk)) filter (where gap_kind is null), 0)::bigint from rows),
+               (select coalesce(sum(octet_length(log_chunk)) filter (where gap_kind is null and stream <> 'system'), 0)::bigint from rows),
                (select count(*) from rows where gap_kind is not null),
                coalesce(percentile_disc(array[0.5, 0.99]) within group
                  (order by (1000 * (committed - substr(line, 1, 16)::numeric / 1000000))::float8), array[0, 0]::float8[])

@@ -1,5 +1,6 @@
 //! What measurements are held against: Postgres used as barely as it can be, for the bench and nothing else.
 
+pub mod log_tables;
 pub mod logs;
 
 use std::future::poll_fn;

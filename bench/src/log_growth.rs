@@ -1,0 +1,102 @@
+//! What grows, and what must not grow with it: the cost of a line and of a look into the logs, over the number of streams and
+//! over the size of the table.
+
+use crate::comparison::{Comparison, Goal, Unit};
+use crate::log_probe::ReadCost;
+use crate::log_text::{LINE_BYTES, LogText};
+use crate::report::Table;
+use crate::rounds::Rounds;
+use crate::{growth_of_streams, growth_of_table};
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use std::path::{Path, PathBuf};
+
+/// Lines that text is taken from.
+const STOCK: usize = 40_000;
+
+/// What grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Grows {
+    /// The number of streams at once.
+    Streams,
+    /// The table of logs.
+    Table,
+    /// Both, one after the other.
+    Both,
+}
+
+/// Settings of the row.
+#[derive(Clone, Debug, Args)]
+pub struct LogGrowth {
+    /// What grows
+    #[arg(long, value_enum, default_value = "both")]
+    pub grows: Grows,
+    /// Streams at once; the first number is what the others are compared with
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 1000, 10_000], num_args = 1..,
+          value_parser = clap::value_parser!(u32).range(1..=18_000))]
+    pub streams: Vec<u32>,
+    /// Lines that are printed for each figure, by all streams together
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(20_000..))]
+    pub work: u64,
+    /// Lines in the table, one step after the other; a hundred million take 20 GB of text, 9 GB of disk and ten minutes
+    #[arg(long, value_delimiter = ',', default_values_t = [2_000_000], num_args = 1..)]
+    pub lines: Vec<u64>,
+    /// Rounds of either side
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+}
+
+impl Default for LogGrowth {
+    fn default() -> Self {
+        let (streams, lines) = (vec![1, 100, 1000, 10_000], vec![2_000_000]);
+        Self { grows: Grows::Both, streams, work: 1_000_000, lines, rounds: 3 }
+    }
+}
+
+/// Measures the row.
+///
+/// # Errors
+/// A program or the database failed.
+pub async fn measure(options: &LogGrowth) -> anyhow::Result<Vec<Table>> {
+    let text = LogText::of_lines(STOCK);
+    let mut tables = Vec::new();
+    if options.grows != Grows::Table {
+        tables.extend(growth_of_streams::measure(options, &text).await?);
+    }
+    if options.grows != Grows::Streams {
+        tables.extend(growth_of_table::measure(options, &text).await?);
+    }
+    Ok(tables)
+}
+
+/// Writes the text to where the printing processes find it.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_text(text: &LogText, folder: &Path) -> anyhow::Result<PathBuf> {
+    let path = folder.join("lines");
+    std::fs::write(&path, text.as_str()).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+/// Lines about reading, in the grown state beside the small one.
+///
+/// # Errors
+/// There were no rounds.
+pub fn lines_of_reading<T>(rounds: &Rounds<T>, pick: fn(&T) -> ReadCost) -> anyhow::Result<Vec<Comparison>> {
+    let line = |what: &str, of: fn(ReadCost) -> f64| {
+        let (grown, small) = rounds.figures(|round| of(pick(round)));
+        let line = Comparison::of(what, Unit::Milliseconds, &grown, &small).context("no rounds")?;
+        anyhow::Ok(line.with_goal(Goal::MostTimesBare(1.1)))
+    };
+    Ok(vec![
+        line("tendril.tail of 100 logs, nothing new", |cost| cost.poll_ms)?,
+        line("tendril.tail of 100 logs, a page of 1 MiB", |cost| cost.page_ms)?,
+        line("tendril.logs_after of 10 logs, 400 KB", |cost| cost.after_ms)?,
+    ])
+}
+
+/// In words, for what all figures of the row have in common.
+pub fn about_text() -> String {
+    format!("lines of {LINE_BYTES} bytes as engines and services print them")
+}
