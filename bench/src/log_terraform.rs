@@ -112,6 +112,8 @@ impl Site {
     async fn engine(&self, folder: &Path, args: &[&str]) -> anyhow::Result<f64> {
         let mut command = Command::new(&self.program);
         command.args(args).current_dir(folder).envs(ENVIRONMENT).stdin(Stdio::null()).stdout(Stdio::piped());
+        // A runner does not pass it on, and a file that is missing makes every command say so.
+        command.env_remove("TF_CLI_CONFIG_FILE");
         let begun = Moment::now();
         let mut child = command.stderr(Stdio::inherit()).kill_on_drop(true).spawn()?;
         let mut pipe = child.stdout.take().context("its standard output")?;

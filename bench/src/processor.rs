@@ -59,6 +59,16 @@ impl Account {
     }
 }
 
+/// Milliseconds of processor that the threads which a process has now have taken. Finer than [`Account`], whose ticks are
+/// coarse for who hardly runs; `None` when it is gone.
+pub fn fine_ms(pid: i32) -> Option<f64> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    let nanos = |thread: std::fs::DirEntry| -> Option<f64> {
+        std::fs::read_to_string(thread.path().join("schedstat")).ok()?.split(' ').next()?.parse().ok()
+    };
+    Some(threads.filter_map(nanos).sum::<f64>() / 1e6)
+}
+
 /// Process ids of the children of a process.
 pub fn children(parent: i32) -> Vec<i32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -106,6 +116,7 @@ mod tests {
         let me = std::process::id() as i32;
         let parent = Account::of(me).unwrap().parent;
         assert!(children(parent).contains(&me));
+        assert!(fine_ms(me).unwrap() > 0.0);
         assert!(memory_mib(me, Memory::Peak).unwrap() >= memory_mib(me, Memory::Share).unwrap());
         assert_eq!(kib("VmHWM:\t  2048 kB\n", "VmHWM:"), Some(2048.0));
     }

@@ -43,6 +43,7 @@ pub struct Stage {
     folder: TempDir,
     portal: TestPortal,
     programs: Vec<Program>,
+    /// Of runners that have not been ended.
     clusters: Vec<Uuid>,
     idleness: Idleness,
 }
@@ -102,11 +103,12 @@ impl Stage {
         self.programs.iter_mut().try_for_each(Program::require_alive)
     }
 
-    /// Ends a runner before the others.
+    /// Ends the runner of a cluster before the others.
     ///
     /// # Errors
     /// It did not end when it was asked to.
-    pub async fn stop_runner(&mut self, name: &str) -> anyhow::Result<()> {
+    pub async fn stop_runner(&mut self, name: &str, cluster: Uuid) -> anyhow::Result<()> {
+        self.clusters.retain(|other| *other != cluster);
         match self.programs.iter().position(|program| program.name() == name) {
             Some(at) => self.programs.remove(at).stop().await,
             None => Ok(()),

@@ -69,8 +69,8 @@ impl LogTable {
     /// # Errors
     /// The server refused.
     pub async fn settle(&self) -> Result<(), BaselineError> {
-        let sql = format!("-- settle log table\nset maintenance_work_mem = '512MB'; vacuum (analyze) {}", self.leaf);
-        Ok(self.client.batch_execute(&sql).await?)
+        self.client.batch_execute("-- room to tidy up\nset maintenance_work_mem = '512MB'").await?;
+        Ok(self.client.batch_execute(&format!("-- settle log table\nvacuum (analyze) {}", self.leaf)).await?)
     }
 
     /// What it takes; with `text` it reads all rows.

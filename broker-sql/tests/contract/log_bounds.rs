@@ -277,3 +277,31 @@ async fn an_open_copy_of_a_ghost_cannot_land_and_holds_nobody_up() {
         one(&mut fleet.portal, "select string_agg(log_chunk, '' order by job) from tendril.deployment_logs").await;
     assert_eq!(text, "sent again\nx\n");
 }
+
+#[tokio::test]
+async fn log_text_is_kept_by_lz4_where_the_server_has_it_and_a_day_in_use_is_left_alone() {
+    let mut fleet = Fleet::new().await;
+    let has_lz4 = "select 'lz4' = any (enumvals) from pg_settings where name = 'default_toast_compression'";
+    let has_lz4: bool = one(&mut fleet.operator, has_lz4).await;
+    let days = "from pg_partition_tree('tendril.log_inbox') t join pg_attribute a on a.attrelid = t.relid and a.attname = 'log_chunk' where t.isleaf";
+    let by_lz4 = format!("select count(*) filter (where a.attcompression = 'l') {days}");
+    let all: i64 = one(&mut fleet.operator, &format!("select count(*) {days}")).await;
+    assert_eq!(one::<i64>(&mut fleet.operator, &by_lz4).await, if has_lz4 { all } else { 0 });
+
+    let further = "update tendril_core.settings set partitions_ahead = partitions_ahead + 2; select tendril_core.ensure_partitions()";
+    run(&mut fleet.operator, further).await;
+    assert_eq!(one::<i64>(&mut fleet.operator, &by_lz4).await, if has_lz4 { all + 2 } else { 0 });
+
+    // The migration once more, on days as they were before it, while somebody stores rows of today.
+    let before = format!(
+        "do $$ declare d regclass; begin for d in select t.relid {days} loop
+           execute format('alter table %s alter log_chunk set compression pglz', d); end loop; end $$"
+    );
+    run(&mut fleet.operator, &before).await;
+    let mut storing = fleet.database.operator().await;
+    let today = "'tendril_core.log_day_' || to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD')";
+    let hold = format!("begin; do $$ begin execute 'lock table ' || {today} || ' in row exclusive mode'; end $$");
+    run(&mut storing, &hold).await;
+    run(&mut fleet.operator, include_str!("../../migrations/0031_log_compression.sql")).await;
+    assert_eq!(one::<i64>(&mut fleet.operator, &by_lz4).await, if has_lz4 { all + 1 } else { 0 });
+}
