@@ -23,7 +23,7 @@ const OVER: &str = "lines in the table";
 const STREAMS: u32 = 100;
 /// Logs of each of the two sessions that fill the table, and lines of one of their rows.
 const FILLED_LOGS: u32 = 5000;
-const ROW_LINES: usize = 20;
+const ROW_LINES: usize = 40;
 
 /// Measures it, at each size in turn.
 ///
@@ -154,7 +154,7 @@ fn table(options: &LogGrowth, size: u64, about: &str, rounds: &Rounds<Figures>) 
     Ok(Table {
         row: "log-growth",
         setting: format!(
-            "{} {} from {STREAMS} loud streams, and what readers wait for, in a table with {size} lines in rows of 4 KB \
+            "{} {} from {STREAMS} loud streams, and what readers wait for, in a table with {size} lines in rows of 8 KB \
              of one day ({about})",
             options.work,
             about_text()
