@@ -150,7 +150,7 @@ impl Row for Site {
     async fn ours(&mut self) -> anyhow::Result<Figures> {
         self.round += 1;
         let (name, folder) = (format!("processes-{}", self.round), self.folder("ours")?);
-        let (begin, end) = (Gate::close(&folder.join("begin"))?, Gate::close(&folder.join("end"))?);
+        let (begin, end) = (Gate::close(&folder.join("go"))?, Gate::close(&folder.join("end"))?);
         let mut said = Said::listen(&folder.join("said"))?;
         let cluster = self
             .stage
@@ -190,7 +190,7 @@ impl Row for Site {
 
     async fn bare(&mut self) -> anyhow::Result<Figures> {
         let folder = self.folder("bare")?;
-        let (begin, end) = (Gate::close(&folder.join("begin"))?, Gate::close(&folder.join("end"))?);
+        let (begin, end) = (Gate::close(&folder.join("go"))?, Gate::close(&folder.join("end"))?);
         let mut said = Said::listen(&folder.join("said"))?;
         let (mut readers, mut children) = (JoinSet::new(), Vec::new());
         let submitted = Moment::now();
