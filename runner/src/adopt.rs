@@ -85,29 +85,12 @@ pub fn all(runner: &Arc<Runner>, left: Vec<Left>, jobs: &TaskTracker) {
 async fn adopt(runner: Arc<Runner>, left: Left, held: Held) {
     let begun = BootTime::now();
     let Left { handover, work, report } = left;
-    let (lease, folder) = (handover.job.lease, work.file(""));
+    let lease = handover.job.lease;
     if let Some(report) = report {
         tracing::info!(attempt.id = %lease.attempt_id, "an earlier process has left a report; it is sent now");
         let reported = complete::finish(&runner, &lease, &report).await;
         return complete::tidy_reported(&work, &report, &reported).await;
     }
-    match ask(&runner, &lease).await {
-        Ok(Adoption::Adopted) => {
-            tracing::info!(attempt.id = %lease.attempt_id, "goes on with a command of an earlier process")
-        }
-        Ok(Adoption::Superseded) => {
-            tracing::warn!(attempt.id = %lease.attempt_id, "the job has gone on without a command of an earlier process; its end is reported all the same");
-        }
-        Ok(Adoption::Ended) => {
-            tracing::warn!(folder = %folder.display(), "left by an earlier process that has reported its end; look at it, then remove it");
-            return;
-        }
-        Err(error) => {
-            tracing::error!(attempt.id = %lease.attempt_id, error, folder = %folder.display(), "an earlier process's command stays without a holder");
-            return;
-        }
-    }
-    runner.metrics.adopted(&handover.job.kind);
     let Handover { job, number, command, stdout, notes } = handover;
     let (collector, kind) = (runner.collector.clone(), job.kind.clone());
     let (job, log) = beside(move || {
@@ -115,16 +98,43 @@ async fn adopt(runner: Arc<Runner>, left: Left, held: Held) {
         (job, log)
     })
     .await;
+    if !is_to_be_reported(&runner, &lease, &work).await {
+        log.finish();
+        return;
+    }
+    runner.metrics.adopted(&kind);
     let guarded = runner.keyring.guard(&log, &job.snapshot).await;
     let orphan = Orphan::of(&work.record(number, &command));
     let mut run = Run::inherited(job::means(&runner), job, work, log.clone(), held);
     run.say("tendril: the runner was lost; the next process of its place goes on");
-    let finished = match attend(&mut run, orphan, stdout).await {
-        Ok(finished) => guarded.map(|()| finished),
-        Err(stop) => Err(stop),
-    };
+    // What it prints is shown only where its secrets are known, and its end is waited for all the same.
+    let ended = attend(&mut run, orphan, guarded.is_ok().then_some(stdout)).await;
+    let finished = guarded.and(ended);
     let verdict = conclude(&runner, &mut run, (&kind, notes), finished).await;
     job::end(&runner, (&kind, lease, begun), (&log, verdict), Some(run)).await;
+}
+
+/// Whether this process has to tell how the attempt ends: asks the broker, and says what it answers.
+async fn is_to_be_reported(runner: &Runner, lease: &Lease, work: &Work) -> bool {
+    let (attempt, folder) = (lease.attempt_id, work.file(""));
+    match ask(runner, lease).await {
+        Ok(Adoption::Adopted) => {
+            tracing::info!(attempt.id = %attempt, "goes on with a command of an earlier process");
+            true
+        }
+        Ok(Adoption::Superseded) => {
+            tracing::warn!(attempt.id = %attempt, "goes on with a command of an earlier process, although its job has gone on without it");
+            true
+        }
+        Ok(Adoption::Ended) => {
+            tracing::warn!(folder = %folder.display(), "left by an earlier process that has reported its end; look at it, then remove it");
+            false
+        }
+        Err(error) => {
+            tracing::error!(attempt.id = %attempt, error, folder = %folder.display(), "an earlier process's command stays without a holder");
+            false
+        }
+    }
 }
 
 async fn conclude(
@@ -162,9 +172,9 @@ async fn ask(runner: &Runner, lease: &Lease) -> Result<Adoption, String> {
     }
 }
 
-/// Waits for the command's end, with what it prints in the log meanwhile.
-async fn attend(run: &mut Run, mut orphan: Orphan, stdout: Stdout) -> Result<Finished, Stop> {
-    run.log().begin_child(if stdout == Stdout::Events { Dialect::Events } else { Dialect::Text });
+/// Waits for the command's end, with what it prints in the log meanwhile if it is to be `shown`.
+async fn attend(run: &mut Run, mut orphan: Orphan, shown: Option<Stdout>) -> Result<Finished, Stop> {
+    run.log().begin_child(if shown == Some(Stdout::Events) { Dialect::Events } else { Dialect::Text });
     let unreadable =
         |error: io::Error| Stop::refused(format!("what the lost runner's command left cannot be read: {error}"));
     let (mut asked, mut stderr, mut lost_since) = (false, Vec::new(), None::<BootTime>);
@@ -175,11 +185,18 @@ async fn attend(run: &mut Run, mut orphan: Orphan, stdout: Stdout) -> Result<Fin
         })
         .await;
         // What is read after its end is all that it has printed.
-        orphan = read(run.log(), back, &mut stderr).await.map_err(unreadable)?;
+        orphan = match shown {
+            Some(_) => read(run.log(), back, &mut stderr).await.map_err(unreadable)?,
+            None => back,
+        };
         match standing.map_err(unreadable)? {
             Inherited::Running => lost_since = None,
             Inherited::Ended(record) => return Ok(ended(run, *record, stderr)),
-            Inherited::Lost if lost_since.get_or_insert_with(BootTime::now).elapsed() < LOST_AFTER => {}
+            Inherited::Lost | Inherited::NeverBegun
+                if lost_since.get_or_insert_with(BootTime::now).elapsed() < LOST_AFTER => {}
+            Inherited::NeverBegun => {
+                return Err(Stop::failed("the runner was lost before it began anything that changes the world"));
+            }
             Inherited::Lost => {
                 run.doubt_children();
                 return Err(Stop::refused(
@@ -188,15 +205,13 @@ async fn attend(run: &mut Run, mut orphan: Orphan, stdout: Stdout) -> Result<Fin
             }
         }
         if let Some(reason) = run.stop_reason().filter(|_| !asked) {
-            asked = match orphan.interrupt(reason) {
-                Ok(()) => true,
-                // Its supervisor has not noticed yet that the runner is gone, or has ended: the next look tells.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-                Err(error) => {
-                    tracing::warn!(%error, "a request to stop does not reach a command of an earlier process");
-                    false
-                }
-            };
+            // Where its supervisor has not noticed yet that the runner is gone, or is gone itself, the next look tells.
+            asked = orphan
+                .interrupt(reason)
+                .inspect_err(
+                    |error| tracing::debug!(%error, "a request to stop did not reach a command of an earlier process"),
+                )
+                .is_ok();
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

@@ -33,6 +33,8 @@ pub enum Inherited {
     Ended(Box<ExitRecord>),
     /// Its supervisor is gone without a record: nobody knows how it ended, or whether.
     Lost,
+    /// No supervisor has taken it up. One that still does begins nothing, since its runner is gone.
+    NeverBegun,
 }
 
 impl Orphan {
@@ -48,8 +50,7 @@ impl Orphan {
     pub fn look(&self) -> io::Result<Inherited> {
         let folder = match nix::fcntl::open(&self.folder, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
             Ok(folder) => folder,
-            // The runner died before the supervisor had begun: it begins nothing without a runner.
-            Err(Errno::ENOENT) => return Ok(Inherited::Lost),
+            Err(Errno::ENOENT) => return Ok(Inherited::NeverBegun),
             Err(error) => return Err(error.into()),
         };
         match Flock::<OwnedFd>::lock(folder, FlockArg::LockSharedNonblock) {
@@ -96,5 +97,55 @@ impl Orphan {
             all += count;
         }
         Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::{EXIT_FILE, RecordFolder};
+    use super::*;
+
+    #[test]
+    fn how_things_stand_is_told_by_folder_lock_and_record() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("03-apply");
+        let orphan = Orphan::of(&path);
+        let look = || orphan.look();
+        assert!(matches!(look(), Ok(Inherited::NeverBegun)));
+        assert_eq!(orphan.interrupt(StopReason::Cancelled).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let folder = RecordFolder::claim(&path).expect("claimed");
+        assert!(matches!(look(), Ok(Inherited::Running)));
+        let mut control = folder.control().expect("a pipe");
+        orphan.interrupt(StopReason::Cancelled).expect("asked");
+        let mut request = [0; 64];
+        let count = control.read(&mut request).expect("a request");
+        assert_eq!(&request[..count], b"{\"interrupt\":\"cancelled\"}\n");
+        drop((folder, control));
+        assert!(matches!(look(), Ok(Inherited::Lost)));
+        // Tried: half a record, a file in the pipe's place.
+        std::fs::write(path.join(EXIT_FILE), "{").expect("written");
+        assert!(look().is_err());
+        std::fs::remove_file(path.join(CONTROL_FILE)).expect("removed");
+        std::fs::write(path.join(CONTROL_FILE), "").expect("written");
+        assert!(orphan.interrupt(StopReason::Cancelled).is_err());
+    }
+
+    #[test]
+    fn output_is_read_once_and_from_where_it_was_left() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut orphan = Orphan::of(dir.path());
+        let mut buffer = [0; 4];
+        let mut read = |orphan: &mut Orphan| {
+            let mut all = [String::new(), String::new()];
+            let take = |stream: usize, bytes: &[u8]| all[stream].push_str(str::from_utf8(bytes).expect("text"));
+            let count = orphan.output(&mut buffer, take).expect("read");
+            (count, all)
+        };
+        assert_eq!(read(&mut orphan).0, 0, "it has printed nothing");
+        std::fs::write(dir.path().join(STDOUT_FILE), "abcdef").expect("written");
+        std::fs::write(dir.path().join(STDERR_FILE), "x").expect("written");
+        assert_eq!(read(&mut orphan), (5, ["abcd".into(), "x".into()]));
+        assert_eq!(read(&mut orphan), (2, ["ef".into(), String::new()]));
+        assert_eq!(read(&mut orphan).0, 0);
     }
 }

@@ -166,6 +166,15 @@ impl Kind for Apply {
         notes: Value,
         finished: Result<Finished, Stop>,
     ) -> BoxFuture<'a, Result<Value, Stop>> {
-        Box::pin(async move { self.conclude_with(run, read_notes(notes)?, finished).await })
+        Box::pin(async move {
+            match read_notes(notes) {
+                Ok(notes) => self.conclude_with(run, notes, finished).await,
+                Err(stop) => {
+                    let tree = run.work.tree();
+                    rescue::errored_state(run, &tree).await;
+                    Err(stop)
+                }
+            }
+        })
     }
 }
