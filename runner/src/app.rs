@@ -2,7 +2,8 @@
 //!
 //! Shutdown has two levels. *Soft* (the first SIGTERM or SIGINT): nothing is claimed any more, what has not started is
 //! handed back, what runs may finish within `shutdown.finish_within_s`. *Hard* (that time is over, or a second signal):
-//! every command gets its one SIGINT, later SIGKILL; results and logs have `shutdown.report_within_s` to arrive.
+//! every command gets its one SIGINT, later SIGKILL; results and logs have `shutdown.report_within_s` to arrive. With
+//! `shutdown.hand_over` what changes the world is left to the next process of the place instead.
 
 use crate::clock::BootTime;
 use crate::config::Config;
@@ -16,6 +17,7 @@ use crate::seal::ArtifactKey;
 use crate::supervise::{self, StopReason, Supervisors};
 use crate::{adopt, chance, claim, doorbell, heartbeat, http, variables};
 use anyhow::Context;
+use futures_util::FutureExt;
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -115,12 +117,25 @@ async fn wind_down(runner: &Runner, jobs: &TaskTracker, stop: &mut Stops) {
         () = tokio::time::sleep(Duration::from_secs(runner.config.shutdown.finish_within_s)) => {}
         () = stop.next() => {}
     }
-    tracing::warn!(running = runner.holdings.count(), "interrupting what runs");
-    runner.holdings.stop_all(StopReason::Shutdown);
+    let ended = match runner.config.shutdown.hand_over {
+        true => {
+            tracing::warn!(
+                running = runner.holdings.count(),
+                "leaving what changes the world to the next process of this place"
+            );
+            runner.holdings.stop_what_cannot_be_handed_over(StopReason::Shutdown);
+            runner.holdings.only_changes_left().boxed()
+        }
+        false => {
+            tracing::warn!(running = runner.holdings.count(), "interrupting what runs");
+            runner.holdings.stop_all(StopReason::Shutdown);
+            jobs.wait().boxed()
+        }
+    };
     // Each job bounds its own end by its kill grace; reporting has its own time after that.
     let most = runner.holdings.longest_grace() + Duration::from_secs(runner.config.shutdown.report_within_s);
     tokio::select! {
-        () = jobs.wait() => {}
+        () = ended => {}
         () = tokio::time::sleep(most) => tracing::error!(running = runner.holdings.count(), "leaving with work unreported"),
         () = stop.next() => tracing::error!(running = runner.holdings.count(), "a third signal: leaving with work unreported"),
     }

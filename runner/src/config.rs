@@ -163,6 +163,8 @@ pub struct Shutdown {
     pub finish_within_s: u64,
     /// After the interrupt, for results and logs to arrive.
     pub report_within_s: u64,
+    /// What changes the world is left to the next process with this `state_dir` rather than interrupted.
+    pub hand_over: bool,
 }
 
 /// The door for Prometheus and probes.
@@ -235,7 +237,7 @@ impl Logs {
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Self { finish_within_s: 3600, report_within_s: 30 }
+        Self { finish_within_s: 3600, report_within_s: 30, hand_over: false }
     }
 }
 

@@ -76,7 +76,7 @@ impl Holdings {
     /// The job went on without this attempt. What only reads is stopped; what changes the world finishes, and reports.
     pub fn superseded(&self, attempt: Uuid) {
         if let Some(entry) = self.held().get(&attempt)
-            && !(entry.mutating && entry.started)
+            && !entry.is_changing()
         {
             entry.ask(StopReason::LeaseLost);
         }
@@ -87,12 +87,26 @@ impl Holdings {
         self.held().values().filter(|entry| !entry.started).for_each(|entry| entry.ask(reason));
     }
 
+    /// A shutdown that hands over: ends all but what has started to change the world, which the next process of the place
+    /// goes on with.
+    pub fn stop_what_cannot_be_handed_over(&self, reason: StopReason) {
+        self.held().values().filter(|entry| !entry.is_changing()).for_each(|entry| entry.ask(reason));
+    }
+
+    /// Waits until nothing is held but what has started to change the world.
+    pub async fn only_changes_left(&self) {
+        loop {
+            let released = self.released.notified();
+            if self.held().values().all(Entry::is_changing) {
+                return;
+            }
+            released.await;
+        }
+    }
+
     /// Cut off for longer than the lease: ends what only reads or has not started. What changes the world goes on.
     pub fn stop_what_others_may_start(&self) {
-        self.held()
-            .values()
-            .filter(|entry| !(entry.mutating && entry.started))
-            .for_each(|entry| entry.ask(StopReason::LeaseLost));
+        self.held().values().filter(|entry| !entry.is_changing()).for_each(|entry| entry.ask(StopReason::LeaseLost));
     }
 
     /// The lease was renewed by a heartbeat that was sent at `sent`: counted from before it was sent.
@@ -120,6 +134,11 @@ impl Holdings {
 }
 
 impl Entry {
+    /// Whether it may have begun to change the world.
+    fn is_changing(&self) -> bool {
+        self.mutating && self.started
+    }
+
     fn ask(&self, reason: StopReason) {
         self.stop.send_if_modified(|asked| {
             let first = asked.is_none();

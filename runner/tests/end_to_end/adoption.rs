@@ -83,6 +83,35 @@ async fn a_command_of_an_earlier_process_hears_of_a_cancel_once() {
 }
 
 #[tokio::test]
+async fn a_restart_that_hands_over_interrupts_nothing_that_changes_the_world() {
+    let mut fleet = Fleet::new().await;
+    fleet.hand_over();
+    let mut runner = fleet.runner("a", &[]).await;
+    let gate = fleet.gate();
+    let changes = format!("trap 'echo interrupted' INT; echo ready; read go < {}; echo done", gate.path());
+    let deployment = fleet.submit(&job(&changes)).await;
+    let reads = json!({"name": "reads", "kind": "exec", "reading": true, "argv": ["/bin/sh", "-c", "echo reading; exec sleep 600"]});
+    let other = fleet.submit(&json!({"jobs": [reads]})).await;
+    fleet.lines(deployment, 1).await;
+    fleet.lines(other, 1).await;
+    runner.terminate();
+    runner.said("shutting down").await;
+    runner.terminate();
+    runner.said("leaving what changes the world to the next process").await;
+    assert!(runner.exited().await.success(), "{}", runner.all_said());
+    let mut next = fleet.runner("a", &[]).await;
+    next.said("goes on with a command of an earlier process").await;
+    gate.open();
+    assert_eq!(fleet.ended(deployment).await["status"], "SUCCESS");
+    assert_eq!(fleet.whole_log(deployment).await.replace(LOST, ""), "ready\ndone\n");
+    // What only reads was handed back, and begins anew.
+    fleet.lines(other, 2).await;
+    fleet.cancel(other).await;
+    fleet.ended(other).await;
+    next.end().await;
+}
+
+#[tokio::test]
 async fn a_report_that_was_not_answered_is_sent_by_the_next_process() {
     let fleet = Fleet::new().await;
     let runner = fleet.runner("a", &[]).await;

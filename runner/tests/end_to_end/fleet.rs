@@ -46,6 +46,8 @@ pub struct Fleet {
     token: String,
     cluster: Uuid,
     portal: Client,
+    /// Lines of the settings' last section, `[shutdown]`.
+    shutdown: &'static str,
     /// Whose processes runners are, if not this test's own user's.
     user: Option<u32>,
     // Last: dropped when nobody uses it any more.
@@ -72,7 +74,7 @@ impl Fleet {
         tokio::spawn(driver);
         let folder = tempfile::tempdir().expect("a folder");
         let token = credential.token.reveal().to_owned();
-        Self { folder, token, cluster: credential.id, portal, user: None, database }
+        Self { folder, token, cluster: credential.id, portal, shutdown: "", user: None, database }
     }
 
     /// Connects as a runner of the cluster does.
@@ -116,6 +118,11 @@ impl Fleet {
         self.start("stranger", &[], &format!("{known}.{}", "0".repeat(48)))
     }
 
+    /// From now on runners leave what changes the world to the next process.
+    pub fn hand_over(&mut self) {
+        self.shutdown = "hand_over = true\n";
+    }
+
     /// From now on runners are not root, also when this test is.
     pub fn without_root(&mut self) {
         if Uid::current().is_root() {
@@ -145,7 +152,8 @@ impl Fleet {
         let config = self.folder.path().join(format!("{name}.toml"));
         let text = format!(
             "artifact_key_file = {key:?}\nstate_dir = {state:?}\nplace = \"test\"\n[tools]\nterraform = {terraform:?}\ntofu = []\n\
-             [http]\nlisten = \"127.0.0.1:{port}\"\n[logs]\nflush_interval_ms = 50\n[shutdown]\nreport_within_s = 5\n"
+             [http]\nlisten = \"127.0.0.1:{port}\"\n[logs]\nflush_interval_ms = 50\n[shutdown]\nreport_within_s = 5\n{}",
+            self.shutdown
         );
         std::fs::write(&config, text).expect("a settings file");
         let mut command = Command::new(binary);
