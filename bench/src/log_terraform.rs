@@ -3,6 +3,7 @@
 use crate::clock::{Moment, new_id};
 use crate::comparison::{Comparison, Goal, Unit};
 use crate::engine::{ENVIRONMENT, Engine};
+use crate::processor::{Account, Server};
 use crate::program;
 use crate::report::Table;
 use crate::rounds::{Rounds, Row, interleave};
@@ -55,6 +56,9 @@ struct Figures {
     job: f64,
     /// From the submit to the end of the deployment; beside it init, plan and the plain apply.
     whole: f64,
+    /// Processor that the runner took for the run, and Postgres; 0 beside it.
+    runner: f64,
+    server: f64,
 }
 
 /// Measures the row.
@@ -68,6 +72,7 @@ pub async fn measure(options: &LogTerraform) -> anyhow::Result<Vec<Table>> {
     site.ours().await?;
     site.bare().await?;
     let rounds = interleave(&mut site, "log-terraform", options.rounds as usize).await?;
+    drop(site.server);
     site.stage.strike().await?;
     Ok(vec![table(options, version.lines().next().unwrap_or("an unknown engine"), &rounds)?])
 }
@@ -75,6 +80,8 @@ pub async fn measure(options: &LogTerraform) -> anyhow::Result<Vec<Table>> {
 struct Site {
     stage: Stage,
     stored: LogTable,
+    server: Server,
+    runner: i32,
     cluster: Uuid,
     options: LogTerraform,
     program: PathBuf,
@@ -89,7 +96,18 @@ impl Site {
         let engine = Some((options.engine.name(), program.clone()));
         let cluster = stage.add_runner(&RunnerPlan { name: "bench".into(), slots: 1, engine }).await?;
         let stored = LogTable::open(&stage.operator_url()).await?;
-        Ok(Self { stage, stored, cluster, options: options.clone(), program, bare_folders: 0, lines: 0 })
+        let (server, runner) = (Server::find(&stage.operator_url()).await?, stage.runner_pid("bench")?);
+        Ok(Self {
+            stage,
+            stored,
+            server,
+            runner,
+            cluster,
+            options: options.clone(),
+            program,
+            bare_folders: 0,
+            lines: 0,
+        })
     }
 
     /// Runs it to its end: the deployment's state.
@@ -107,6 +125,11 @@ impl Site {
             }
         };
         tokio::time::timeout(PATIENCE, waiting).await.context("the run does not end")?
+    }
+
+    /// Milliseconds of processor that the runner and Postgres have taken so far.
+    fn processor(&self) -> anyhow::Result<(f64, f64)> {
+        Ok((Account::of(self.runner).context("the runner is gone")?.own_ms, self.server.processor_ms()?))
     }
 
     async fn engine(&self, folder: &Path, args: &[&str]) -> anyhow::Result<f64> {
@@ -150,19 +173,21 @@ impl Row for Site {
             "cost": "off",
         });
         let submission = Submission { id: new_id(), cluster: self.cluster, snapshot };
+        let before = self.processor()?;
         let state = self.run(&submission).await?;
         ensure!(state.status == "SUCCESS", "the run failed: {:?}", state.error_message);
         self.stage.at_rest().await?;
+        let after = self.processor()?;
         let (_, lines) = self.stored.counted(self.cluster).await?;
         let new = lines - std::mem::replace(&mut self.lines, lines);
         ensure!(new >= i64::try_from(self.options.lines)?, "{new} lines are stored");
-        figures(&state)
+        Ok(Figures { runner: after.0 - before.0, server: after.1 - before.1, ..figures(&state)? })
     }
 
     async fn bare(&mut self) -> anyhow::Result<Figures> {
         let (_, apply) = self.by_hand(&["apply", "-json", "-input=false", "plan.bin"]).await?;
         let (before, plain_apply) = self.by_hand(&["apply", "-input=false", "-no-color", "plan.bin"]).await?;
-        Ok(Figures { apply, plain_apply, job: plain_apply, whole: before + plain_apply })
+        Ok(Figures { apply, plain_apply, job: plain_apply, whole: before + plain_apply, runner: 0.0, server: 0.0 })
     }
 }
 
@@ -179,6 +204,8 @@ fn figures(state: &State) -> anyhow::Result<Figures> {
         plain_apply: apply,
         job: between(&attempt["claimed_at"], &attempt["ended_at"])?,
         whole: between(&state.whole["created_at"], &state.whole["ended_at"])?,
+        runner: 0.0,
+        server: 0.0,
     })
 }
 
@@ -202,6 +229,9 @@ fn table(options: &LogTerraform, version: &str, rounds: &Rounds<Figures>) -> any
         let (ours, bare) = rounds.figures(pick);
         Comparison::of(what, Unit::Milliseconds, &ours, &bare).context("no rounds")
     };
+    let ours = |what: &str, pick: &dyn Fn(&Figures) -> f64| {
+        Comparison::of(what, Unit::Milliseconds, &rounds.figures(pick).0, &[]).context("no rounds")
+    };
     Ok(Table {
         row: "log-terraform",
         setting: format!("an apply with {version} whose one resource prints {} lines of 200 bytes", options.lines),
@@ -212,6 +242,8 @@ fn table(options: &LogTerraform, version: &str, rounds: &Rounds<Figures>) -> any
             line("the apply command, beside one with -json, as the runner has it", &|f| f.apply)?,
             line("the apply job from claim to end, beside the plain command", &|f| f.job)?,
             line("submit -> end of the deployment, beside init, plan and plain apply", &|f| f.whole)?,
+            ours("processor of the runner for all of it", &|f| f.runner)?,
+            ours("processor of Postgres for all of it", &|f| f.server)?,
         ],
         curves: Vec::new(),
     })

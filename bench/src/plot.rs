@@ -55,7 +55,7 @@ fn draw<'a>(area: &Area<'a>, curves: &[&Curve]) -> Result<(), Undrawable<'a>> {
     let left = points().map(|point| point.0).fold(f64::INFINITY, f64::min).max(1e-3);
     let right = points().map(|point| point.0).fold(left * 1.5, f64::max);
     let goals = curves.iter().filter_map(|curve| curve.goal);
-    let top = points().map(|point| point.1.max).chain(goals).fold(0.0, f64::max) * 1.25;
+    let top = points().map(|point| point.1.max).chain(goals).fold(0.0, f64::max) * 1.4;
     let (Some(first), top) = (curves.first(), if top > 0.0 { top } else { 1.0 }) else { return Ok(()) };
     let mut chart = ChartBuilder::on(area)
         .caption(first.chart, (FONT, 16))
