@@ -26,10 +26,17 @@ impl Server {
     /// # Errors
     /// It is gone.
     pub fn processor_ms(&self) -> anyhow::Result<f64> {
-        let own = Account::of(self.postmaster).context("the server is gone")?;
-        let children: f64 =
-            children(self.postmaster).into_iter().filter_map(Account::of).map(|child| child.own_ms).sum();
-        Ok(own.own_ms + own.reaped_ms + children)
+        let account = || Account::of(self.postmaster).context("the server is gone");
+        loop {
+            let before = account()?;
+            let alive = children(self.postmaster).into_iter().filter_map(Account::of);
+            let alive_ms: f64 = alive.map(|child| child.own_ms).sum();
+            let own = account()?;
+            // Who ended in between is in neither sum, or in both.
+            if own.reaped_ms == before.reaped_ms {
+                return Ok(own.own_ms + own.reaped_ms + alive_ms);
+            }
+        }
     }
 }
 
