@@ -14,7 +14,6 @@ mod tree;
 pub use backend::{BackendBlock, backend_blocks};
 pub use engine::{Engine, EngineError, Engines};
 pub use finding::Finding;
-pub use lint::lint;
 pub use manifest::{Kind, MANIFEST_FILE, MAX_DESCRIPTION_CHARS, MAX_MANIFEST_BYTES, MAX_NAME_CHARS, MAX_VERSION_CHARS};
 pub use render::{MAX_RENDER_STEPS, MAX_TEMPLATE_BYTES, RenderError, Scope, TEMPLATE_SUFFIX};
 pub use schema::{
@@ -22,7 +21,7 @@ pub use schema::{
     MAX_PATTERN_CHARS, MAX_VALUES, Pattern, PatternFault, Schema, SchemaFault,
 };
 pub use state::State;
-pub use template::{Template, TemplateError};
+pub use template::{Template, TemplateError, lint};
 pub use tree::{
     File, MAX_FILE_BYTES, MAX_FILES, MAX_PATH_BYTES, MAX_PATH_SEGMENTS, MAX_SEGMENT_BYTES, MAX_TREE_BYTES, PathError,
     PathFault, Tree, TreeDigest, TreeError, TreePath,

@@ -1,25 +1,13 @@
 //! Finding what is wrong with a template before anybody uses it.
 
 use std::borrow::Cow;
-use std::path::Path;
 
 use crate::backend::{Syntax, blocks_in};
 use crate::finding::Finding;
 use crate::manifest::MANIFEST_FILE;
 use crate::render::{MAX_TEMPLATE_BYTES, TEMPLATE_SUFFIX, lint_source};
 use crate::schema::Schema;
-use crate::template::{Template, TemplateError};
 use crate::tree::{File, Tree, TreeError, TreePath};
-
-/// Everything that is wrong with the template in `dir`; empty when it can be used.
-#[must_use]
-pub fn lint(dir: &Path) -> Vec<Finding> {
-    match Template::load(dir) {
-        Ok(_) => Vec::new(),
-        Err(TemplateError::Findings(findings)) => findings,
-        Err(TemplateError::Tree(error)) => vec![Finding::new("", "", error.to_string())],
-    }
-}
 
 /// Findings in all files but the manifest. Without a schema, inputs are taken as known.
 pub(crate) fn lint_files(tree: &Tree, inputs: Option<&Schema>) -> Vec<Finding> {

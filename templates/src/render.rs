@@ -11,8 +11,8 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::backend::BackendBlock;
+use crate::manifest::Manifest;
 use crate::schema::InputError;
-use crate::template::Template;
 use crate::tree::{MAX_FILE_BYTES, TreeError};
 
 /// Ending of the files that are rendered; it is taken off their names.
@@ -83,14 +83,14 @@ pub(crate) struct FileFault {
 
 impl Renderer {
     /// `inputs` have their defaults.
-    pub(crate) fn new(template: &Template, inputs: &Value, scope: &Scope<'_>) -> Renderer {
+    pub(crate) fn new(manifest: &Manifest, inputs: &Value, scope: &Scope<'_>) -> Renderer {
         let context = context! {
             inputs => JinjaValue::from(Serde(inputs)),
             deployment => context! { id => scope.deployment_id },
             cluster => context! { id => scope.cluster_id },
-            template => context! { name => template.name(), version => template.version().to_string() },
+            template => context! { name => manifest.name.as_str(), version => manifest.version.to_string() },
         };
-        let secrets = template.sensitive_values(inputs);
+        let secrets = manifest.inputs.sensitive_values(inputs);
         Renderer { context, secrets }
     }
 

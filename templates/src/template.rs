@@ -158,7 +158,7 @@ impl Template {
         if !errors.is_empty() {
             return Err(RenderError::Inputs(errors));
         }
-        let renderer = Renderer::new(self, &inputs, scope);
+        let renderer = Renderer::new(&self.manifest, &inputs, scope);
         let mut rendered = Tree::new();
         for (path, file) in self.tree.iter().filter(|(path, _)| path.as_str() != MANIFEST_FILE) {
             let (path, bytes) = match path.as_str().strip_suffix(TEMPLATE_SUFFIX) {
@@ -194,6 +194,16 @@ impl Template {
             None => {}
         }
         record
+    }
+}
+
+/// Everything that is wrong with the template in `dir`; empty when it can be used.
+#[must_use]
+pub fn lint(dir: &Path) -> Vec<Finding> {
+    match Template::load(dir) {
+        Ok(_) => Vec::new(),
+        Err(TemplateError::Findings(findings)) => findings,
+        Err(TemplateError::Tree(error)) => vec![Finding::new("", "", error.to_string())],
     }
 }
 
