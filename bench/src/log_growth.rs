@@ -38,7 +38,7 @@ pub struct LogGrowth {
     /// Lines that are printed for each figure, by all streams together
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(20_000..))]
     pub work: u64,
-    /// Lines in the table, one step after the other; a hundred million are 20 GB of text and take 10 GB of disk
+    /// Lines in the table, one step after the other; a hundred million are 20 GB of text and take 14 GB of disk
     #[arg(long, value_delimiter = ',', default_values_t = [2_000_000], num_args = 1..)]
     pub lines: Vec<u64>,
     /// Rounds of either side
