@@ -118,6 +118,14 @@ fn no_acknowledged_line_is_lost_when_postgres_crashes_again_and_again_under_load
 }
 
 #[test]
+fn an_outage_loses_no_line_and_makes_nobody_who_prints_wait() {
+    let _alone = alone();
+    let output = chaos("logs --outage 0.1 --streams 200 --rate 10").stderr(Stdio::inherit()).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.contains("in another place 0, gaps 0"), "{said}");
+}
+
+#[test]
 fn a_run_that_is_stopped_in_the_middle_leaves_nothing_running() {
     let _alone = alone();
     // Tried: Ctrl-C, and what `./dev` sends when it is stopped itself.

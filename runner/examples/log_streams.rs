@@ -117,18 +117,17 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
             log.finish();
         });
     }
+    let blocked = tokio::task::spawn_blocking(move || longest_write_us(printers));
     while let Some(ended) = streams.join_next().await {
         ended?;
     }
     let printed_ms = begun.elapsed().as_millis();
     pipeline.end(Duration::from_secs(600)).await;
     let stored_ms = begun.elapsed().as_millis();
-    for mut printer in printers {
-        ensure!(printer.wait()?.success(), "a printer failed");
-    }
+    let blocked_us = blocked.await??;
     let (processor_ms, peak_kib) = (processor_ms()? - used, peak_kib()?);
     println!(
-        r#"{{"printed_ms":{printed_ms},"stored_ms":{stored_ms},"processor_ms":{processor_ms},"peak_kib":{peak_kib}}}"#
+        r#"{{"printed_ms":{printed_ms},"stored_ms":{stored_ms},"processor_ms":{processor_ms},"peak_kib":{peak_kib},"blocked_us":{blocked_us}}}"#
     );
     Ok(())
 }
@@ -175,7 +174,7 @@ fn printers(load: &Load) -> anyhow::Result<(Vec<OwnedFd>, Vec<Child>)> {
             readers.push(OwnedFd::from(reader));
             writers.push(writer);
         }
-        let mut child = command.stdin(Stdio::piped()).spawn()?;
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut descriptors = child.stdin.take().context("its standard input")?;
         for writer in &writers {
             writeln!(descriptors, "{}", writer.as_raw_fd())?;
@@ -183,6 +182,17 @@ fn printers(load: &Load) -> anyhow::Result<(Vec<OwnedFd>, Vec<Child>)> {
         children.push(child);
     }
     Ok((readers, children))
+}
+
+/// Waits for the printers; the longest that a write of one of them took, as they say themselves.
+fn longest_write_us(printers: Vec<Child>) -> anyhow::Result<u128> {
+    let mut longest = 0;
+    for printer in printers {
+        let done = printer.wait_with_output()?;
+        ensure!(done.status.success(), "a printer failed");
+        longest = longest.max(String::from_utf8(done.stdout)?.trim().parse()?);
+    }
+    Ok(longest)
 }
 
 /// Prints lines that say when they were printed, each stream at its own moment of a period.
@@ -195,7 +205,7 @@ fn print(load: &Load, first: usize) -> anyhow::Result<()> {
     ensure!(stocked > 0, "the file of lines holds not one");
     let begun = BootTime::now();
     let burst = if load.pace > 0.0 { 1 } else { BURST };
-    let mut line = 0;
+    let (mut line, mut longest) = (0, Duration::ZERO);
     while line < load.lines {
         for (stream, pipe) in pipes.iter_mut().enumerate() {
             if load.pace > 0.0 {
@@ -211,10 +221,13 @@ fn print(load: &Load, first: usize) -> anyhow::Result<()> {
                 text.extend_from_slice(&stock[other..other + missing]);
                 text.push(b'\n');
             }
+            let begun = BootTime::now();
             pipe.write_all(&text)?;
+            longest = longest.max(begun.elapsed());
         }
         line += burst;
     }
+    println!("{}", longest.as_micros());
     Ok(())
 }
 

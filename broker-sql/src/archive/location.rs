@@ -71,8 +71,16 @@ pub(crate) struct KeyOf {
 impl Location {
     /// The same log has the same key whoever archives it, and however often.
     pub(crate) fn key(&self, of: KeyOf) -> String {
-        let prefix = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
-        format!("{prefix}{}/{}/{}/{}.tlog.zst", of.cluster, of.day, of.deployment, of.attempt)
+        self.below(&format!("{}/{}/{}/{}.tlog.zst", of.cluster, of.day, of.deployment, of.attempt))
+    }
+
+    /// Where it is tried whether objects can be put.
+    pub(crate) fn key_of_trial(&self) -> String {
+        self.below("tendril-doctor")
+    }
+
+    fn below(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", self.prefix) }
     }
 }
 

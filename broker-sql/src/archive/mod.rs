@@ -27,7 +27,7 @@ mod upload;
 
 #[cfg(not(feature = "archive"))]
 pub use absent::Archive;
-pub use error::ArchiveError;
+pub use error::{ArchiveError, Wants};
 pub use ledger::{ClosedLog, Frame, Record, claim};
 pub use location::{ArchiveOptions, BadLocation, Location};
 #[cfg(feature = "archive")]

@@ -36,6 +36,23 @@ impl Archive {
         &self.store
     }
 
+    /// Does once what archiving and reading do: puts a small object and reads it, begins one of several parts and lets it go.
+    /// The object stays, and is the same each time.
+    ///
+    /// # Errors
+    /// [`ArchiveError`] names the bucket's answer and what to do about it.
+    pub async fn try_out(&self) -> Result<(), ArchiveError> {
+        let key = self.store.location.key_of_trial();
+        let text = b"`tendril-broker doctor` puts this here to see that it can. It may be deleted.\n";
+        self.store.put(&key, text.to_vec()).await?;
+        let read = self.store.range(&self.store.location.bucket, &key, 0, text.len() as u64).await?;
+        if read != text {
+            return Err(ArchiveError::Damaged(self.store.url(&key), "it is not what was just put there".into()));
+        }
+        let upload = self.store.begin(&key).await?;
+        self.store.abort(&key, &upload.id).await
+    }
+
     /// The rows of the first frame that reaches behind `after`, those up to `after` left out. Empty behind the end.
     ///
     /// The index that the database keeps tells where to look. An object that was written anew by another version of this

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::Credentials;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::config::{Config, Credentials};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::RequestId;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use aws_smithy_http_client::Builder as HttpClientBuilder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
-use crate::archive::{ArchiveError, ArchiveOptions, Location};
+use crate::archive::{ArchiveError, ArchiveOptions, Location, Wants};
 
 /// A try ends when nobody answers for so long; parts of 8 MiB get through at 30 KB/s.
 const TRY: Duration = Duration::from_secs(270);
@@ -22,6 +22,15 @@ const TRY: Duration = Duration::from_secs(270);
 pub(crate) const CALL: Duration = Duration::from_secs(290);
 const CONNECT: Duration = Duration::from_secs(5);
 const TRIES: u32 = 3;
+/// Somebody waits for what is read: a try ends when nobody begins to answer for so long, and all tries of a call together.
+const READ: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs(20));
+/// A frame of 512 KiB that did not compress gets through at 10 KB/s.
+const READ_BODY: Duration = Duration::from_secs(60);
+
+fn reading() -> TimeoutConfig {
+    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT);
+    timeouts.operation_attempt_timeout(READ.0).operation_timeout(READ.1).build()
+}
 
 /// A bucket.
 #[derive(Clone, Debug)]
@@ -130,14 +139,13 @@ impl Store {
     pub async fn range(&self, bucket: &str, key: &str, offset: u64, bytes: u64) -> Result<Vec<u8>, ArchiveError> {
         let range = format!("bytes={offset}-{}", offset + bytes.max(1) - 1);
         let url = format!("s3://{bucket}/{key}");
-        let got = self.client.get_object().bucket(bucket).key(key).range(range).send().await;
+        let get = self.client.get_object().bucket(bucket).key(key).range(range);
+        let got = get.customize().config_override(Config::builder().timeout_config(reading())).send().await;
         let got = got.map_err(|error| explain(&url, error))?;
-        let body = tokio::time::timeout(TRY, got.body.collect()).await;
+        let body = tokio::time::timeout(READ_BODY, got.body.collect()).await;
         match body {
             Ok(Ok(body)) => Ok(body.to_vec()),
-            Ok(Err(error)) => {
-                Err(ArchiveError::Unavailable(url, format!("the object broke off: {}", DisplayErrorContext(error))))
-            }
+            Ok(Err(error)) => Err(ArchiveError::Unavailable(url, format!("the object broke off: {}", causes(&error)))),
             Err(_) => Err(ArchiveError::Unavailable(url, "the object did not come in time".into())),
         }
     }
@@ -152,6 +160,20 @@ impl Store {
 
 fn status<E>(error: &SdkError<E>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
+}
+
+/// An error and what is behind it, in words.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut words = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if words.last() != Some(&text) {
+            words.push(text);
+        }
+        next = cause.source();
+    }
+    words.join(": ")
 }
 
 /// Tells apart what is to be tried again, what somebody has to set right, and what is wrong with one object.
@@ -173,13 +195,21 @@ where
             ArchiveError::Unavailable(url, format!("{code}{said}{request}"))
         }
         (SdkError::ServiceError(_), _, Some(status)) => {
-            ArchiveError::Refused(url, format!("{code}{said} (HTTP {status}){request}"))
+            let region = error.raw_response().and_then(|response| response.headers().get("x-amz-bucket-region"));
+            let region = region.map(|region| format!("; the bucket is in {region}")).unwrap_or_default();
+            let wants = Wants::of(&code, status);
+            ArchiveError::Refused(url, wants, format!("{code}{said} (HTTP {status}){region}{request}"))
         }
         _ => {
-            let causes = DisplayErrorContext(error).to_string();
+            let causes = causes(&error);
             // The only trouble on the way to the service that waiting does not mend.
-            match causes.contains("no providers in chain") || causes.contains("CredentialsNotLoaded") {
-                true => ArchiveError::Refused(url, format!("no credentials were found: {causes}")),
+            match causes.contains("no credentials found in chain")
+                || format!("{error:?}").contains("CredentialsNotLoaded")
+            {
+                true => {
+                    let said = format!("no credentials were found: {causes}");
+                    ArchiveError::Refused(url, Wants::Credentials, said)
+                }
                 false => ArchiveError::Unavailable(url, causes),
             }
         }

@@ -77,7 +77,7 @@ pub enum Command {
     #[command(subcommand)]
     Template(Template),
     /// Look at server, roles, privileges, schema, settings, clock and pulse; say what to mend.
-    Doctor,
+    Doctor(ArchiveFlags),
     /// Remove all of Tendril from the database: schemas, data, credentials, roles.
     Uninstall(Uninstall),
     /// Print a completion script for a shell.

@@ -65,6 +65,7 @@ impl Failure {
             Self::Usage(_) | Self::Address(_) => 2,
             Self::Database(error) => match error {
                 Error::Unreachable(_) | Error::Broken(_) => 4,
+                Error::Archive(error) if error.is_outage() => 4,
                 Error::SchemaNewer { .. }
                 | Error::SchemaOlder { .. }
                 | Error::MigrationChanged(_)

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::cli::Context;
-use crate::cli::arguments::{Migrate, Uninstall};
+use crate::cli::arguments::{ArchiveFlags, Migrate, Uninstall};
 use crate::cli::exit::{Failure, Outcome};
 use crate::operator::doctor::{self, Finding, Level};
 use crate::operator::migration::{self, SchemaState};
@@ -46,9 +46,9 @@ fn compared(state: &SchemaState) -> String {
     }
 }
 
-pub async fn doctor(context: &Context) -> Result<Outcome, Failure> {
+pub async fn doctor(context: &Context, archive: ArchiveFlags) -> Result<Outcome, Failure> {
     let mut connection = context.connect().await?;
-    let findings = doctor::examine(&mut connection).await?;
+    let findings = doctor::examine(&mut connection, archive.options().as_ref()).await?;
     let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
     context.output.print(&json!({"worst": worst, "findings": findings}), || tell(&findings))?;
     Ok(if worst == Level::Fail { Outcome::Negative } else { Outcome::Done })

@@ -39,7 +39,7 @@ pub async fn logs(context: &Context, options: &Logs) -> Result<Outcome, Failure>
     let printer = Printer { output: &context.output, logs_only: true };
     let archive = open(&options.archive).await?;
     if options.follow {
-        let watch = Watch::new(options.id).with_archive(archive);
+        let watch = Watch::new(options.id).with_archive(archive).logs_only();
         return match follow(context, watch, options.id, &printer).await? {
             Outcome::Interrupted => Ok(Outcome::Interrupted),
             _ => Ok(Outcome::Done),
@@ -61,6 +61,7 @@ pub async fn logs(context: &Context, options: &Logs) -> Result<Outcome, Failure>
 
 async fn follow(context: &Context, mut watch: Watch, id: Uuid, printer: &Printer<'_>) -> Result<Outcome, Failure> {
     let mut connection = context.connect().await?;
+    let mut away = None;
     let machine = |error: std::io::Error| Failure::Machine(format!("cannot take signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(machine)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(machine)?;
@@ -87,6 +88,7 @@ async fn follow(context: &Context, mut watch: Watch, id: Uuid, printer: &Printer
                 Event::Status(state) => printer.status(&state)?,
                 Event::Job(job) => printer.job(&job)?,
                 Event::Log(chunk) => printer.log(&chunk)?,
+                Event::Away(error, pause) => printer.away(&mut away, &error, pause),
                 Event::End(ending) => {
                     printer.troubles(watch.troubles());
                     return printer.end(&ending);
@@ -130,6 +132,15 @@ impl Printer<'_> {
     fn troubles(&self, troubles: &[ArchiveError]) {
         for trouble in troubles {
             self.remark(&format!("error: {trouble}; hint: {}", trouble.hint()));
+        }
+    }
+
+    /// Once for each reason, not at each try.
+    fn away(&self, said: &mut Option<ArchiveError>, error: &ArchiveError, pause: Duration) {
+        if said.as_ref() != Some(error) {
+            let (hint, pause) = (error.hint(), pause.as_secs());
+            self.remark(&format!("{error}; hint: {hint}; what is archived waits, trying again after {pause} s"));
+            *said = Some(error.clone());
         }
     }
 

@@ -1,5 +1,5 @@
 //! Following a deployment until its end: status changes and logs, in the order in which they became known; only the end
-//! of a job waits for its last line.
+//! of a job waits for its last line. Who follows the log alone learns of the end from the log.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,6 +16,14 @@ use crate::refusal::Error;
 /// Looking costs two indexed reads; this often a person sees lines as they come.
 const POLL: Duration = Duration::from_millis(200);
 
+/// Who follows the log alone asks for the status when nothing has come for so long: an attempt that was lost has no end.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// Rows of the database wait no longer for what is archived.
+const ARCHIVE_PATIENCE: Duration = Duration::from_millis(500);
+/// First and longest pause before an archive that is away is asked again.
+const ARCHIVE_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
 /// After the end of a deployment its last rows may still be on their way. An attempt that was lost may never send them.
 const TAIL: Duration = Duration::from_secs(5);
 
@@ -28,6 +36,8 @@ pub enum Event {
     Job(JobState),
     /// Something was printed.
     Log(LogChunk),
+    /// The archive is away: what lies there waits, and it is asked again after the pause. Everything else goes on.
+    Away(ArchiveError, Duration),
     /// It is over.
     End(Ending),
 }
@@ -37,7 +47,7 @@ impl Event {
         match self {
             Self::Status(state) => state.is_final(),
             Self::Job(job) => job.is_final(),
-            Self::Log(_) | Self::End(_) => false,
+            Self::Log(_) | Self::Away(..) | Self::End(_) => false,
         }
     }
 }
@@ -60,13 +70,34 @@ pub struct Watch {
     jobs: BTreeMap<String, (String, Option<String>)>,
     behind_since: Option<Instant>,
     ended_at: Option<Instant>,
+    logs_only: bool,
+    /// When a chunk came last, or the status was asked for.
+    heard_at: Instant,
+    archive_pause: Duration,
 }
 
 impl Watch {
     /// From the beginning of its logs.
     pub fn new(deployment: Uuid) -> Self {
         let reader = LogReader::new(deployment);
-        Self { deployment, reader, shown: None, jobs: BTreeMap::new(), behind_since: None, ended_at: None }
+        Self {
+            deployment,
+            reader,
+            shown: None,
+            jobs: BTreeMap::new(),
+            behind_since: None,
+            ended_at: None,
+            logs_only: false,
+            heard_at: Instant::now(),
+            archive_pause: ARCHIVE_PAUSE.0,
+        }
+    }
+
+    /// The log and its end, and nothing of status and jobs: one query a look.
+    #[must_use]
+    pub fn logs_only(mut self) -> Self {
+        self.logs_only = true;
+        self
     }
 
     /// The same with an archive to fall back to for what the database no longer has.
@@ -89,21 +120,57 @@ impl Watch {
     pub async fn next(&mut self, connection: &mut PgConnection) -> Result<Vec<Event>, Error> {
         loop {
             // The state first: what it says about the logs' ends is then older than the rows that are read.
-            let state = deployments::state(connection, self.deployment).await?;
-            let (chunks, more) = self.reader.next(connection).await?;
-            let changes = if self.is_behind(&state, more) { Vec::new() } else { self.changes(&state) };
-            let (mut events, logs): (Vec<_>, Vec<_>) = (Vec::new(), chunks.into_iter().map(Event::Log).collect());
-            match changes.iter().any(Event::is_an_end) {
-                true => events.extend(logs.into_iter().chain(changes)),
-                false => events.extend(changes.into_iter().chain(logs)),
+            let state = match self.wants_state() {
+                true => Some(deployments::state(connection, self.deployment).await?),
+                false => None,
+            };
+            let (mut logs, more) = self.read(connection).await?;
+            let mut events = Vec::new();
+            if let Some(state) = state.as_ref().filter(|_| !self.logs_only) {
+                events = if self.is_behind(state, more) { Vec::new() } else { self.changes(state) };
             }
-            if !more && state.is_final() {
-                events.extend(self.ending(state));
+            match events.iter().any(Event::is_an_end) {
+                true => logs.append(&mut events),
+                false => logs.splice(0..0, events).for_each(drop),
+            }
+            let mut events = logs;
+            if !more {
+                events.extend(self.ending(connection, state).await?);
             }
             if !events.is_empty() || more {
                 return Ok(events);
             }
             tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn wants_state(&mut self) -> bool {
+        let wants = !self.logs_only || self.heard_at.elapsed() >= QUIET;
+        if wants {
+            self.heard_at = Instant::now();
+        }
+        wants
+    }
+
+    /// What is new of the log, and whether there may be more at once.
+    async fn read(&mut self, connection: &mut PgConnection) -> Result<(Vec<Event>, bool), Error> {
+        match self.reader.next_within(connection, ARCHIVE_PATIENCE).await {
+            Ok((chunks, more)) => {
+                if !chunks.is_empty() {
+                    self.heard_at = Instant::now();
+                }
+                if !self.reader.waits_for_archive() {
+                    self.archive_pause = ARCHIVE_PAUSE.0;
+                }
+                Ok((chunks.into_iter().map(Event::Log).collect(), more))
+            }
+            Err(Error::Archive(error)) if error.is_outage() => {
+                let pause = self.archive_pause;
+                self.archive_pause = (pause * 2).min(ARCHIVE_PAUSE.1);
+                self.reader.rest(pause);
+                Ok((vec![Event::Away(error, pause)], false))
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -133,10 +200,19 @@ impl Watch {
         events
     }
 
-    fn ending(&mut self, state: State) -> Option<Event> {
-        let logs_complete = state.logs.iter().all(|log| self.reader.is_done_with(log));
+    /// The end: when the log is at its own, or when the rest of it has had its time to come.
+    async fn ending(&mut self, connection: &mut PgConnection, state: Option<State>) -> Result<Option<Event>, Error> {
+        let over = self.reader.is_over();
+        let state = match state {
+            None if over => deployments::state(connection, self.deployment).await?,
+            None => return Ok(None),
+            Some(state) => state,
+        };
+        if !state.is_final() || self.reader.waits_for_archive() {
+            return Ok(None);
+        }
         let ended_at = *self.ended_at.get_or_insert_with(Instant::now);
-        (logs_complete || ended_at.elapsed() >= TAIL)
-            .then(|| Event::End(Ending { state: Box::new(state), logs_complete }))
+        let end = || Event::End(Ending { state: Box::new(state), logs_complete: over });
+        Ok((over || ended_at.elapsed() >= TAIL).then(end))
     }
 }

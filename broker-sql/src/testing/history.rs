@@ -334,6 +334,68 @@ pub async fn keep_logs_at(superuser: &mut PgConnection, folder: &str) -> Result<
     Ok(())
 }
 
+/// What is stored of logs whose lines say which they are: a moment of 16 digits, the stream's number, the line's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbered {
+    /// Logs.
+    pub logs: i64,
+    /// Lines in them.
+    pub lines: i64,
+    /// Bytes of their text.
+    pub bytes: i64,
+    /// Lines that are in another log or in another place than they were printed.
+    pub misplaced: i64,
+    /// Rows that stand for lost output.
+    pub gaps: i64,
+}
+
+/// Looks through all numbered lines of a cluster.
+///
+/// # Errors
+/// What the database refuses.
+pub async fn numbered(operator: &mut PgConnection, cluster: Uuid) -> Result<Numbered, Error> {
+    let sql = "-- numbered lines
+        with lines as (
+          select i.attempt_id, i.seq + l.n - 1 as due, substr(l.line, 18, 6) as stream, substr(l.line, 25, 8)::bigint as number,
+                 octet_length(l.line) + 1 as bytes
+            from tendril.log_inbox i, lateral string_to_table(rtrim(i.log_chunk, E'\\n'), E'\\n') with ordinality l(line, n)
+           where i.cluster_id = $1 and i.gap_kind is null),
+        logs as (
+          select count(*) as lines, sum(bytes) as bytes, count(*) filter (where number <> due) as misplaced, min(stream) <> max(stream) as mixed
+            from lines group by attempt_id)
+        select count(*), coalesce(sum(lines), 0)::bigint, coalesce(sum(bytes), 0)::bigint,
+               coalesce(sum(case when mixed then lines else misplaced end), 0)::bigint,
+               (select count(*) from tendril.log_inbox where cluster_id = $1 and gap_kind is not null)
+          from logs";
+    operator.execute("-- no compiling\nset jit = off").await?;
+    let (logs, lines, bytes, misplaced, gaps) = sqlx::query_as(sql).bind(cluster).fetch_one(operator).await?;
+    Ok(Numbered { logs, lines, bytes, misplaced, gaps })
+}
+
+/// Keeps little of the journal for later, so that a small disk is enough for it. For a superuser.
+///
+/// # Errors
+/// What the database refuses.
+pub async fn keep_journal_small(superuser: &mut PgConnection) -> Result<(), Error> {
+    for sql in
+        ["alter system set min_wal_size = '32MB'", "alter system set max_wal_size = '96MB'", "select pg_reload_conf()"]
+    {
+        superuser.execute(sqlx::raw_sql(AssertSqlSafe(format!("-- keep journal small\n{sql}")))).await?;
+    }
+    Ok(())
+}
+
+/// Writes to the journal and goes on to its next segment. For a superuser.
+///
+/// # Errors
+/// What the database refuses; the connection breaks where there is no room.
+pub async fn use_up_journal(superuser: &mut PgConnection) -> Result<(), Error> {
+    superuser.execute("-- write\nselect pg_logical_emit_message(true, 'chaos', 'full')").await?;
+    superuser.execute("-- next segment\nselect pg_switch_wal()").await?;
+    superuser.execute("-- write\nselect pg_logical_emit_message(true, 'chaos', 'full')").await?;
+    Ok(())
+}
+
 /// All that this installation remembers.
 ///
 /// # Errors

@@ -27,6 +27,8 @@ pub enum Door {
     Sick(&'static str),
     /// No answer to what contains it, until the door is opened.
     Silent(&'static str),
+    /// An answer to all as S3 words it: HTTP status, code and message.
+    Answers(u16, &'static str, &'static str),
 }
 
 struct Gate {
@@ -132,6 +134,15 @@ fn walk_top(folder: &std::path::Path, files: &mut Vec<std::path::PathBuf>) {
     files.extend(entries.filter(|path| path.is_file()));
 }
 
+/// The bucket's region stands in the head, as in the answers of AWS.
+fn answer(status: u16, code: &str, message: &str) -> Response {
+    let body = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    );
+    let region = if status == 301 { [("x-amz-bucket-region", "eu-central-1")] } else { [("x-amz-id-2", "none")] };
+    (StatusCode::from_u16(status).unwrap(), region, body).into_response()
+}
+
 async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     let what = format!("{} {}", request.method(), request.uri());
     gate.requests.lock().unwrap().push(what.clone());
@@ -141,6 +152,7 @@ async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Re
         match *door.borrow_and_update() {
             Door::Sick(text) if what.contains(text) => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
             Door::Silent(text) if what.contains(text) => {}
+            Door::Answers(status, code, message) => return answer(status, code, message),
             _ => break,
         }
         door.changed().await.unwrap();

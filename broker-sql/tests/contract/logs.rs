@@ -364,6 +364,7 @@ async fn whoever_watches_learns_of_a_jobs_end_after_its_last_line() {
             Event::Status(state) => state.status.clone(),
             Event::Job(job) => format!("{} {}", job.name, job.state),
             Event::Log(chunk) => chunk.log_chunk.trim_end().to_owned(),
+            Event::Away(error, _) => error.to_string(),
             Event::End(ending) => format!("end, logs complete: {}", ending.logs_complete),
         });
         words.collect()

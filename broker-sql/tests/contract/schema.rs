@@ -203,7 +203,7 @@ async fn uninstall_leaves_nothing() {
 async fn doctor_says_what_to_mend() {
     let mut fleet = Fleet::new().await;
     let level = |findings: &[doctor::Finding], check: &str| findings.iter().find(|f| f.check == check).map(|f| f.level);
-    let findings = doctor::examine(&mut fleet.operator).await.unwrap();
+    let findings = doctor::examine(&mut fleet.operator, None).await.unwrap();
     for check in [
         "version",
         "clock",
@@ -225,7 +225,7 @@ async fn doctor_says_what_to_mend() {
     // As serve would have it; then one thing after the other is broken.
     run(&mut fleet.operator, "select tendril_core.pulse(); update tendril_core.duties set ran_at = clock_timestamp()")
         .await;
-    let findings = doctor::examine(&mut fleet.operator).await.unwrap();
+    let findings = doctor::examine(&mut fleet.operator, None).await.unwrap();
     assert_eq!((level(&findings, "pulse"), level(&findings, "duties")), (Some(Level::Ok), Some(Level::Ok)));
     let name = fleet.database.name().to_owned();
     for (sql, check, expected) in [
@@ -242,7 +242,7 @@ async fn doctor_says_what_to_mend() {
         ("delete from tendril_core._sqlx_migrations where version in (2, 9999)".into(), "schema", Level::Fail),
     ] {
         run(&mut fleet.operator, &sql).await;
-        let findings = doctor::examine(&mut fleet.operator).await.unwrap();
+        let findings = doctor::examine(&mut fleet.operator, None).await.unwrap();
         assert_eq!(level(&findings, check), Some(expected), "{check} after {sql}: {findings:?}");
     }
     let ran = broker(&fleet.database.url(), &["doctor"]).await;

@@ -171,7 +171,8 @@ fn records(bytes: &[u8]) -> Vec<Record> {
 /// # Errors
 /// The system's error.
 pub fn size(spool: &Path) -> io::Result<u64> {
-    paths(spool)?.iter().map(|path| Ok(fs::metadata(path)?.len())).sum()
+    // One that has just been removed takes no room.
+    Ok(paths(spool)?.iter().filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum())
 }
 
 #[cfg(test)]

@@ -11,7 +11,9 @@ mod corrupt;
 mod crashes;
 mod door;
 mod evidence;
+mod journal;
 mod op;
+mod outage;
 mod perform;
 mod printer;
 mod proxy;
@@ -46,6 +48,15 @@ pub struct Options {
     /// Crash Postgres so many times under full load instead
     #[arg(long, value_name = "COUNT", conflicts_with_all = ["ops", "seeds"])]
     crashes: Option<u32>,
+    /// Take the database away for so many minutes instead, while quiet streams print
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["ops", "seeds", "crashes"])]
+    outage: Option<f64>,
+    /// Streams of the outage
+    #[arg(long, default_value_t = 1000, requires = "outage", value_parser = clap::value_parser!(u32).range(1..=2500))]
+    streams: u32,
+    /// Lines of 200 bytes that each of them prints in a second
+    #[arg(long, default_value_t = 10.0, requires = "outage")]
+    rate: f64,
     /// Where everything is left; it is emptied first [default: .state/chaos/logs]
     #[arg(long, value_name = "FOLDER")]
     into: Option<PathBuf>,
@@ -65,7 +76,8 @@ pub fn main(options: &Options) -> anyhow::Result<bool> {
     if let Some(file) = &options.check {
         return judge(file);
     }
-    if options.ops.contains(&LogOp::PostgresDiskFull) && options.crashes.is_none() {
+    let small_disk = |op: &LogOp| matches!(op, LogOp::PostgresDiskFull | LogOp::PostgresWalFull);
+    if options.ops.iter().any(small_disk) && options.crashes.is_none() && options.outage.is_none() {
         room::go_where_it_can_be()?;
     }
     let usual = || dev_script().with_file_name(".state").join("chaos").join("logs");
@@ -77,9 +89,13 @@ pub fn main(options: &Options) -> anyhow::Result<bool> {
     let folder = folder.canonicalize()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        match options.crashes {
-            Some(count) => crashes::carry_out(&folder, count).await,
-            None => run::carry_out(&folder, options).await,
+        match (options.crashes, options.outage) {
+            (Some(count), _) => crashes::carry_out(&folder, count).await,
+            (None, Some(minutes)) => {
+                let load = outage::Load { streams: options.streams, rate: options.rate };
+                outage::carry_out(&folder, minutes, load).await
+            }
+            (None, None) => run::carry_out(&folder, options).await,
         }
     })
 }

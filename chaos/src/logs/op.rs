@@ -38,6 +38,8 @@ pub enum LogOp {
     RunnerDiskFull,
     /// The database's disk is full
     PostgresDiskFull,
+    /// The disk of the database's journal is full: Postgres gives up, and is back once there is room
+    PostgresWalFull,
     /// The archive refuses, hangs, answers 503, or what is sent there is cut
     S3Down,
 }
@@ -77,7 +79,7 @@ impl LogOp {
             Self::SpoolFull => (5, 20_000_000, 500, 1),
             Self::RunnerDiskFull => (5, 2_500_000, 700, 1),
             Self::EndLogSessionAtTheCap => (6, 1_500_000, 1000, 1),
-            Self::KillRunner => (6, 150_000, 1000, 3),
+            Self::KillRunner | Self::PostgresWalFull => (6, 150_000, 1000, 3),
             Self::KillRunnerFullSpool | Self::CorruptSpool => (6, 600_000, 600, 5),
             _ => (6, 150_000, 1000, 1),
         }

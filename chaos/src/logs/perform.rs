@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::archive;
 use super::corrupt::{self, Destroyed};
 use super::evidence::Allowed;
+use super::journal;
 use super::op::LogOp;
 use super::proxy::Cut;
 use super::witness;
@@ -82,16 +83,7 @@ pub async fn perform(world: &mut LogWorld, op: LogOp, seed: u64, before: Before)
     match op {
         LogOp::None => {}
         LogOp::CrashPostgres => crash_postgres(world, &mut chance, &mut done).await?,
-        LogOp::EndLogSession | LogOp::EndLogSessionAtTheCap => {
-            for _ in 0..chance.between(1, 5) {
-                let mut operator = world.desk.operator().await?;
-                if let Some(pid) = log_session(&mut operator).await? {
-                    history::end_session(&mut operator, pid).await?;
-                    done.act(format!("the log session {pid} was ended"));
-                }
-                pause(chance.between(50, 400)).await;
-            }
-        }
+        LogOp::EndLogSession | LogOp::EndLogSessionAtTheCap => end_log_session(world, &mut chance, &mut done).await?,
         LogOp::KillLogBackend => {
             let mut operator = world.desk.operator().await?;
             if let Some(pid) = log_session(&mut operator).await? {
@@ -130,6 +122,10 @@ pub async fn perform(world: &mut LogWorld, op: LogOp, seed: u64, before: Before)
             done.allowed.overflow = settings.stall_s == 0;
             release(before).await?;
         }
+        LogOp::PostgresWalFull => {
+            let what = journal::fill(world, &mut chance).await?;
+            done.act(what);
+        }
         LogOp::S3Down => archive::take_away(world, seed, &mut chance, &mut done).await?,
         LogOp::PostgresDiskFull => {
             let ms = chance.between(1500, 4000);
@@ -162,6 +158,18 @@ async fn crash_postgres(world: &LogWorld, chance: &mut Chance, done: &mut Done) 
         world.server.resume().await?;
         done.act(format!("Postgres stopped at once and was away for {away_ms} ms"));
         pause(chance.between(100, 700)).await;
+    }
+    Ok(())
+}
+
+async fn end_log_session(world: &LogWorld, chance: &mut Chance, done: &mut Done) -> anyhow::Result<()> {
+    for _ in 0..chance.between(1, 5) {
+        let mut operator = world.desk.operator().await?;
+        if let Some(pid) = log_session(&mut operator).await? {
+            history::end_session(&mut operator, pid).await?;
+            done.act(format!("the log session {pid} was ended"));
+        }
+        pause(chance.between(50, 400)).await;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A small disk for the database's log rows, which can be filled to the brim and emptied again.
+//! A small disk for the database's log rows, or for its journal, which can be filled to the brim and emptied again.
 //!
 //! It is a tmpfs in a mount namespace of this process's own, so that it goes with us whatever happens. That takes root.
 
@@ -44,13 +44,13 @@ impl Room {
         nix::unistd::geteuid().is_root() && namespace("self") != namespace("1")
     }
 
-    /// A new one, for the server that has this backend.
+    /// A new one for that purpose, for the server that has this backend.
     ///
     /// # Errors
     /// It cannot be mounted.
-    pub async fn new(backend: i32) -> anyhow::Result<Self> {
+    pub async fn new(purpose: &str, backend: i32) -> anyhow::Result<Self> {
         let owner = fs::metadata(format!("/proc/{backend}"))?.uid();
-        let mount = std::env::temp_dir().join(format!("tendril-chaos-room-{}", std::process::id()));
+        let mount = std::env::temp_dir().join(format!("tendril-chaos-{purpose}-{}", std::process::id()));
         fs::create_dir_all(&mount)?;
         let options = format!("size={BYTES},uid={owner},mode=0700");
         let mounted =

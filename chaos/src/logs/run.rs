@@ -33,6 +33,7 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 const REST_PATIENCE: Duration = Duration::from_secs(90);
 /// Of these compressed, S3 gets more than one part.
 const NOISE_BYTES: u64 = 14_000_000;
+const NEEDS_ROOT: &str = "it takes root, and a private mount namespace: unshare --mount ./dev chaos logs ...";
 /// When nothing has come for so long, nothing more will of a log whose runner was killed.
 const QUIET: Duration = Duration::from_secs(6);
 
@@ -85,9 +86,8 @@ async fn cannot(world: &mut LogWorld, op: LogOp, folder: &Path) -> anyhow::Resul
             world.keep_logs_in_a_bucket().await?;
             None
         }
-        LogOp::PostgresDiskFull if !world.keep_logs_on_a_small_disk().await? => {
-            Some("it takes root, and a private mount namespace: unshare --mount ./dev chaos logs ...")
-        }
+        LogOp::PostgresDiskFull if !world.keep_logs_on_a_small_disk().await? => Some(NEEDS_ROOT),
+        LogOp::PostgresWalFull if !world.keep_journal_on_a_small_disk().await? => Some(NEEDS_ROOT),
         _ => None,
     })
 }
@@ -142,6 +142,10 @@ pub fn scripts(op: LogOp, seed: u64) -> Vec<Script> {
 }
 
 async fn one(world: &mut LogWorld, op: LogOp, seed: u64) -> anyhow::Result<Evidence> {
+    if op == LogOp::RunnerDiskFull {
+        // On a disk where the run before has left something no job may be able to start.
+        world.drain().await?;
+    }
     world.set(op.settings(seed)).await?;
     let desk = world.desk.clone();
     fs::remove_dir_all(&desk.witness)?;

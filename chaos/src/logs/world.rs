@@ -17,6 +17,7 @@ use tokio::process::Command;
 use uuid::Uuid;
 
 use super::archive::Shelf;
+use super::journal::Journal;
 use super::proxy::Line;
 use super::room::Room;
 use super::script::{SECRET, SECRET_NAME};
@@ -31,6 +32,8 @@ const PORTAL_PASSWORD: &str = "portal";
 pub const SLOTS: u32 = 8;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(60);
 const DEATH_PATIENCE: Duration = Duration::from_secs(5);
+/// How often to look for a session of `serve`.
+const SESSION_LOOKS: u32 = 200;
 const RETRY: Duration = Duration::from_millis(100);
 
 /// How the runner is set.
@@ -70,6 +73,8 @@ pub struct LogWorld {
     started: usize,
     /// The small disk that log rows are on, once they are.
     pub room: Option<Room>,
+    /// The small disk that the journal is on, once it is.
+    pub journal: Option<Journal>,
     /// Where logs are archived, once they are.
     pub shelf: Option<Shelf>,
 }
@@ -120,6 +125,7 @@ impl LogWorld {
                     runner: None,
                     started: 0,
                     room: None,
+                    journal: None,
                     shelf: None,
                 })
             }
@@ -210,6 +216,17 @@ impl LogWorld {
         Ok(())
     }
 
+    /// How a runner's program is told where to go, and as whom.
+    pub fn access(&self) -> [(&'static str, String); 2] {
+        let url = format!("postgres://127.0.0.1:{}/{DATABASE}", self.line.port);
+        [("TENDRIL_DATABASE_URL", url), ("TENDRIL_AGENT_TOKEN", self.token.clone())]
+    }
+
+    /// Where the operator connects.
+    pub fn operator_url(&self) -> String {
+        self.server.operator_url(DATABASE)
+    }
+
     /// The folder of the runner's spool.
     pub fn spool(&self) -> PathBuf {
         self.state_dir(Settings::default()).join("spool").join(self.desk.cluster.simple().to_string())
@@ -241,15 +258,50 @@ impl LogWorld {
     /// It should have been possible, and was not.
     pub async fn keep_logs_on_a_small_disk(&mut self) -> anyhow::Result<bool> {
         if self.room.is_none() && Room::can_be() {
-            let mut operator = self.desk.operator().await?;
-            let sessions = history::sessions(&mut operator).await?;
-            let backend = sessions.first().context("serve has no session yet")?.pid;
-            let room = Room::new(backend).await?;
-            let superuser: Address = self.server.superuser_url(DATABASE).parse()?;
-            history::keep_logs_at(&mut superuser.connect("tendril-chaos").await?, &room.folder()).await?;
+            let room = Room::new("room", self.backend().await?).await?;
+            history::keep_logs_at(&mut self.superuser()?.connect("tendril-chaos").await?, &room.folder()).await?;
             self.room = Some(room);
         }
         Ok(self.room.is_some())
+    }
+
+    /// Puts the journal on a small disk; false where that cannot be.
+    ///
+    /// # Errors
+    /// It should have been possible, and was not.
+    pub async fn keep_journal_on_a_small_disk(&mut self) -> anyhow::Result<bool> {
+        if self.journal.is_none() && Room::can_be() {
+            let backend = self.backend().await?;
+            // Where a server works is where its data are.
+            let data = fs::read_link(format!("/proc/{backend}/cwd"))?;
+            let room = Room::new("journal", backend).await?;
+            history::keep_journal_small(&mut self.superuser()?.connect("tendril-chaos").await?).await?;
+            self.server.crash().await?;
+            self.journal = Some(Journal::move_to(room, &data).await?);
+            self.server.resume().await?;
+        }
+        Ok(self.journal.is_some())
+    }
+
+    /// A process of the server.
+    async fn backend(&self) -> anyhow::Result<i32> {
+        let mut operator = self.desk.operator().await?;
+        for _ in 0..SESSION_LOOKS {
+            if let Some(session) = history::sessions(&mut operator).await?.first() {
+                return Ok(session.pid);
+            }
+            // It has just been started.
+            tokio::time::sleep(RETRY).await;
+        }
+        bail!("serve has no session")
+    }
+
+    /// A superuser's way to the database.
+    ///
+    /// # Errors
+    /// A URL that is none.
+    pub fn superuser(&self) -> anyhow::Result<Address> {
+        Ok(self.server.superuser_url(DATABASE).parse()?)
     }
 
     /// Has logs archived in a bucket, by two replicas of `serve`.
@@ -273,7 +325,7 @@ impl LogWorld {
         if let Err(error) = self.server.stop().await {
             eprintln!("the server was not stopped: {error:#}");
         }
-        if let Some(room) = self.room {
+        for room in [self.room, self.journal.map(|journal| journal.room)].into_iter().flatten() {
             room.remove().await;
         }
     }

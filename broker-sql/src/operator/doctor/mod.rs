@@ -1,5 +1,6 @@
 //! `doctor`: looks at everything that Tendril relies on, and says what to mend.
 
+mod bucket;
 mod privileges;
 mod schema;
 mod server;
@@ -8,6 +9,7 @@ mod upkeep;
 use serde::Serialize;
 use sqlx::postgres::PgConnection;
 
+use crate::archive::ArchiveOptions;
 use crate::refusal::Error;
 
 /// How bad it is.
@@ -49,11 +51,11 @@ impl Finding {
     }
 }
 
-/// Looks at everything; what cannot be looked at is a finding too.
+/// Looks at everything, also at the archive if one is named; what cannot be looked at is a finding too.
 ///
 /// # Errors
 /// Only when the connection breaks.
-pub async fn examine(connection: &mut PgConnection) -> Result<Vec<Finding>, Error> {
+pub async fn examine(connection: &mut PgConnection, archive: Option<&ArchiveOptions>) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
     gather(&mut findings, "server", server::examine(connection).await)?;
     gather(&mut findings, "role", privileges::examine_role(connection).await)?;
@@ -71,6 +73,7 @@ pub async fn examine(connection: &mut PgConnection) -> Result<Vec<Finding>, Erro
         gather(&mut findings, "privileges", privileges::examine_groups(connection).await)?;
         gather(&mut findings, "settings", schema::examine_settings(connection).await)?;
         gather(&mut findings, "upkeep", upkeep::examine(connection).await)?;
+        gather(&mut findings, "archive_bucket", bucket::examine(connection, archive).await)?;
     }
     Ok(findings)
 }
