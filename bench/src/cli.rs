@@ -1,14 +1,14 @@
 //! The command line: a subcommand per row, all rows without one.
 
 use crate::clock::Moment;
+use crate::log_growth::LogGrowth;
 use crate::machine::Machine;
 use crate::report::{Report, Table};
 use crate::{
-    log_growth, log_ingest, log_processes, log_storage, log_streams, log_terraform, plot, start_latency, terraform_runs,
+    growth, log_ingest, log_processes, log_storage, log_streams, log_terraform, plot, start_latency, terraform_runs,
 };
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
-use log_growth::LogGrowth;
 use log_ingest::LogIngest;
 use log_processes::LogProcesses;
 use log_storage::LogStorage;
@@ -85,7 +85,7 @@ impl RowCommand {
             Self::LogIngest(options) => log_ingest::measure(options).await,
             Self::LogStreams(options) => log_streams::measure(options).await,
             Self::LogProcesses(options) => log_processes::measure(options).await,
-            Self::LogGrowth(options) => log_growth::measure(options).await,
+            Self::LogGrowth(options) => growth::measure(options).await,
             Self::LogTerraform(options) => log_terraform::measure(options).await,
             Self::LogStorage(options) => log_storage::measure(options).await,
         }

@@ -1,18 +1,12 @@
-//! What grows, and what must not grow with it: the cost of a line and of a look into the logs, over the number of streams and
-//! over the size of the table.
+//! What both sorts of growth have in common: settings, text, and lines about reading.
 
 use crate::comparison::{Comparison, Goal, Unit};
 use crate::log_probe::ReadCost;
 use crate::log_text::{LINE_BYTES, LogText};
-use crate::report::Table;
 use crate::rounds::Rounds;
-use crate::{growth_of_streams, growth_of_table};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
-
-/// Lines that text is taken from.
-const STOCK: usize = 40_000;
 
 /// What grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -51,22 +45,6 @@ impl Default for LogGrowth {
         let (streams, lines) = (vec![1, 100, 1000, 10_000], vec![2_000_000]);
         Self { grows: Grows::Both, streams, work: 1_000_000, lines, rounds: 3 }
     }
-}
-
-/// Measures the row.
-///
-/// # Errors
-/// A program or the database failed.
-pub async fn measure(options: &LogGrowth) -> anyhow::Result<Vec<Table>> {
-    let text = LogText::of_lines(STOCK);
-    let mut tables = Vec::new();
-    if options.grows != Grows::Table {
-        tables.extend(growth_of_streams::measure(options, &text).await?);
-    }
-    if options.grows != Grows::Streams {
-        tables.extend(growth_of_table::measure(options, &text).await?);
-    }
-    Ok(tables)
 }
 
 /// Writes the text to where the printing processes find it.

@@ -5,6 +5,7 @@ mod clock;
 mod comparison;
 mod engine;
 mod gate;
+mod growth;
 mod growth_of_streams;
 mod growth_of_table;
 mod log_cost;
