@@ -4,7 +4,7 @@
 use crate::attempt_log::AttemptLog;
 use crate::clock::BootTime;
 use crate::command::{Finished, STDERR_HEAD_BYTES, Stdout};
-use crate::complete;
+use crate::complete::{self, Kept};
 use crate::config::Config;
 use crate::handover::Handover;
 use crate::holdings::Held;
@@ -13,15 +13,16 @@ use crate::logs::{Dialect, Stream};
 use crate::off_loop::beside;
 use crate::run::Run;
 use crate::runner::Runner;
+use crate::spool::Spool;
 use crate::stop::Stop;
-use crate::supervise::{ExitRecord, Inherited, Kept, Orphan};
+use crate::supervise::{self, ExitRecord, Inherited, Orphan};
 use crate::work::Work;
 use serde_json::Value;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tendril_broker::runner::{Adoption, Lease, Report};
+use tendril_broker::runner::{Adoption, Lease};
 use tokio_util::task::TaskTracker;
 
 /// How often it is looked what an orphan has printed, and whether it has ended.
@@ -33,21 +34,33 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// An attempt that an earlier process of this place has left.
 pub struct Left {
-    handover: Handover,
     work: Work,
+    what: What,
+}
+
+enum What {
+    /// A command that may live on.
+    Command(Box<Handover>),
     /// All was over, and only the broker's answer to the report was missing.
-    report: Option<Report>,
+    Report(Box<Kept>),
+}
+
+impl What {
+    fn lease(&self) -> &Lease {
+        match self {
+            Self::Command(handover) => &handover.job.lease,
+            Self::Report(kept) => &kept.lease,
+        }
+    }
 }
 
 impl Left {
-    /// The attempt.
-    pub fn lease(&self) -> &Lease {
-        &self.handover.job.lease
-    }
-
-    /// Whether its command may have printed more.
-    pub fn is_open(&self) -> bool {
-        self.report.is_none()
+    /// Tells the spool how the attempt's log goes on. To be called before anything is sent.
+    pub fn tell(&self, spool: &Spool) {
+        match &self.what {
+            What::Command(handover) => spool.reopen(handover.job.lease.attempt_id),
+            What::Report(kept) => spool.end_at(kept.lease.attempt_id, kept.report.log_end),
+        }
     }
 }
 
@@ -58,15 +71,25 @@ pub fn find(config: &Config) -> Vec<Left> {
 }
 
 fn found(folder: PathBuf) -> Option<Left> {
-    let shown = folder.display();
-    match (Handover::read(&folder), complete::kept_report(&folder)) {
-        (Ok(Some(handover)), Ok(report)) => Some(Left { handover, report, work: Work::found(folder) }),
-        (Ok(None), _) => {
-            tracing::warn!(folder = %shown, "left by an earlier process of this place; kept as it is");
+    let shown = folder.display().to_string();
+    let report = complete::kept_report(&folder).map(|kept| kept.map(|kept| What::Report(Box::new(kept))));
+    let command = || Handover::read(&folder).map(|handover| handover.map(|handover| What::Command(Box::new(handover))));
+    // A job that ended between its start and its command has a report, and nothing else.
+    match report.and_then(|report| report.map_or_else(command, |report| Ok(Some(report)))) {
+        Ok(Some(what)) if folder.ends_with(what.lease().attempt_id.simple().to_string()) => {
+            Some(Left { what, work: Work::found(folder) })
+        }
+        // A copy, whose command nobody watches there.
+        Ok(Some(_)) => {
+            tracing::warn!(folder = shown, "not the folder of the attempt that it names; kept as it is");
             None
         }
-        (Err(error), _) | (_, Err(error)) => {
-            tracing::error!(%error, folder = %shown, "left by an earlier process of this place; what it did cannot be read");
+        Ok(None) => {
+            tracing::warn!(folder = shown, "left by an earlier process of this place; kept as it is");
+            None
+        }
+        Err(error) => {
+            tracing::error!(%error, folder = shown, "left by an earlier process of this place; what it did cannot be read");
             None
         }
     }
@@ -74,24 +97,30 @@ fn found(folder: PathBuf) -> Option<Left> {
 
 /// Goes on with all of them.
 pub fn all(runner: &Arc<Runner>, left: Vec<Left>, jobs: &TaskTracker) {
-    for left in left {
-        // Held before the broker is asked: from then on a heartbeat without it gives it up.
-        let Some(held) = runner.holdings.hold(&left.handover.job) else { continue };
-        held.mark_started();
-        jobs.spawn(adopt(runner.clone(), left, held));
+    for Left { work, what } in left {
+        match what {
+            What::Report(kept) => drop(jobs.spawn(send(runner.clone(), work, kept))),
+            What::Command(handover) => {
+                // Held before the broker is asked: from then on a heartbeat without it gives it up.
+                let Some(held) = runner.holdings.hold(&handover.job) else { continue };
+                held.mark_started();
+                held.hand_over(true);
+                jobs.spawn(adopt(runner.clone(), (work, handover), held));
+            }
+        }
     }
 }
 
-async fn adopt(runner: Arc<Runner>, left: Left, held: Held) {
+async fn send(runner: Arc<Runner>, work: Work, kept: Box<Kept>) {
+    tracing::info!(attempt.id = %kept.lease.attempt_id, "an earlier process has left a report; it is sent now");
+    let reported = complete::finish(&runner, &kept.lease, &kept.report).await;
+    complete::tidy(&work, &kept, &reported).await;
+}
+
+async fn adopt(runner: Arc<Runner>, (work, handover): (Work, Box<Handover>), held: Held) {
     let begun = BootTime::now();
-    let Left { handover, work, report } = left;
-    let lease = handover.job.lease;
-    if let Some(report) = report {
-        tracing::info!(attempt.id = %lease.attempt_id, "an earlier process has left a report; it is sent now");
-        let reported = complete::finish(&runner, &lease, &report).await;
-        return complete::tidy_reported(&work, &report, &reported).await;
-    }
-    let Handover { job, number, command, stdout, notes } = handover;
+    let Handover { job, number, command, stdout, notes } = *handover;
+    let lease = job.lease;
     let (collector, kind) = (runner.collector.clone(), job.kind.clone());
     let (job, log) = beside(move || {
         let log = collector.open(&job);
@@ -105,10 +134,15 @@ async fn adopt(runner: Arc<Runner>, left: Left, held: Held) {
     runner.metrics.adopted(&kind);
     let guarded = runner.keyring.guard(&log, &job.snapshot).await;
     let orphan = Orphan::of(&work.record(number, &command));
+    let is_first = Handover::is_taken_first(&work);
     let mut run = Run::inherited(job::means(&runner), job, work, log.clone(), held);
     run.say("tendril: the runner was lost; the next process of its place goes on");
+    if !is_first {
+        run.say("tendril: it was lost before: what the command has printed since the first time may stand here twice");
+    }
     // What it prints is shown only where its secrets are known, and its end is waited for all the same.
     let ended = attend(&mut run, orphan, guarded.is_ok().then_some(stdout)).await;
+    run.is_handed_over(false);
     let finished = guarded.and(ended);
     let verdict = conclude(&runner, &mut run, (&kind, notes), finished).await;
     job::end(&runner, (&kind, lease, begun), (&log, verdict), Some(run)).await;
@@ -163,10 +197,11 @@ async fn ask(runner: &Runner, lease: &Lease) -> Result<Adoption, String> {
             Err(error) => error,
         };
         runner.metrics.broker_error("adopt");
-        if !error.is_passing() {
-            return Err(error.to_string());
-        }
-        let wait = waits.next().unwrap_or(Duration::from_secs(15));
+        let wait = match (error.is_passing(), error.is_credential()) {
+            (true, _) => waits.next().unwrap_or(Duration::from_secs(15)),
+            (false, true) => Duration::from_secs(60),
+            (false, false) => return Err(error.to_string()),
+        };
         tracing::warn!(attempt.id = %lease.attempt_id, %error, wait_ms = wait.as_millis(), "cannot adopt yet");
         tokio::time::sleep(wait).await;
     }
@@ -243,7 +278,9 @@ async fn read(log: &AttemptLog, mut orphan: Orphan, stderr: &mut Vec<u8>) -> io:
 
 fn ended(run: &mut Run, record: ExitRecord, stderr: Vec<u8>) -> Finished {
     let kept = record.orphan_output.unwrap_or_default();
-    for (stream, Kept { dropped_bytes, .. }) in [(Stream::Stdout, kept.stdout), (Stream::Stderr, kept.stderr)] {
+    for (stream, supervise::Kept { dropped_bytes, .. }) in
+        [(Stream::Stdout, kept.stdout), (Stream::Stderr, kept.stderr)]
+    {
         if dropped_bytes > 0 {
             run.log().missed(stream, dropped_bytes);
         }

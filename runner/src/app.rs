@@ -53,7 +53,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let spool = pipeline::open_spool(&config)?;
     let left = adopt::find(&config);
-    left.iter().filter(|left| left.is_open()).for_each(|left| spool.reopen(left.lease().attempt_id));
+    left.iter().for_each(|left| left.tell(&spool));
     let runner_id = chance::id();
     let broker = Broker::new(connector.clone(), runner_id, CALL_SESSIONS)?;
     let registration = registration(&config, &kinds, spool.writer());
@@ -124,7 +124,7 @@ async fn wind_down(runner: &Runner, jobs: &TaskTracker, stop: &mut Stops) {
                 "leaving what changes the world to the next process of this place"
             );
             runner.holdings.stop_what_cannot_be_handed_over(StopReason::Shutdown);
-            runner.holdings.only_changes_left().boxed()
+            runner.holdings.only_handed_over_left().boxed()
         }
         false => {
             tracing::warn!(running = runner.holdings.count(), "interrupting what runs");

@@ -2,11 +2,11 @@
 
 use crate::clock::BootTime;
 use crate::handover::FILE as HANDOVER;
-use crate::run::Run;
 use crate::runner::Runner;
 use crate::stop::Stop;
 use crate::work::Work;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
@@ -14,6 +14,18 @@ use tendril_broker::runner::{Disposition, Lease, Report};
 
 /// The file of a report in an attempt's folder.
 const REPORT: &str = "report.json";
+const DRAFT: &str = "report.json.draft";
+
+/// A report as it lies in an attempt's folder.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Kept {
+    /// Whose.
+    pub lease: Lease,
+    /// What is to be told.
+    pub report: Report,
+    /// The folder stays also when it is told: something in it is nowhere else, or may still be written to.
+    pub keeps_folder: bool,
+}
 
 /// Sends the report until the broker answers it. The call is idempotent, so that an unclear reply is asked again.
 ///
@@ -47,10 +59,12 @@ pub async fn finish(runner: &Runner, lease: &Lease, report: &Report) -> Result<D
 
 /// Puts the report of a job that has changed the world where the next process finds it, if this one is lost before the
 /// broker has answered.
-pub fn keep(work: &Work, report: &Report) {
-    let path = work.file(REPORT);
-    let bytes = serde_json::to_vec_pretty(report).map_err(std::io::Error::other);
-    if let Err(error) = bytes.and_then(|bytes| std::fs::write(&path, bytes)) {
+pub fn keep(work: &Work, kept: &Kept) {
+    let (path, draft) = (work.file(REPORT), work.file(DRAFT));
+    let bytes = serde_json::to_vec_pretty(kept).map_err(std::io::Error::other);
+    // Half a report would keep the next process from finding out anew.
+    let written = bytes.and_then(|bytes| std::fs::write(&draft, bytes)).and_then(|()| std::fs::rename(&draft, &path));
+    if let Err(error) = written {
         tracing::warn!(%error, report = %path.display(), "a report could not be put on disk");
     }
 }
@@ -59,7 +73,7 @@ pub fn keep(work: &Work, report: &Report) {
 ///
 /// # Errors
 /// It cannot be read.
-pub fn kept_report(folder: &Path) -> std::io::Result<Option<Report>> {
+pub fn kept_report(folder: &Path) -> std::io::Result<Option<Kept>> {
     match std::fs::read(folder.join(REPORT)) {
         Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -69,29 +83,21 @@ pub fn kept_report(folder: &Path) -> std::io::Result<Option<Report>> {
 
 /// Removes the work folder once the report is answered, unless something in it is nowhere else. A report that was refused
 /// stays in the folder.
-pub async fn tidy(run: Option<&Run>, report: &Report, reported: &Result<Disposition, String>) {
-    let Some(run) = run else { return };
+pub async fn tidy(work: &Work, kept: &Kept, reported: &Result<Disposition, String>) {
     match reported {
-        Ok(Disposition::Accepted | Disposition::Again | Disposition::Noted) if run.keeps_folder() => {
+        Ok(_) if kept.keeps_folder => {
             // Nobody is to go on with it, or to report it anew.
-            drop(std::fs::remove_file(run.work.file(REPORT)));
-            drop(std::fs::remove_file(run.work.file(HANDOVER)));
-            tracing::warn!(folder = %run.work.file("").display(), "a work folder is kept: look at it, then remove it");
+            drop(std::fs::remove_file(work.file(HANDOVER)));
+            drop(std::fs::remove_file(work.file(REPORT)));
+            tracing::warn!(folder = %work.file("").display(), "a work folder is kept: look at it, then remove it");
         }
-        _ => tidy_reported(&run.work, report, reported).await,
-    }
-}
-
-/// The same for a folder in which nothing is that is nowhere else.
-pub async fn tidy_reported(work: &Work, report: &Report, reported: &Result<Disposition, String>) {
-    match reported {
-        Ok(Disposition::Accepted | Disposition::Again | Disposition::Noted) => {
+        Ok(_) => {
             if let Err(error) = work.remove().await {
                 tracing::warn!(%error, "a work folder was not tidied up");
             }
         }
         Err(reason) => {
-            keep(work, report);
+            keep(work, kept);
             tracing::error!(reason, report = %work.file(REPORT).display(), "the broker refused the report; it stays on disk");
         }
     }

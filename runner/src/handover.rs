@@ -12,6 +12,9 @@ use tendril_broker::runner::Claimed;
 
 /// Its file, in the attempt's folder.
 pub const FILE: &str = "handover.json";
+const DRAFT: &str = "handover.json.draft";
+/// There once somebody has gone on with it.
+const TAKEN: &str = "handover.taken";
 
 /// One command and its job.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,9 +37,16 @@ impl Handover {
     /// # Errors
     /// A failed job: what nobody could go on with is not begun.
     pub fn write(&self, work: &Work) -> Result<(), Stop> {
-        let path = work.file(FILE);
+        let (path, draft) = (work.file(FILE), work.file(DRAFT));
         let bytes = serde_json::to_vec(self).map_err(|error| Stop::disk("write", &path, &error.into()))?;
-        work::write_new(&path, &bytes)
+        work::write_new(&draft, &bytes)?;
+        // Whole or not at all: of half a one nobody could say whether anything was begun.
+        std::fs::rename(&draft, &path).map_err(|error| Stop::disk("write", &path, &error))
+    }
+
+    /// Whether nobody has gone on with it yet. What its supervisor keeps is read from its beginning each time.
+    pub fn is_taken_first(work: &Work) -> bool {
+        work::write_new(&work.file(TAKEN), b"").is_ok()
     }
 
     /// What was written down in this folder; none when nothing was begun there that changes the world.

@@ -20,6 +20,8 @@ pub struct Holdings {
 struct Entry {
     mutating: bool,
     started: bool,
+    /// The next process of the place can go on with what it does now.
+    handed_over: bool,
     kill_grace: Duration,
     stop: watch::Sender<Option<StopReason>>,
 }
@@ -42,7 +44,7 @@ impl Holdings {
         }
         // For kinds that only read, the claim is the start.
         let (mutating, kill_grace) = (job.mutating, job.kill_grace);
-        held.insert(attempt, Entry { mutating, started: !mutating, kill_grace, stop });
+        held.insert(attempt, Entry { mutating, started: !mutating, handed_over: false, kill_grace, stop });
         Some(Held { attempt, all: self.clone(), stop: stopped })
     }
 
@@ -87,17 +89,17 @@ impl Holdings {
         self.held().values().filter(|entry| !entry.started).for_each(|entry| entry.ask(reason));
     }
 
-    /// A shutdown that hands over: ends all but what has started to change the world, which the next process of the place
-    /// goes on with.
+    /// A shutdown that hands over: ends all but commands that change the world, which the next process of the place goes on
+    /// with.
     pub fn stop_what_cannot_be_handed_over(&self, reason: StopReason) {
-        self.held().values().filter(|entry| !entry.is_changing()).for_each(|entry| entry.ask(reason));
+        self.held().values().filter(|entry| !entry.handed_over).for_each(|entry| entry.ask(reason));
     }
 
-    /// Waits until nothing is held but what has started to change the world.
-    pub async fn only_changes_left(&self) {
+    /// Waits until nothing is held but such commands. Whose command has ended keeps its state, and reports.
+    pub async fn only_handed_over_left(&self) {
         loop {
             let released = self.released.notified();
-            if self.held().values().all(Entry::is_changing) {
+            if self.held().values().all(|entry| entry.handed_over) {
                 return;
             }
             released.await;
@@ -175,6 +177,14 @@ impl Held {
         if let Some(entry) = self.all.held().get_mut(&self.attempt) {
             entry.started = true;
         }
+    }
+
+    /// Whether the next process of the place can go on with what the attempt does now.
+    pub fn hand_over(&self, can: bool) {
+        if let Some(entry) = self.all.held().get_mut(&self.attempt) {
+            entry.handed_over = can;
+        }
+        self.all.released.notify_one();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::attempt_log::AttemptLog;
 use crate::clock::BootTime;
-use crate::complete;
+use crate::complete::{self, Kept};
 use crate::desk::Metered;
 use crate::holdings::Held;
 use crate::logs::{LOCK_CONFLICT, value_without_secrets, without_nul, without_secrets};
@@ -64,16 +64,21 @@ pub async fn end(
         }
     }
     let report = report(&verdict, log, run.as_ref());
-    if let Some(run) = run.as_ref().filter(|run| run.has_started()) {
-        complete::keep(&run.work, &report);
+    let (started, keeps_folder) = run.as_ref().map_or((false, false), |run| (run.has_started(), run.keeps_folder()));
+    let kept = Kept { lease, report, keeps_folder };
+    if let Some(run) = run.as_ref().filter(|_| started) {
+        complete::keep(&run.work, &kept);
     }
+    let report = &kept.report;
     runner.metrics.log_screened(log.counters());
     tracing::info!(attempt.id = %lease.attempt_id, outcome = ?report.outcome, error = report.error.as_deref(), "ended");
 
-    let reported = complete::finish(runner, &lease, &report).await;
+    let reported = complete::finish(runner, &lease, report).await;
     // What waited for this job may be claimable now, and the slot is free.
     runner.signals.work.notify_one();
-    complete::tidy(run.as_ref(), &report, &reported).await;
+    if let Some(run) = &run {
+        complete::tidy(&run.work, &kept, &reported).await;
+    }
     runner.metrics.ended(kind, complete::label(&verdict), begun.elapsed());
 }
 

@@ -64,6 +64,7 @@ pub struct Run {
     begun: BootTime,
     deadline: BootTime,
     started: bool,
+    inherited: bool,
     records: Vec<ExitRecord>,
     children_dead: bool,
     keeps_folder: bool,
@@ -84,6 +85,7 @@ impl Run {
             begun,
             deadline,
             started: false,
+            inherited: false,
             records: Vec::new(),
             children_dead: true,
             keeps_folder: false,
@@ -93,7 +95,7 @@ impl Run {
 
     /// A run whose last command was begun by an earlier process: it has started, and may not be begun anew.
     pub fn inherited(means: Means, job: Claimed, work: Work, log: Arc<AttemptLog>, held: Held) -> Self {
-        Self { started: true, ..Self::new(means, job, work, log, held) }
+        Self { started: true, inherited: true, ..Self::new(means, job, work, log, held) }
     }
 
     /// The runner's settings.
@@ -134,6 +136,16 @@ impl Run {
     /// Whether its start is committed.
     pub fn has_started(&self) -> bool {
         self.started
+    }
+
+    /// Whether an earlier process has begun its last command, and has read some of what that printed.
+    pub fn is_inherited(&self) -> bool {
+        self.inherited
+    }
+
+    /// Whether the next process of the place can go on with what is done now.
+    pub fn is_handed_over(&self, can: bool) {
+        self.held.hand_over(can);
     }
 
     /// Nobody can say whether all that was started is dead.
@@ -292,6 +304,7 @@ impl Run {
             let (number, stdout) = (self.records.len(), command.stdout);
             let (job, command, notes) = (self.job.clone(), command.name.to_owned(), notes.clone());
             Handover { job, number, command, stdout, notes }.write(&self.work)?;
+            self.held.hand_over(true);
         }
         tracing::debug!(attempt.id = %self.job.lease.attempt_id, command = command.name, "running");
         self.log.begin_child(if command.stdout == Stdout::Events { Dialect::Events } else { Dialect::Text });
@@ -308,6 +321,7 @@ impl Run {
             attend(running.control, &self.held, command.room.as_ref(), &over),
         );
         let (record, overfull) = ended.map_err(|e| self.without_record(class, &e))?;
+        self.held.hand_over(false);
         if matches!(record.exit, Exit::OutOfMemory { .. }) {
             self.means.metrics.out_of_memory();
         }
@@ -318,6 +332,7 @@ impl Run {
     /// What becomes of a job whose command has no record. A supervisor that was killed leaves a doubt, which the report
     /// must not hide.
     fn without_record(&mut self, class: Class, error: &SuperviseError) -> Stop {
+        self.held.hand_over(false);
         match error {
             SuperviseError::Launch { .. } | SuperviseError::Unopened { .. } | SuperviseError::Unsendable { .. } => {
                 Stop::failed(error.to_string())

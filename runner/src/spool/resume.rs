@@ -54,6 +54,15 @@ impl Spool {
         }
     }
 
+    /// An earlier process has reported that a log ends with this number, or was about to, and has perhaps not written that
+    /// here. To be said before anything is sent.
+    pub fn end_at(&self, attempt: Uuid, end: i64) {
+        let mut inner = self.inner();
+        let Some(log) = inner.backlogs.get_mut(&attempt) else { return };
+        let gone = log.end_at(end);
+        inner.release(&gone);
+    }
+
     /// Whether an earlier process has left this log.
     pub fn is_recovered(&self, attempt: Uuid) -> bool {
         self.inner().backlogs.get(&attempt).is_some_and(|log| log.recovered)

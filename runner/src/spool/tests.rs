@@ -182,6 +182,30 @@ fn a_log_whose_end_was_reported_loses_the_gap_of_one_that_was_cut_off_and_nothin
 }
 
 #[test]
+fn a_log_whose_report_was_written_before_its_end_was_gets_no_gap_for_what_it_never_had() {
+    let folder = TempDir::new().unwrap();
+    drop(filled(&folder, ROOMY, &["a", "b"]));
+    for _ in 0..2 {
+        // Tried: the report says that it ends there; the broker has not heard of it yet.
+        let (spool, recovered) = open(&folder, ROOMY);
+        assert_eq!(recovered.logs, 1);
+        spool.end_at(id(1), 1);
+        spool.resume(&known(1, 0), NOW);
+        assert_eq!(kinds(&spool), [(1, 1, None)]);
+    }
+    // What was only in the memory of the lost process is missing, up to the reported end and no further.
+    let (spool, _) = open(&folder, ROOMY);
+    spool.end_at(id(1), 4);
+    spool.resume(&known(1, 1), NOW);
+    let missing: Vec<_> = kinds(&spool).into_iter().map(|(from, to, kind)| (from, to, kind.is_some())).collect();
+    assert_eq!(missing.first().map(|gap| gap.0), Some(2));
+    assert_eq!(missing.last().map(|gap| gap.1), Some(4));
+    assert!(missing.iter().all(|gap| gap.2), "{missing:?}");
+    spool.acknowledge(&stored(1, 4));
+    assert_eq!((spool.level().logs, spool.level().memory_bytes), (0, 0));
+}
+
+#[test]
 fn a_log_whose_end_was_reported_and_destroyed_gets_a_gap_of_exactly_its_numbers() {
     let folder = TempDir::new().unwrap();
     drop(filled(&folder, ROOMY, &["a", "b"]));

@@ -152,6 +152,55 @@ async fn a_command_whose_supervisor_is_lost_too_ends_as_unknown_and_keeps_its_ke
 }
 
 #[tokio::test]
+async fn a_folder_that_may_still_be_written_to_outlives_also_the_process_that_only_sends_its_report() {
+    let fleet = Fleet::new().await;
+    let runner = fleet.runner("a", &[]).await;
+    let gate = fleet.gate();
+    let deployment = fleet.submit(&job(&format!("echo $PPID; pwd; read go < {}", gate.path()))).await;
+    fleet.lines(deployment, 2).await;
+    let supervisor = fleet.line(deployment, |line| line.parse().ok()).await;
+    let folder = fleet.line(deployment, |line| line.starts_with('/').then(|| line.to_owned())).await;
+    let locks = fleet.lock_deployment(deployment).await;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor), nix::sys::signal::Signal::SIGKILL)
+        .expect("a signal");
+    let state = runner.state();
+    fleet.appears(&state, "report.json").await;
+    runner.killed().await;
+    locks.release().await;
+    let mut next = fleet.runner("a", &[]).await;
+    next.said("an earlier process has left a report").await;
+    assert_eq!(fleet.ended(deployment).await["status"], "FAILED");
+    next.said("a work folder is kept").await;
+    assert!(std::path::Path::new(&folder).is_dir(), "nobody knows whether something still writes there");
+    next.end().await;
+}
+
+#[tokio::test]
+async fn what_is_shown_twice_because_two_runners_were_lost_says_so() {
+    let fleet = Fleet::new().await;
+    let runner = fleet.runner("a", &[]).await;
+    let gate = fleet.gate();
+    let other = format!("{}2", gate.path());
+    let script =
+        format!("mkfifo {other}; echo one; read go < {}; echo two; read go < {other}; echo three", gate.path());
+    let deployment = fleet.submit(&job(&script)).await;
+    fleet.lines(deployment, 1).await;
+    runner.killed().await;
+    let mut second = fleet.runner("a", &[]).await;
+    second.said("goes on with a command of an earlier process").await;
+    gate.open();
+    fleet.lines(deployment, 2).await;
+    second.killed().await;
+    let mut third = fleet.runner("a", &[]).await;
+    third.said("goes on with a command of an earlier process").await;
+    std::fs::write(&other, "go\n").expect("the gate is open");
+    assert_eq!(fleet.ended(deployment).await["status"], "SUCCESS");
+    let again = "tendril: it was lost before: what the command has printed since the first time may stand here twice\n";
+    assert_eq!(rows(&fleet, deployment).await, format!("one\n{LOST}{SAID}two\n{LOST}{SAID}{again}two\nthree\n"));
+    third.end().await;
+}
+
+#[tokio::test]
 async fn an_apply_goes_on_without_its_runner_and_ends_with_its_outputs() {
     let Some(engine) = terraform() else { return };
     let fleet = Fleet::new().await;

@@ -97,7 +97,11 @@ impl Apply {
                 }
                 result.insert("summary".to_owned(), json!(progress.done.map(Summary::from)));
                 // Of a plan outputs are announced too: a later event that was missed has their values.
-                if run.log().has_missed_an_event() {
+                if run.is_inherited() && run.log().outputs().is_none() {
+                    run.say(
+                        "the outputs were told to the runner that was lost; they are in the state, and not kept here",
+                    );
+                } else if run.log().has_missed_an_event() {
                     run.say(format!(
                         "the outputs have more than {MAX_EVENT_BYTES} bytes; they are in the state, and not kept here"
                     ));

@@ -38,13 +38,19 @@ impl std::fmt::Display for Rescued {
 /// folder that outlives the attempt's own; where not even that can be made, the attempt's own folder stays.
 pub async fn errored_state(run: &mut Run, tree: &Path) -> Option<Rescued> {
     let found = tree.join(ERRORED_STATE_FILE);
-    if !std::fs::symlink_metadata(&found).is_ok_and(|metadata| metadata.is_file()) {
-        return None;
-    }
     let attempt = run.job.lease.attempt_id;
     let safe = run.config().state_dir.join("rescued").join(attempt.simple().to_string());
-    let (from, to) = (found.clone(), safe.clone());
-    let moved = off_loop(move || set_aside(&from, &to).map_err(|e| Stop::failed(e.to_string()))).await;
+    let moved = if is_file(&found) {
+        let (from, to) = (found.clone(), safe.clone());
+        off_loop(move || set_aside(&from, &to).map_err(|e| Stop::failed(e.to_string()))).await
+    } else {
+        // By an earlier process, which was lost before the broker had it.
+        let aside = safe.join(ERRORED_STATE_FILE);
+        if !is_file(&aside) {
+            return None;
+        }
+        Ok(aside)
+    };
     let place = match &moved {
         Ok(path) => path.clone(),
         Err(stop) => {
@@ -77,6 +83,10 @@ pub async fn errored_state(run: &mut Run, tree: &Path) -> Option<Rescued> {
             Some(Rescued::OnDisk(place))
         }
     }
+}
+
+fn is_file(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file())
 }
 
 async fn store(run: &Run, path: &Path) -> Result<(), Stop> {
