@@ -212,7 +212,8 @@ async fn attend(run: &mut Run, mut orphan: Orphan, shown: Option<Stdout>) -> Res
     run.log().begin_child(if shown == Some(Stdout::Events) { Dialect::Events } else { Dialect::Text });
     let unreadable =
         |error: io::Error| Stop::refused(format!("what the lost runner's command left cannot be read: {error}"));
-    let (mut asked, mut stderr, mut lost_since) = (false, Vec::new(), None::<BootTime>);
+    let (mut asked, mut lost_since) = (false, None::<BootTime>);
+    let mut reader = Reader { torn: [true; 2], events: shown == Some(Stdout::Events), stderr: Vec::new() };
     loop {
         let (back, standing) = beside(move || {
             let standing = orphan.look();
@@ -221,12 +222,12 @@ async fn attend(run: &mut Run, mut orphan: Orphan, shown: Option<Stdout>) -> Res
         .await;
         // What is read after its end is all that it has printed.
         orphan = match shown {
-            Some(_) => read(run.log(), back, &mut stderr).await.map_err(unreadable)?,
+            Some(_) => reader.read(run.log(), back).await.map_err(unreadable)?,
             None => back,
         };
         match standing.map_err(unreadable)? {
             Inherited::Running => lost_since = None,
-            Inherited::Ended(record) => return Ok(ended(run, *record, stderr)),
+            Inherited::Ended(record) => return Ok(ended(run, *record, reader.stderr)),
             Inherited::Lost | Inherited::NeverBegun
                 if lost_since.get_or_insert_with(BootTime::now).elapsed() < LOST_AFTER => {}
             Inherited::NeverBegun => {
@@ -252,27 +253,52 @@ async fn attend(run: &mut Run, mut orphan: Orphan, shown: Option<Stdout>) -> Res
     }
 }
 
-/// Brings all that it has printed so far into the log.
-async fn read(log: &AttemptLog, mut orphan: Orphan, stderr: &mut Vec<u8>) -> io::Result<Orphan> {
-    loop {
-        let (back, taken) = beside(move || {
-            let mut taken = [Vec::new(), Vec::new()];
-            let mut buffer = vec![0; READ_BYTES];
-            let count = orphan.output(&mut buffer, |stream, bytes| taken[stream].extend_from_slice(bytes));
-            (orphan, count.map(|count| (count, taken)))
-        })
-        .await;
-        orphan = back;
-        let (count, [out, err]) = taken?;
-        if count == 0 {
-            return Ok(orphan);
+/// Reads what an orphan prints.
+struct Reader {
+    /// Of these streams not even a first line was read: it may be the end of one that the lost runner had begun to read, and
+    /// in it of a secret, which nobody could tell by its end alone.
+    torn: [bool; 2],
+    /// Standard output has the engine's events: a whole one is known by its form.
+    events: bool,
+    /// The beginning of standard error.
+    stderr: Vec<u8>,
+}
+
+impl Reader {
+    /// Brings all that it has printed so far into the log.
+    async fn read(&mut self, log: &AttemptLog, mut orphan: Orphan) -> io::Result<Orphan> {
+        loop {
+            let (back, taken) = beside(move || {
+                let mut taken = [Vec::new(), Vec::new()];
+                let mut buffer = vec![0; READ_BYTES];
+                let count = orphan.output(&mut buffer, |stream, bytes| taken[stream].extend_from_slice(bytes));
+                (orphan, count.map(|count| (count, taken)))
+            })
+            .await;
+            orphan = back;
+            let (count, [out, err]) = taken?;
+            if count == 0 {
+                return Ok(orphan);
+            }
+            if !log.has_room() {
+                log.room().await;
+            }
+            log.push(Stream::Stdout, self.whole(0, &out));
+            let err = self.whole(1, &err);
+            log.push(Stream::Stderr, err);
+            self.stderr.extend(err.iter().take(STDERR_HEAD_BYTES - self.stderr.len()));
         }
-        if !log.has_room() {
-            log.room().await;
+    }
+
+    /// The bytes without what may be the rest of a line.
+    fn whole<'a>(&mut self, stream: usize, bytes: &'a [u8]) -> &'a [u8] {
+        if !self.torn[stream] {
+            return bytes;
         }
-        log.push(Stream::Stdout, &out);
-        log.push(Stream::Stderr, &err);
-        stderr.extend(err.into_iter().take(STDERR_HEAD_BYTES - stderr.len()));
+        let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return &[] };
+        self.torn[stream] = false;
+        let is_event = || serde_json::from_slice::<serde_json::Map<String, Value>>(&bytes[..end]).is_ok();
+        if stream == 0 && self.events && is_event() { bytes } else { &bytes[end + 1..] }
     }
 }
 
@@ -288,4 +314,24 @@ fn ended(run: &mut Run, record: ExitRecord, stderr: Vec<u8>) -> Finished {
     }
     run.record(record.clone());
     Finished { record, stdout: Vec::new(), cut: false, stderr, overfull: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(events: bool, reads: &[&str]) -> String {
+        let mut reader = Reader { torn: [true; 2], events, stderr: Vec::new() };
+        reads.iter().map(|read| String::from_utf8_lossy(reader.whole(0, read.as_bytes())).into_owned()).collect()
+    }
+
+    #[test]
+    fn the_rest_of_a_line_that_a_lost_runner_began_to_read_is_not_shown() {
+        assert_eq!(shown(false, &["battery staple\nnext\n", "and so on\n"]), "next\nand so on\n");
+        assert_eq!(shown(false, &["horse ", "battery", " staple\nnext\n"]), "next\n");
+        assert_eq!(shown(false, &["no end"]), "");
+        // Whole events lose nothing; tried as well: the end of one, with an object in it.
+        assert_eq!(shown(true, &["{\"type\":\"outputs\"}\n{}\n"]), "{\"type\":\"outputs\"}\n{}\n");
+        assert_eq!(shown(true, &["{\"a\":\"staple\"}}\n{}\n"]), "{}\n");
+    }
 }

@@ -31,11 +31,12 @@ pub trait Kind: Send + Sync {
     /// place. A kind that hands nothing over is never asked.
     fn conclude<'a>(
         &'a self,
-        _run: &'a mut Run,
+        run: &'a mut Run,
         _notes: Value,
-        finished: Result<Finished, Stop>,
+        _finished: Result<Finished, Stop>,
     ) -> BoxFuture<'a, Result<Value, Stop>> {
-        Box::pin(async move { finished.map(|_| Value::Null) })
+        run.keep_folder();
+        Box::pin(async { Err(Stop::refused("this kind of job hands nothing over; what became of it is not known")) })
     }
 }
 

@@ -22,7 +22,10 @@ async fn a_command_that_outlives_its_runner_is_gone_on_with_and_its_log_too() {
     let fleet = Fleet::new().await;
     let runner = fleet.runner("a", &[]).await;
     let (gate, ran) = (fleet.gate(), fleet.file("ran"));
-    let script = format!("echo once >> {ran}; seq -f 'before %g' 3; read go < {}; seq -f 'after %g' 2000", gate.path());
+    let script = format!(
+        "echo once >> {ran}; seq -f 'before %g' 3; read go < {}; echo the rest of a line; seq -f 'after %g' 2000",
+        gate.path()
+    );
     let deployment = fleet.submit(&job(&script)).await;
     fleet.lines(deployment, 3).await;
     runner.killed().await;
@@ -48,7 +51,9 @@ async fn what_ended_while_nobody_was_there_is_reported_by_the_next_process() {
     let fleet = Fleet::new().await;
     let runner = fleet.runner("a", &[]).await;
     let gate = fleet.gate();
-    let deployment = fleet.submit(&job(&format!("echo before; read go < {}; echo after; exit 3", gate.path()))).await;
+    let deployment = fleet
+        .submit(&job(&format!("echo before; read go < {}; echo the rest of a line; echo after; exit 3", gate.path())))
+        .await;
     fleet.lines(deployment, 1).await;
     let records = runner.state();
     runner.killed().await;
@@ -68,8 +73,10 @@ async fn a_command_of_an_earlier_process_hears_of_a_cancel_once() {
     let fleet = Fleet::new().await;
     let runner = fleet.runner("a", &[]).await;
     let gate = fleet.gate();
-    let script =
-        format!("trap 'echo interrupted; exit 9' INT; echo ready; while :; do read -t 1 go <> {}; done", gate.path());
+    let script = format!(
+        "trap 'echo the rest of a line; echo interrupted; exit 9' INT; echo ready; while :; do read -t 1 go <> {}; done",
+        gate.path()
+    );
     let deployment = fleet.submit(&job(&script)).await;
     fleet.lines(deployment, 1).await;
     runner.killed().await;
@@ -88,7 +95,10 @@ async fn a_restart_that_hands_over_interrupts_nothing_that_changes_the_world() {
     fleet.hand_over();
     let mut runner = fleet.runner("a", &[]).await;
     let gate = fleet.gate();
-    let changes = format!("trap 'echo interrupted' INT; echo ready; read go < {}; echo done", gate.path());
+    let changes = format!(
+        "trap 'echo interrupted' INT; echo ready; read go < {}; echo the rest of a line; echo done",
+        gate.path()
+    );
     let deployment = fleet.submit(&job(&changes)).await;
     let reads = json!({"name": "reads", "kind": "exec", "reading": true, "argv": ["/bin/sh", "-c", "echo reading; exec sleep 600"]});
     let other = fleet.submit(&json!({"jobs": [reads]})).await;
@@ -181,8 +191,10 @@ async fn what_is_shown_twice_because_two_runners_were_lost_says_so() {
     let runner = fleet.runner("a", &[]).await;
     let gate = fleet.gate();
     let other = format!("{}2", gate.path());
-    let script =
-        format!("mkfifo {other}; echo one; read go < {}; echo two; read go < {other}; echo three", gate.path());
+    let script = format!(
+        "mkfifo {other}; echo one; read go < {}; echo the rest of a line; echo two; read go < {other}; echo three",
+        gate.path()
+    );
     let deployment = fleet.submit(&job(&script)).await;
     fleet.lines(deployment, 1).await;
     runner.killed().await;
