@@ -118,6 +118,15 @@ fn no_acknowledged_line_is_lost_when_postgres_crashes_again_and_again_under_load
 }
 
 #[test]
+fn nothing_is_lost_when_the_disk_of_the_databases_journal_is_full() {
+    let _alone = alone();
+    // Where nothing can be mounted it is skipped, and says so.
+    let output = chaos("logs --ops postgres-wal-full --seeds 931..931").stderr(Stdio::inherit()).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && !said.contains("DOES NOT HOLD"), "{said}");
+}
+
+#[test]
 fn an_outage_loses_no_line_and_makes_nobody_who_prints_wait() {
     let _alone = alone();
     let output = chaos("logs --outage 0.1 --streams 200 --rate 10").stderr(Stdio::inherit()).output().unwrap();
