@@ -83,11 +83,13 @@ fn draw<'a>(area: &Area<'a>, curves: &[&Curve]) -> Result<(), Undrawable<'a>> {
         if let Some(goal) = of_name().find_map(|curve| curve.goal) {
             let ends = [(left * 0.8, goal), (right * 1.25, goal)];
             let line = DashedLineSeries::new(ends, 4, 4, colour.stroke_width(1));
-            chart.draw_series(line)?.label(format!("{name}: goal"));
+            let sample = |(x, y)| PathElement::new(vec![(x, y), (x + 6, y)], colour.stroke_width(1));
+            chart.draw_series(line)?.label(format!("{name}: goal")).legend(sample);
         }
     }
     chart
         .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
         .label_font((FONT, 12))
