@@ -103,10 +103,24 @@ pub struct Row {
     pub gap_bytes: Option<u64>,
 }
 
+impl Row {
+    /// Whether it says that the rest is missing, and not how much.
+    pub fn is_open_gap(&self) -> bool {
+        self.gap_kind.as_deref() == Some("lost") && self.gap_bytes.is_none()
+    }
+
+    /// Whether it says that the next process of the place goes on with the attempt.
+    pub fn is_adoption(&self) -> bool {
+        self.stream == "system" && self.text.starts_with("tendril: the runner was lost")
+    }
+}
+
 impl Attempt {
-    /// The gap that its log ends in, if it does.
+    /// The gap that its log ends in, if it does, or behind which the next process of the place goes on.
     pub fn open_end(&self) -> Option<&Row> {
-        self.rows.last().filter(|row| row.gap_kind.as_deref() == Some("lost") && row.gap_bytes.is_none())
+        let after = self.rows.iter().skip(1).map(Some).chain([None]);
+        let mut rows = self.rows.iter().zip(after);
+        rows.find(|(row, next)| row.is_open_gap() && next.is_none_or(Row::is_adoption)).map(|(row, _)| row)
     }
 }
 

@@ -378,8 +378,7 @@ impl Reading {
 
     fn is_at_its_end(&self, log: &LogState) -> bool {
         let last = self.rows.get(&log.attempt_id).and_then(|rows| rows.last());
-        let open_end = last.is_some_and(|row| row.gap_kind.as_deref() == Some("lost") && row.gap_bytes.is_none());
-        open_end || self.reader.is_done_with(log)
+        last.is_some_and(Row::is_open_gap) || self.reader.is_done_with(log)
     }
 }
 
