@@ -36,6 +36,8 @@ const READ_BYTES: usize = 64 * 1024;
 pub struct Left {
     work: Work,
     what: What,
+    /// The spool knows nothing of its log.
+    is_log_lost: bool,
 }
 
 enum What {
@@ -56,9 +58,9 @@ impl What {
 
 impl Left {
     /// Tells the spool how the attempt's log goes on. To be called before anything is sent.
-    pub fn tell(&self, spool: &Spool) {
+    pub fn tell(&mut self, spool: &Spool) {
         match &self.what {
-            What::Command(handover) => spool.reopen(handover.job.lease.attempt_id),
+            What::Command(handover) => self.is_log_lost = !spool.reopen(handover.job.lease.attempt_id),
             What::Report(kept) => spool.end_at(kept.lease.attempt_id, kept.report.log_end),
         }
     }
@@ -77,7 +79,7 @@ fn found(folder: PathBuf) -> Option<Left> {
     // A job that ended between its start and its command has a report, and nothing else.
     match report.and_then(|report| report.map_or_else(command, |report| Ok(Some(report)))) {
         Ok(Some(what)) if folder.ends_with(what.lease().attempt_id.simple().to_string()) => {
-            Some(Left { what, work: Work::found(folder) })
+            Some(Left { what, work: Work::found(folder), is_log_lost: false })
         }
         // A copy, whose command nobody watches there.
         Ok(Some(_)) => {
@@ -97,7 +99,7 @@ fn found(folder: PathBuf) -> Option<Left> {
 
 /// Goes on with all of them.
 pub fn all(runner: &Arc<Runner>, left: Vec<Left>, jobs: &TaskTracker) {
-    for Left { work, what } in left {
+    for Left { work, what, is_log_lost } in left {
         match what {
             What::Report(kept) => drop(jobs.spawn(send(runner.clone(), work, kept))),
             What::Command(handover) => {
@@ -105,7 +107,7 @@ pub fn all(runner: &Arc<Runner>, left: Vec<Left>, jobs: &TaskTracker) {
                 let Some(held) = runner.holdings.hold(&handover.job) else { continue };
                 held.mark_started();
                 held.hand_over(true);
-                jobs.spawn(adopt(runner.clone(), (work, handover), held));
+                jobs.spawn(adopt(runner.clone(), (work, handover, is_log_lost), held));
             }
         }
     }
@@ -117,7 +119,7 @@ async fn send(runner: Arc<Runner>, work: Work, kept: Box<Kept>) {
     complete::tidy(&work, &kept, &reported).await;
 }
 
-async fn adopt(runner: Arc<Runner>, (work, handover): (Work, Box<Handover>), held: Held) {
+async fn adopt(runner: Arc<Runner>, (work, handover, is_log_lost): (Work, Box<Handover>, bool), held: Held) {
     let begun = BootTime::now();
     let Handover { job, number, command, stdout, notes } = *handover;
     let lease = job.lease;
@@ -127,6 +129,9 @@ async fn adopt(runner: Arc<Runner>, (work, handover): (Work, Box<Handover>), hel
         (job, log)
     })
     .await;
+    if is_log_lost {
+        log.lost();
+    }
     if !is_to_be_reported(&runner, &lease, &work).await {
         log.finish();
         return;

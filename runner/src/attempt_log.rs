@@ -113,6 +113,12 @@ impl AttemptLog {
         self.change(|inner| inner.capture.push(stream, bytes, clock::wall()));
     }
 
+    /// What an earlier process had read is nowhere, and nobody knows how much it was.
+    pub fn lost(&self) {
+        let gap = Gap { kind: GapKind::Lost, bytes: None };
+        self.change(|inner| inner.capture.gap(Stream::System, gap, clock::wall()));
+    }
+
     /// So many bytes of a stream are nowhere.
     pub fn missed(&self, stream: Stream, bytes: u64) {
         let gap = Gap { kind: GapKind::Overflow, bytes: Some(bytes) };

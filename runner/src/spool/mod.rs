@@ -125,11 +125,13 @@ impl Spool {
     }
 
     /// What a log's command prints goes on, although the process that began it is gone: what stood as its last row is none.
-    /// To be said before anything is sent.
-    pub fn reopen(&self, attempt: Uuid) {
-        if let Some(log) = self.inner().backlogs.get_mut(&attempt) {
-            (log.recovered, log.cut_off, log.end, log.end_written) = (false, false, None, false);
-        }
+    /// To be said before anything is sent. Returns whether the log is known here: one that was lost within its first moments
+    /// is not, and nothing in it says that something is missing.
+    pub fn reopen(&self, attempt: Uuid) -> bool {
+        let mut inner = self.inner();
+        let Some(log) = inner.backlogs.get_mut(&attempt) else { return false };
+        (log.recovered, log.cut_off, log.end, log.end_written) = (false, false, None, false);
+        true
     }
 
     /// What of each of these logs may be put in now.

@@ -269,7 +269,7 @@ fn a_log_whose_command_lives_on_goes_on_behind_its_gap_also_for_the_process_afte
     for restart in 1..=3 {
         let (spool, recovered) = open(&folder, ROOMY);
         assert_eq!((recovered.logs, recovered.cut_off), (1, 1), "restart {restart}");
-        spool.reopen(id(1));
+        assert!(spool.reopen(id(1)) && !spool.reopen(id(2)));
         let next = spool.open(whose(1));
         expected.extend([(next - 1, next - 1, Some("lost")), (next, next, None)]);
         assert_eq!(next, 2 * restart);
