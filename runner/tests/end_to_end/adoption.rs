@@ -90,6 +90,29 @@ async fn a_command_of_an_earlier_process_hears_of_a_cancel_once() {
 }
 
 #[tokio::test]
+async fn a_log_that_the_spool_of_a_lost_runner_does_not_know_says_that_output_is_missing() {
+    let fleet = Fleet::new().await;
+    let runner = fleet.runner("a", &[]).await;
+    let (gate, ready) = (fleet.gate(), fleet.file("ready"));
+    let script =
+        format!("echo read and lost; touch {ready}; read go < {}; echo the rest of a line; echo after", gate.path());
+    // Nothing of it is stored before its runner is gone, and then the spool is.
+    let locks = fleet.lock_logs().await;
+    let deployment = fleet.submit(&job(&script)).await;
+    fleet.exists(&ready).await;
+    let state = runner.state();
+    runner.killed().await;
+    fleet.forget_segments(&state);
+    locks.release().await;
+    let mut next = fleet.runner("a", &[]).await;
+    next.said("goes on with a command of an earlier process").await;
+    gate.open();
+    assert_eq!(fleet.ended(deployment).await["status"], "SUCCESS");
+    assert_eq!(rows(&fleet, deployment).await, format!("{LOST}{SAID}after\n"));
+    next.end().await;
+}
+
+#[tokio::test]
 async fn a_restart_that_hands_over_interrupts_nothing_that_changes_the_world() {
     let mut fleet = Fleet::new().await;
     fleet.hand_over();

@@ -314,6 +314,19 @@ impl Fleet {
         until(name, async || find(state, &|file| file.file_name().is_some_and(|found| found == name))).await;
     }
 
+    /// Waits until there is such a file.
+    pub async fn exists(&self, path: &str) {
+        until(path, async || Path::new(path).exists().then_some(())).await;
+    }
+
+    /// Removes what a spool holds; whose it is stays.
+    pub fn forget_segments(&self, state: &Path) {
+        let is_segment = |file: &Path| file.extension().is_some_and(|end| end == "seg");
+        while let Some(segment) = find(state, &is_segment) {
+            std::fs::remove_file(segment).expect("removed");
+        }
+    }
+
     /// A gate that a job reads from, and that blocks it until it is opened.
     pub fn gate(&self) -> Gate {
         let path = self.folder.path().join("gate");
