@@ -97,6 +97,7 @@ async fn a_log_that_the_spool_of_a_lost_runner_does_not_know_says_that_output_is
     let script =
         format!("echo read and lost; touch {ready}; read go < {}; echo the rest of a line; echo after", gate.path());
     // Nothing of it is stored before its runner is gone, and then the spool is.
+    fleet.log_sessions(1).await;
     let locks = fleet.lock_logs().await;
     let deployment = fleet.submit(&job(&script)).await;
     fleet.exists(&ready).await;
