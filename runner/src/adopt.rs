@@ -17,6 +17,7 @@ use crate::spool::Spool;
 use crate::stop::Stop;
 use crate::supervise::{self, ExitRecord, Inherited, Orphan};
 use crate::work::Work;
+use futures_util::FutureExt;
 use serde_json::Value;
 use std::io;
 use std::path::PathBuf;
@@ -147,7 +148,7 @@ async fn adopt(runner: Arc<Runner>, (work, handover, is_log_lost): (Work, Box<Ha
     }
     // What it prints is shown only where its secrets are known, and its end is waited for all the same.
     let ended = attend(&mut run, orphan, guarded.is_ok().then_some(stdout)).await;
-    run.is_handed_over(false);
+    run.hand_over(false);
     let finished = guarded.and(ended);
     let verdict = conclude(&runner, &mut run, (&kind, notes), finished).await;
     job::end(&runner, (&kind, lease, begun), (&log, verdict), Some(run)).await;
@@ -156,7 +157,7 @@ async fn adopt(runner: Arc<Runner>, (work, handover, is_log_lost): (Work, Box<Ha
 /// Whether this process has to tell how the attempt ends: asks the broker, and says what it answers.
 async fn is_to_be_reported(runner: &Runner, lease: &Lease, work: &Work) -> bool {
     let (attempt, folder) = (lease.attempt_id, work.file(""));
-    match ask(runner, lease).await {
+    match complete::until_answered(runner, ("adopt", lease), || runner.broker.adopt(lease).boxed()).await {
         Ok(Adoption::Adopted) => {
             tracing::info!(attempt.id = %attempt, "goes on with a command of an earlier process");
             true
@@ -190,25 +191,6 @@ async fn conclude(
                 "the runner was lost, and the next one of its place does not know jobs of kind {kind}"
             )))
         }
-    }
-}
-
-/// Asks the broker for it until it answers.
-async fn ask(runner: &Runner, lease: &Lease) -> Result<Adoption, String> {
-    let mut waits = complete::backoff();
-    loop {
-        let error = match runner.broker.adopt(lease).await {
-            Ok(adoption) => return Ok(adoption),
-            Err(error) => error,
-        };
-        runner.metrics.broker_error("adopt");
-        let wait = match (error.is_passing(), error.is_credential()) {
-            (true, _) => waits.next().unwrap_or(Duration::from_secs(15)),
-            (false, true) => Duration::from_secs(60),
-            (false, false) => return Err(error.to_string()),
-        };
-        tracing::warn!(attempt.id = %lease.attempt_id, %error, wait_ms = wait.as_millis(), "cannot adopt yet");
-        tokio::time::sleep(wait).await;
     }
 }
 

@@ -6,11 +6,13 @@ use crate::runner::Runner;
 use crate::stop::Stop;
 use crate::work::Work;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
-use tendril_broker::runner::{Disposition, Lease, Report};
+use tendril_broker::runner::{BrokerError, Disposition, Lease, Report};
 
 /// The file of a report in an attempt's folder.
 const REPORT: &str = "report.json";
@@ -32,27 +34,41 @@ pub struct Kept {
 /// # Errors
 /// The broker refused the report for good; in words.
 pub async fn finish(runner: &Runner, lease: &Lease, report: &Report) -> Result<Disposition, String> {
+    let ask = || runner.broker.finish(lease, report).boxed();
+    let disposition = until_answered(runner, ("finish", lease), ask).await?;
+    if disposition == Disposition::Noted {
+        runner.metrics.lease_lost();
+        tracing::warn!(attempt.id = %lease.attempt_id, "the job had gone on without this attempt; its report is kept as a note");
+    }
+    Ok(disposition)
+}
+
+/// Asks the broker about an attempt until it answers. The call is idempotent.
+///
+/// # Errors
+/// It refused for good; in words.
+pub async fn until_answered<'a, T>(
+    runner: &Runner,
+    (call, lease): (&'static str, &Lease),
+    ask: impl Fn() -> BoxFuture<'a, Result<T, BrokerError>>,
+) -> Result<T, String> {
     let mut waits = backoff();
     loop {
         let sent = BootTime::now();
-        let error = match runner.broker.finish(lease, report).await {
-            Ok(disposition) => {
-                runner.metrics.answered("finish", sent.elapsed());
-                if disposition == Disposition::Noted {
-                    runner.metrics.lease_lost();
-                    tracing::warn!(attempt.id = %lease.attempt_id, "the job had gone on without this attempt; its report is kept as a note");
-                }
-                return Ok(disposition);
+        let error = match ask().await {
+            Ok(answer) => {
+                runner.metrics.answered(call, sent.elapsed());
+                return Ok(answer);
             }
             Err(error) => error,
         };
-        runner.metrics.broker_error("finish");
+        runner.metrics.broker_error(call);
         let wait = match (error.is_passing(), error.is_credential()) {
             (true, _) => waits.next().unwrap_or(Duration::from_secs(15)),
             (false, true) => Duration::from_secs(60),
             (false, false) => return Err(error.to_string()),
         };
-        tracing::warn!(attempt.id = %lease.attempt_id, %error, wait_ms = wait.as_millis(), "the report was not answered");
+        tracing::warn!(attempt.id = %lease.attempt_id, call, %error, wait_ms = wait.as_millis(), "the broker has not answered");
         tokio::time::sleep(wait).await;
     }
 }
@@ -115,8 +131,7 @@ pub fn label(verdict: &Result<Value, Stop>) -> &'static str {
     }
 }
 
-/// Between tries of a call that must be answered.
-pub fn backoff() -> impl Iterator<Item = Duration> {
+fn backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
         .with_max_delay(Duration::from_secs(15))

@@ -144,7 +144,7 @@ impl Run {
     }
 
     /// Whether the next process of the place can go on with what is done now.
-    pub fn is_handed_over(&self, can: bool) {
+    pub fn hand_over(&self, can: bool) {
         self.held.hand_over(can);
     }
 
