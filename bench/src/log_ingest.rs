@@ -4,17 +4,21 @@
 use crate::clock::{Moment, new_id};
 use crate::comparison::{Comparison, Goal, Unit};
 use crate::log_fill::{claim, log_row};
+use crate::log_growth::{about_text, write_text};
 use crate::log_program::{self, Load};
+use crate::log_text::{LINE_BYTES, LogText};
 use crate::report::Table;
 use crate::rounds::{Rounds, Row, interleave};
 use crate::stage::Stage;
 use anyhow::{Context, ensure};
 use clap::Args;
+use std::path::PathBuf;
 use std::time::Duration;
 use tendril_broker::baseline::logs::{self, BareLog, Way};
 use tendril_broker::runner::{LogRow, Written};
 
-const LINE_BYTES: usize = 200;
+/// Lines that text is taken from: more of them than the processor keeps close.
+const STOCK: usize = 40_000;
 /// Lines of one row, as many as the runner puts into one.
 const ROW_LINES: usize = 64 * 1024 / LINE_BYTES;
 /// Rows of one batch of the baseline: a mebibyte, as the runner sends.
@@ -61,7 +65,9 @@ const WAYS: [&str; 6] = [
 /// # Errors
 /// A program or the database failed.
 pub async fn measure(options: &LogIngest) -> anyhow::Result<Vec<Table>> {
-    let mut site = Site { stage: Stage::set().await?, options: options.clone(), round: 0 };
+    let (stage, text) = (Stage::set().await?, LogText::of_lines(STOCK));
+    let file = write_text(&text, stage.folder())?;
+    let mut site = Site { stage, text, file, options: options.clone(), round: 0 };
     let rounds = interleave(&mut site, "log-ingest", options.rounds as usize).await?;
     site.stage.strike().await?;
     Ok(vec![table(options, &rounds)?])
@@ -69,6 +75,9 @@ pub async fn measure(options: &LogIngest) -> anyhow::Result<Vec<Table>> {
 
 struct Site {
     stage: Stage,
+    text: LogText,
+    /// The same, for the processes that print it.
+    file: PathBuf,
     options: LogIngest,
     round: u32,
 }
@@ -79,7 +88,7 @@ impl Row for Site {
     async fn ours(&mut self) -> anyhow::Result<Rates> {
         self.round += 1;
         let (streams, lines) = (self.options.streams, self.options.lines);
-        let load = Load { streams, lines, pace: 0.0, line_bytes: LINE_BYTES, text: None };
+        let load = Load { streams, lines, pace: 0.0, line_bytes: LINE_BYTES, text: Some(self.file.clone()) };
         let name = format!("ours-{}", self.round);
         let done = log_program::run(&self.stage, &name, &load).await?;
         let printed = self.lines();
@@ -93,28 +102,25 @@ impl Row for Site {
     }
 
     async fn bare(&mut self) -> anyhow::Result<Rates> {
-        let line = format!("{}\n", ".".repeat(LINE_BYTES - 1));
-        let row = line.repeat(ROW_LINES);
         let rows = usize::try_from(self.lines())? / ROW_LINES;
-        let mut rates = vec![self.checked(&row, rows).await?];
+        let mut rates = vec![self.checked(rows).await?];
         let url = self.stage.operator_url();
-        for (way, text, count) in [
-            (Way::Copy, row.as_str(), rows),
-            (Way::Copy, line.trim_end(), rows * ROW_LINES),
-            (Way::Unnest, line.trim_end(), rows * ROW_LINES / 4),
-            (Way::MultiRow, line.trim_end(), rows * ROW_LINES / 4),
-            (Way::PerRow, line.trim_end(), 20_000),
+        for (way, row_lines, count) in [
+            (Way::Copy, ROW_LINES, rows),
+            (Way::Copy, 1, rows * ROW_LINES),
+            (Way::Unnest, 1, rows * ROW_LINES / 4),
+            (Way::MultiRow, 1, rows * ROW_LINES / 4),
+            (Way::PerRow, 1, 20_000),
         ] {
             let table = BareLog::open(&url).await?;
-            let (attempt, per_batch) = (new_id(), (1 << 20) / text.len());
-            let batch = vec![text; per_batch];
+            let (attempt, per_batch) = (new_id(), (1 << 20) / (row_lines * LINE_BYTES));
             let begun = Moment::now();
             for first in (0..count).step_by(per_batch) {
-                let size = per_batch.min(count - first);
-                table.store(way, attempt, i64::try_from(first)?, &batch[..size]).await?;
+                let numbers = first..count.min(first + per_batch);
+                let batch: Vec<&str> = numbers.map(|number| self.text.window(number, row_lines)).collect();
+                table.store(way, attempt, i64::try_from(first)?, &batch).await?;
             }
-            let lines = count * text.len().div_ceil(LINE_BYTES);
-            rates.push(lines as f64 / Moment::now().ms_since(begun) * 1e3);
+            rates.push((count * row_lines) as f64 / Moment::now().ms_since(begun) * 1e3);
         }
         Ok(Rates { rates })
     }
@@ -126,7 +132,7 @@ impl Site {
     }
 
     /// The same rows of as many attempts, made beforehand, by the same role through the same check.
-    async fn checked(&mut self, row: &str, rows: usize) -> anyhow::Result<f64> {
+    async fn checked(&mut self, rows: usize) -> anyhow::Result<f64> {
         let access = self.stage.add_cluster(&format!("bare-{}", self.round)).await;
         logs::wait_for_logs(&self.stage.operator_url(), access.cluster, self.options.streams).await?;
         let (mut writer, claimed) = claim(&access, self.options.streams).await?;
@@ -137,7 +143,11 @@ impl Site {
                 .map(|number| {
                     let stream = number % claimed.len();
                     next[stream] += ROW_LINES as i64;
-                    log_row(&claimed[stream], (next[stream] - ROW_LINES as i64, next[stream]), row)
+                    log_row(
+                        &claimed[stream],
+                        (next[stream] - ROW_LINES as i64, next[stream]),
+                        self.text.window(number, ROW_LINES),
+                    )
                 })
                 .collect();
             let written = writer.write(&batch, PATIENCE).await?;
@@ -163,8 +173,10 @@ fn table(options: &LogIngest, rounds: &Rounds<Rates>) -> anyhow::Result<Table> {
     Ok(Table {
         row: "log-ingest",
         setting: format!(
-            "{} streams through one runner process, {} lines of {LINE_BYTES} bytes each, as fast as they are taken",
-            options.streams, options.lines
+            "{} streams through one runner process, {} {} each, as fast as they are taken",
+            options.streams,
+            options.lines,
+            about_text()
         ),
         baseline: "one session that stores text made beforehand, a mebibyte for each commit".to_owned(),
         rounds: rounds.ours.len(),

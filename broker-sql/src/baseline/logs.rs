@@ -106,7 +106,11 @@ impl BareLog {
     /// The server refused.
     pub async fn open(url: &str) -> Result<Self, BaselineError> {
         const TABLE: &str = "-- bare log\ncreate schema if not exists bare; drop table if exists bare.logs;
-            create table bare.logs (attempt_id uuid not null, seq bigint not null, log_chunk text not null, primary key (attempt_id, seq))";
+            create table bare.logs (attempt_id uuid not null, seq bigint not null, log_chunk text not null, primary key (attempt_id, seq));
+            do $$ begin
+              alter table bare.logs alter column log_chunk set compression lz4;
+            exception when feature_not_supported then null;
+            end $$";
         let client = connect(url).await?;
         client.batch_execute(TABLE).await?;
         Ok(Self { client })

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::nfa::contiguous::NFA;
+use aho_corasick::packed::{self, Searcher};
 use aho_corasick::{Anchored, BuildError, MatchKind};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -164,14 +165,45 @@ impl Secrets {
     }
 }
 
-/// Which four bytes may be the first ones of a pattern. It errs on the safe side, and reads a text much faster than the
+/// Which few bytes may be the first ones of a pattern. It errs on the safe side, and reads a text much faster than the
 /// automaton does.
-struct Sieve {
+enum Sieve {
+    /// By vector instructions: not on every processor, and not for many patterns.
+    Packed(Searcher),
+    Hashed(Hashed),
+}
+
+impl Sieve {
+    fn new(patterns: &[&str]) -> Self {
+        let mut firsts: Vec<&[u8]> =
+            patterns.iter().map(|pattern| &pattern.as_bytes()[..pattern.len().min(SIFT_BYTES)]).collect();
+        firsts.sort_unstable();
+        firsts.dedup();
+        match packed::Config::new().only_teddy(true).builder().extend(firsts).build() {
+            Some(searcher) => Self::Packed(searcher),
+            None => Self::Hashed(Hashed::new(patterns)),
+        }
+    }
+
+    #[inline]
+    fn may_begin(&self, bytes: &[u8], from: usize) -> usize {
+        // What begins behind that may go on with the next text.
+        let untold = bytes.len().saturating_sub(SIFT_BYTES - 1).max(from);
+        let found = match self {
+            Self::Packed(searcher) => searcher.find_in(bytes, (from..bytes.len()).into()).map(|found| found.start()),
+            Self::Hashed(hashed) => hashed.may_begin(bytes, from),
+        };
+        found.map_or(untold, |at| at.min(untold))
+    }
+}
+
+/// The same by a table, for any number of patterns.
+struct Hashed {
     bits: Vec<u64>,
     shift: u32,
 }
 
-impl Sieve {
+impl Hashed {
     fn new(patterns: &[&str]) -> Self {
         let slots = (patterns.len() * 64).next_power_of_two().clamp(1 << 17, 1 << 18);
         let mut sieve = Self { bits: vec![0; slots / 64], shift: 32 - slots.trailing_zeros() };
@@ -199,13 +231,51 @@ impl Sieve {
     }
 
     #[inline]
-    fn may_begin(&self, bytes: &[u8], from: usize) -> usize {
+    fn may_begin(&self, bytes: &[u8], from: usize) -> Option<usize> {
         let may = |first: &[u8]| {
             let slot = first.first_chunk().map_or(0, |first| self.slot(*first));
             self.bits[slot / 64] >> (slot % 64) & 1 == 1
         };
-        let windows = bytes[from..].windows(SIFT_BYTES);
-        let untold = bytes.len().saturating_sub(SIFT_BYTES - 1).max(from);
-        windows.into_iter().position(may).map_or(untold, |at| from + at)
+        bytes[from..].windows(SIFT_BYTES).position(may).map(|at| from + at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The first place where one of these begins, or might if the text went on.
+    fn begins(patterns: &[&str], text: &str) -> usize {
+        let begins = |at: &usize| {
+            let rest = &text.as_bytes()[*at..];
+            patterns.iter().any(|pattern| rest.starts_with(pattern.as_bytes()) || pattern.as_bytes().starts_with(rest))
+        };
+        (0..text.len()).find(begins).unwrap_or(text.len())
+    }
+
+    proptest! {
+        #[test]
+        fn no_sieve_passes_over_a_place_where_a_secret_begins(
+            secrets in prop::collection::vec("[ab-]{3,9}", 1..40),
+            text in "[ab-]{0,200}|(x{0,60}(eyJ|-----B|a|trt1|b-a)){0,4}",
+            from in 0_usize..40,
+        ) {
+            let known: Vec<&str> = redact_tokens::patterns().map(|(text, _)| text).collect();
+            let from = from.min(text.len());
+            let patterns: Vec<&str> = secrets.iter().map(String::as_str).chain(known.iter().copied()).collect();
+            let hashed = Sieve::Hashed(Hashed::new(&patterns));
+            for (patterns, sieve) in [(&patterns, Sieve::new(&patterns)), (&known, Sieve::new(&known)), (&patterns, hashed)] {
+                let first = from + begins(patterns, &text[from..]);
+                prop_assert!(sieve.may_begin(text.as_bytes(), from) <= first, "{text:?} from {from}: {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_runner_with_a_few_secrets_sifts_by_vector_instructions_where_the_processor_has_them() {
+        let known: Vec<&str> = redact_tokens::patterns().map(|(text, _)| text).collect();
+        let can = packed::Config::new().only_teddy(true).builder().extend(["any"]).build().is_some();
+        assert_eq!(matches!(Sieve::new(&known), Sieve::Packed(_)), can);
     }
 }
