@@ -30,6 +30,8 @@ use tokio_util::task::TaskTracker;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A supervisor that has begun a moment ago has not locked its folder yet: without one for so long it is lost.
 const LOST_AFTER: Duration = Duration::from_secs(2);
+/// The log's connection is waited for at most this long.
+const LOG_WITHIN: Duration = Duration::from_secs(30);
 /// Read at one go of each stream.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -37,8 +39,6 @@ const READ_BYTES: usize = 64 * 1024;
 pub struct Left {
     work: Work,
     what: What,
-    /// The spool knows nothing of its log.
-    is_log_lost: bool,
 }
 
 enum What {
@@ -59,9 +59,9 @@ impl What {
 
 impl Left {
     /// Tells the spool how the attempt's log goes on. To be called before anything is sent.
-    pub fn tell(&mut self, spool: &Spool) {
+    pub fn tell(&self, spool: &Spool) {
         match &self.what {
-            What::Command(handover) => self.is_log_lost = !spool.reopen(handover.job.lease.attempt_id),
+            What::Command(handover) => spool.reopen(handover.job.lease.attempt_id),
             What::Report(kept) => spool.end_at(kept.lease.attempt_id, kept.report.log_end),
         }
     }
@@ -80,7 +80,7 @@ fn found(folder: PathBuf) -> Option<Left> {
     // A job that ended between its start and its command has a report, and nothing else.
     match report.and_then(|report| report.map_or_else(command, |report| Ok(Some(report)))) {
         Ok(Some(what)) if folder.ends_with(what.lease().attempt_id.simple().to_string()) => {
-            Some(Left { what, work: Work::found(folder), is_log_lost: false })
+            Some(Left { what, work: Work::found(folder) })
         }
         // A copy, whose command nobody watches there.
         Ok(Some(_)) => {
@@ -100,7 +100,7 @@ fn found(folder: PathBuf) -> Option<Left> {
 
 /// Goes on with all of them.
 pub fn all(runner: &Arc<Runner>, left: Vec<Left>, jobs: &TaskTracker) {
-    for Left { work, what, is_log_lost } in left {
+    for Left { work, what } in left {
         match what {
             What::Report(kept) => drop(jobs.spawn(send(runner.clone(), work, kept))),
             What::Command(handover) => {
@@ -108,7 +108,7 @@ pub fn all(runner: &Arc<Runner>, left: Vec<Left>, jobs: &TaskTracker) {
                 let Some(held) = runner.holdings.hold(&handover.job) else { continue };
                 held.mark_started();
                 held.hand_over(true);
-                jobs.spawn(adopt(runner.clone(), (work, handover, is_log_lost), held));
+                jobs.spawn(adopt(runner.clone(), (work, handover), held));
             }
         }
     }
@@ -120,23 +120,22 @@ async fn send(runner: Arc<Runner>, work: Work, kept: Box<Kept>) {
     complete::tidy(&work, &kept, &reported).await;
 }
 
-async fn adopt(runner: Arc<Runner>, (work, handover, is_log_lost): (Work, Box<Handover>, bool), held: Held) {
+async fn adopt(runner: Arc<Runner>, (work, handover): (Work, Box<Handover>), held: Held) {
     let begun = BootTime::now();
     let Handover { job, number, command, stdout, notes } = *handover;
     let lease = job.lease;
+    if !is_to_be_reported(&runner, &lease, &work).await {
+        runner.collector.leave(&lease).await;
+        return;
+    }
+    // What a lost process has sent may still be arriving. Who is never told goes on all the same: the result counts more.
+    drop(tokio::time::timeout(LOG_WITHIN, runner.collector.taken_over()).await);
     let (collector, kind) = (runner.collector.clone(), job.kind.clone());
     let (job, log) = beside(move || {
-        let log = collector.open(&job);
+        let log = collector.go_on(&job);
         (job, log)
     })
     .await;
-    if is_log_lost {
-        log.lost();
-    }
-    if !is_to_be_reported(&runner, &lease, &work).await {
-        log.finish();
-        return;
-    }
     runner.metrics.adopted(&kind);
     let guarded = runner.keyring.guard(&log, &job.snapshot).await;
     let orphan = Orphan::of(&work.record(number, &command));

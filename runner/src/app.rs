@@ -52,8 +52,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let keyring = Arc::new(Keyring::new(&config, &variables::own()));
 
     let spool = pipeline::open_spool(&config)?;
-    let mut left = adopt::find(&config);
-    left.iter_mut().for_each(|left| left.tell(&spool));
+    let left = adopt::find(&config);
+    left.iter().for_each(|left| left.tell(&spool));
     let runner_id = chance::id();
     let broker = Broker::new(connector.clone(), runner_id, CALL_SESSIONS)?;
     let registration = registration(&config, &kinds, spool.writer());

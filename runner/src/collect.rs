@@ -8,12 +8,13 @@ use crate::clock;
 use crate::config::Logs;
 use crate::intake::Intake;
 use crate::metrics::Metrics;
+use crate::off_loop::beside;
 use crate::spool::{Admission, Level, Spool};
 use crate::whose::Whose;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tendril_broker::runner::Claimed;
+use tendril_broker::runner::{Claimed, Lease};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -42,10 +43,36 @@ impl Collector {
     /// Opens the log of a claimed attempt.
     pub fn open(&self, claimed: &Claimed) -> Arc<AttemptLog> {
         let whose = Arc::new(Whose::of(claimed));
-        // Not the first, if an earlier process of this place began it.
         let next_seq = self.spool.open(whose.clone());
+        self.begin(whose, next_seq)
+    }
+
+    /// Goes on with the log of an attempt that an earlier process began, where nobody has numbered anything yet.
+    pub fn go_on(&self, claimed: &Claimed) -> Arc<AttemptLog> {
+        let whose = Arc::new(Whose::of(claimed));
+        let (next_seq, is_lost) = self.spool.go_on(whose.clone());
+        let log = self.begin(whose, next_seq);
+        if is_lost {
+            log.lost();
+        }
+        log
+    }
+
+    /// Nobody goes on with the log of an attempt that an earlier process began: it has reported its end.
+    pub async fn leave(&self, lease: &Lease) {
+        let (spool, attempt) = (self.spool.clone(), lease.attempt_id);
+        beside(move || spool.leave(attempt, clock::wall())).await;
+    }
+
+    /// Waits until the broker has said once how far it has each log, and takes none from anybody else.
+    pub async fn taken_over(&self) {
+        self.spool.taken_over().await;
+    }
+
+    fn begin(&self, whose: Arc<Whose>, next_seq: i64) -> Arc<AttemptLog> {
+        let attempt = whose.lease.attempt_id;
         let log = Arc::new(AttemptLog::new(whose, next_seq, &self.settings, self.intake.clone()));
-        self.logs().insert(claimed.lease.attempt_id, log.clone());
+        self.logs().insert(attempt, log.clone());
         // Its first words may be a prompt, of which nobody tells: from now on it is looked after.
         self.intake.first.notify_one();
         log

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use time::OffsetDateTime;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, SetOnce};
 use uuid::Uuid;
 
 use crate::logs::{Chunk, GapKind};
@@ -90,6 +90,8 @@ pub struct Spool {
     inner: Mutex<Inner>,
     /// Told when there is something to send.
     pub filled: Notify,
+    /// What the first takeover said; from then on no other process sends.
+    first: SetOnce<BTreeMap<Uuid, Standing>>,
 }
 
 #[derive(Debug)]
@@ -122,16 +124,6 @@ impl Spool {
         let attempt = whose.lease.attempt_id;
         let mut inner = self.inner();
         inner.backlogs.entry(attempt).or_insert_with(|| Backlog::new(whose, 0)).next_seq
-    }
-
-    /// What a log's command prints goes on, although the process that began it is gone: what stood as its last row is none.
-    /// To be said before anything is sent. Returns whether the log is known here: one that was lost within its first moments
-    /// is not, and nothing in it says that something is missing.
-    pub fn reopen(&self, attempt: Uuid) -> bool {
-        let mut inner = self.inner();
-        let Some(log) = inner.backlogs.get_mut(&attempt) else { return false };
-        (log.recovered, log.cut_off, log.end, log.end_written) = (false, false, None, false);
-        true
     }
 
     /// What of each of these logs may be put in now.

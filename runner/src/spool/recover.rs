@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use time::OffsetDateTime;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, SetOnce};
 use uuid::Uuid;
 
 use super::backlog::{self, Backlog, Entry, Place};
@@ -79,7 +79,7 @@ impl Spool {
             tracing::error!(%error, spool = %dir.display(), "the disk takes no log text; what the spool holds is sent all the same");
             inner.failing = true;
         }
-        Ok((Self { writer, inner: Mutex::new(inner), filled: Notify::new() }, recovered))
+        Ok((Self { writer, inner: Mutex::new(inner), filled: Notify::new(), first: SetOnce::new() }, recovered))
     }
 }
 

@@ -27,6 +27,9 @@ impl Spool {
     /// gaps for what the spool does not have of them, also where it has nothing. Returns those among them that are closed,
     /// with the bytes given up.
     pub fn resume(&self, standings: &[Standing], now: OffsetDateTime) -> Vec<(Uuid, u64)> {
+        let by_attempt = |standing: &Standing| (standing.whose.lease.attempt_id, standing.clone());
+        // It is the first one that counts.
+        drop(self.first.set(standings.iter().map(by_attempt).collect()));
         let mut inner = self.inner();
         for standing in standings {
             inner.correct_end(standing, now);
@@ -43,6 +46,51 @@ impl Spool {
             |(attempt, log): (&Uuid, &Backlog)| (log.recovered && !stored.contains_key(attempt)).then_some(*attempt);
         let closed: Vec<Uuid> = inner.backlogs.iter().filter_map(closed).collect();
         closed.into_iter().map(|attempt| (attempt, inner.close(attempt))).collect()
+    }
+
+    /// What a log's command prints goes on, although the process that began it is gone: what stood as its last row is none.
+    /// To be said before anything is sent.
+    pub fn reopen(&self, attempt: Uuid) {
+        if let Some(log) = self.inner().backlogs.get_mut(&attempt) {
+            (log.recovered, log.cut_off, log.end, log.end_written) = (false, false, None, false);
+        }
+    }
+
+    /// Waits until the writer was taken over once: from then on it is known how far the broker has each log.
+    pub async fn taken_over(&self) {
+        self.first.wait().await;
+    }
+
+    /// Goes on with a log that was reopened. Returns its next number, which is behind all that the broker has of it, and
+    /// whether something of it is missing of which nothing in it says so: a spool that was lost, or lost its end.
+    pub fn go_on(&self, whose: Arc<Whose>) -> (i64, bool) {
+        let attempt = whose.lease.attempt_id;
+        let stored = self.first_stored(attempt);
+        let mut inner = self.inner();
+        let is_known = inner.backlogs.contains_key(&attempt);
+        let log = inner.backlogs.entry(attempt).or_insert_with(|| Backlog::new(whose, 0));
+        // The gap of a log that was cut off is its last row: one that the broker has is another row.
+        let is_lost = !is_known || log.next_seq - 1 <= stored;
+        log.next_seq = log.next_seq.max(stored + 1);
+        (log.next_seq, is_lost)
+    }
+
+    /// Nobody goes on with a log that was reopened: its end was reported by the process that began it.
+    pub fn leave(&self, attempt: Uuid, now: OffsetDateTime) {
+        let told = self.first.get().and_then(|first| first.get(&attempt)?.end);
+        let stored = self.first_stored(attempt);
+        let mut inner = self.inner();
+        let Some(log) = inner.backlogs.get_mut(&attempt) else { return };
+        log.recovered = true;
+        let gone = log.end_at(told.unwrap_or(log.next_seq - 1));
+        log.mend(log.stored.max(stored), GapKind::Lost, now);
+        inner.release(&gone);
+        drop(inner);
+        self.filled.notify_one();
+    }
+
+    fn first_stored(&self, attempt: Uuid) -> i64 {
+        self.first.get().and_then(|first| first.get(&attempt)).map_or(-1, |standing| standing.stored)
     }
 
     /// A log is stored up to `stored`, as the broker says: it goes on from there.

@@ -262,6 +262,45 @@ fn a_log_that_was_cut_off_says_so_behind_what_is_stored_also_where_the_spool_los
 }
 
 #[test]
+fn a_log_goes_on_behind_what_the_broker_has_of_it_also_where_the_spool_was_lost_or_lost_its_end() {
+    // What the spool has: nothing, less than the broker, or just so much that its gap has the number of a row.
+    for texts in [&[][..], &["a"], &["a", "b"], &["a", "b", "c", "d"]] {
+        let folder = TempDir::new().unwrap();
+        if !texts.is_empty() {
+            drop(filled(&folder, ROOMY, texts));
+        }
+        let (spool, _) = open(&folder, ROOMY);
+        spool.reopen(id(1));
+        spool.resume(&known(1, 4), NOW);
+        assert_eq!(spool.go_on(whose(1)), (5, true), "{texts:?}");
+        put(&spool, 1, 5, &["the rest"]);
+        // A second takeover says no more of what was sent before.
+        spool.resume(&known(1, 4), NOW);
+        assert_eq!(sent(&spool), [(5, "the rest".into())], "{texts:?}");
+    }
+}
+
+#[test]
+fn a_reopened_log_that_had_ended_gets_the_end_that_the_broker_knows() {
+    // Beside it: the broker does not know it any more, and the log ends where the spool has it end.
+    for (standing, expected) in
+        [(&ended(1, 0, 3)[..], vec![(1, 1, None), (2, 2, Some("lost")), (3, 3, Some("lost"))]), (&[], vec![])]
+    {
+        let folder = TempDir::new().unwrap();
+        drop(filled(&folder, ROOMY, &["a", "b"]));
+        let (spool, _) = open(&folder, ROOMY);
+        spool.reopen(id(1));
+        spool.resume(standing, NOW);
+        spool.leave(id(1), NOW);
+        // Those of which the broker knows nothing are given up by the next takeover.
+        spool.resume(standing, NOW);
+        assert_eq!(kinds(&spool), expected);
+        spool.acknowledge(&stored(1, 3));
+        assert_eq!(spool.level().logs, 0);
+    }
+}
+
+#[test]
 fn a_log_whose_command_lives_on_goes_on_behind_its_gap_also_for_the_process_after() {
     let folder = TempDir::new().unwrap();
     drop(filled(&folder, ROOMY, &["a"]));
@@ -269,18 +308,19 @@ fn a_log_whose_command_lives_on_goes_on_behind_its_gap_also_for_the_process_afte
     for restart in 1..=3 {
         let (spool, recovered) = open(&folder, ROOMY);
         assert_eq!((recovered.logs, recovered.cut_off), (1, 1), "restart {restart}");
-        assert!(spool.reopen(id(1)) && !spool.reopen(id(2)));
-        let next = spool.open(whose(1));
-        expected.extend([(next - 1, next - 1, Some("lost")), (next, next, None)]);
-        assert_eq!(next, 2 * restart);
+        spool.reopen(id(1));
         // The broker has heard of the end of nothing, and of this log only what was sent.
         assert!(spool.resume(&known(1, -1), NOW).is_empty());
+        let (next, is_lost) = spool.go_on(whose(1));
+        assert!(!is_lost, "its gap says so");
+        expected.extend([(next - 1, next - 1, Some("lost")), (next, next, None)]);
+        assert_eq!(next, 2 * restart);
         put(&spool, 1, next, &["more"]);
         assert_eq!(kinds(&spool), expected);
     }
     let (spool, _) = open(&folder, ROOMY);
     spool.reopen(id(1));
-    let next = spool.open(whose(1));
+    let (next, _) = spool.go_on(whose(1));
     spool.put(vec![(id(1), vec![chunk(next, "the end")])], &[(id(1), next)]).unwrap();
     spool.acknowledge(&stored(1, next));
     assert_eq!((spool.level().logs, spool.level().memory_bytes, spool.level().waiting_bytes), (0, 0, 0));

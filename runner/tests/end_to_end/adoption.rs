@@ -114,6 +114,27 @@ async fn a_log_that_the_spool_of_a_lost_runner_does_not_know_says_that_output_is
 }
 
 #[tokio::test]
+async fn a_log_whose_spool_was_destroyed_goes_on_behind_what_readers_have_of_it() {
+    let fleet = Fleet::new().await;
+    let runner = fleet.runner("a", &[]).await;
+    let gate = fleet.gate();
+    let script =
+        format!("seq -f 'before %g' 3; read go < {}; echo the rest of a line; seq -f 'after %g' 5", gate.path());
+    let deployment = fleet.submit(&job(&script)).await;
+    fleet.lines(deployment, 3).await;
+    let state = runner.state();
+    runner.killed().await;
+    fleet.forget_segments(&state);
+    let mut next = fleet.runner("a", &[]).await;
+    next.said("goes on with a command of an earlier process").await;
+    gate.open();
+    assert_eq!(fleet.ended(deployment).await["status"], "SUCCESS");
+    let lines = |what: &str, count: usize| (1..=count).map(|n| format!("{what} {n}\n")).collect::<String>();
+    assert_eq!(rows(&fleet, deployment).await, format!("{}{LOST}{SAID}{}", lines("before", 3), lines("after", 5)));
+    next.end().await;
+}
+
+#[tokio::test]
 async fn a_restart_that_hands_over_interrupts_nothing_that_changes_the_world() {
     let mut fleet = Fleet::new().await;
     fleet.hand_over();
