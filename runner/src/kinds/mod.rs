@@ -21,6 +21,8 @@ pub fn all(toolbox: &Arc<Toolbox>) -> Vec<Arc<dyn Kind>> {
         Arc::new(terraform::Plan::new(toolbox)),
         Arc::new(terraform::Apply::new(toolbox)),
         Arc::new(terraform::Apply::destroying(toolbox)),
+        Arc::new(terraform::StateLock::new(toolbox)),
+        Arc::new(terraform::StateLock::releasing(toolbox)),
     ]
 }
 

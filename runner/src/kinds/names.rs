@@ -1,4 +1,12 @@
 //! Names of the kinds: the settings know them without knowing the kinds.
 
 /// Names of all kinds that this runner knows.
-pub const NAMES: [&str; 5] = ["exec", "infracost.breakdown", "terraform.plan", "terraform.apply", "terraform.destroy"];
+pub const NAMES: [&str; 7] = [
+    "exec",
+    "infracost.breakdown",
+    "terraform.plan",
+    "terraform.apply",
+    "terraform.destroy",
+    "terraform.lock",
+    "terraform.unlock",
+];

@@ -48,8 +48,13 @@ impl Problem {
         Some(problem)
     }
 
+    /// Whether somebody else has the state's lock.
+    pub fn is_lock_conflict(&self) -> bool {
+        self.summary.contains(LOCK_CONFLICT)
+    }
+
     fn holder(&self, explanation: &str) -> Option<LockHolder> {
-        self.summary.contains(LOCK_CONFLICT).then(|| LockHolder::find(explanation)).flatten()
+        self.is_lock_conflict().then(|| LockHolder::find(explanation)).flatten()
     }
 }
 

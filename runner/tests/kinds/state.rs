@@ -1,6 +1,6 @@
 //! Where states lie, and what happens to one that cannot be saved.
 
-use crate::bed::{Bed, Gate, Outcome, apply, local, plan, script};
+use crate::bed::{Bed, Gate, Outcome, apply, job, local, plan, script};
 use crate::http::serve;
 use crate::terraform::{engine, resources, state_file, terraform_bed};
 use serde_json::{Value, json};
@@ -19,6 +19,8 @@ struct HttpBackend {
     port: u16,
     state: Arc<Mutex<Vec<u8>>>,
     refuses: Arc<Mutex<bool>>,
+    /// Who holds the lock, as they said.
+    lock: Arc<Mutex<Option<Vec<u8>>>>,
 }
 
 impl HttpBackend {
@@ -26,10 +28,23 @@ impl HttpBackend {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (state, refuses) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(false)));
-        let backend = Self { port, state: state.clone(), refuses: refuses.clone() };
+        let lock = Arc::new(Mutex::new(None));
+        let backend = Self { port, state: state.clone(), refuses: refuses.clone(), lock: lock.clone() };
         serve(listener, move |method, _, body| {
-            let mut state = state.lock().unwrap();
+            let (mut state, mut lock) = (state.lock().unwrap(), lock.lock().unwrap());
             match method {
+                "LOCK" => match lock.clone() {
+                    Some(holder) => ("423 Locked", holder),
+                    None => {
+                        *lock = Some(body);
+                        ("200 OK", Vec::new())
+                    }
+                },
+                // With no look at whose it is, as common servers do.
+                "UNLOCK" => {
+                    *lock = None;
+                    ("200 OK", Vec::new())
+                }
                 "GET" if state.is_empty() => ("404 Not Found", Vec::new()),
                 "GET" => ("200 OK", state.clone()),
                 "POST" if *refuses.lock().unwrap() => ("507 Insufficient Storage", Vec::new()),
@@ -47,6 +62,77 @@ impl HttpBackend {
         let config = json!({"address": address, "retry_max": 0});
         json!({"template": {"inline": {"main.tf": ONE}}, "backend": {"type": "http", "config": config}})
     }
+}
+
+impl HttpBackend {
+    /// The same with its lock.
+    fn locking(&self) -> Value {
+        let mut snapshot = self.snapshot();
+        let config = &mut snapshot["backend"]["config"];
+        let address = config["address"].clone();
+        config["lock_address"] = address.clone();
+        config["unlock_address"] = address;
+        snapshot
+    }
+}
+
+#[tokio::test]
+async fn a_lock_that_was_left_behind_is_shown_and_released_by_its_id_alone() {
+    let (bed, backend) = (terraform_bed(), HttpBackend::start());
+    let snapshot = backend.locking();
+    let look = || bed.run(job("terraform.lock", snapshot.clone(), json!({})));
+    let unlock = |id: &str| bed.run(job("terraform.unlock", snapshot.clone(), json!({"lock_id": id})));
+    assert_eq!(look().await.result(), &json!({"locked": false}));
+
+    let left = json!({"ID": "5f1c", "Operation": "OperationTypeApply", "Who": "somebody@elsewhere", "Created": "2026-11-21T00:00:00Z"});
+    *backend.lock.lock().unwrap() = Some(left.to_string().into_bytes());
+    let seen = look().await;
+    assert_eq!(seen.result()["lock"]["id"], json!("5f1c"), "{}", seen.text());
+    let plan = bed.run(plan(&snapshot)).await;
+    assert!(plan.reason().contains("does not name (lock 5f1c)"), "{}", plan.reason());
+
+    // Another one has taken it in the meantime: a server that does not look would release that one's.
+    let wrong = unlock("0000").await;
+    assert!(
+        wrong.reason().starts_with("nothing was unlocked") && wrong.reason().contains("5f1c"),
+        "{}",
+        wrong.reason()
+    );
+    assert!(backend.lock.lock().unwrap().is_some() && bed.desk.started.lock().unwrap().is_empty());
+
+    assert_eq!(unlock("5f1c").await.result()["unlocked"]["id"], json!("5f1c"));
+    assert!(backend.lock.lock().unwrap().is_none());
+    assert_eq!(look().await.result(), &json!({"locked": false}));
+    // Nothing to release is no failure.
+    assert_eq!(unlock("5f1c").await.result(), &json!({"locked": false}));
+}
+
+#[tokio::test]
+async fn the_holder_of_a_local_lock_is_named() {
+    let bed = terraform_bed();
+    let (begun, gate) = (Gate::new(bed.dir(), "begun"), Gate::new(bed.dir(), "gate"));
+    let main = format!(
+        "resource \"terraform_data\" \"slow\" {{\n  provisioner \"local-exec\" {{ command = \"{} && {}\" }}\n}}\n",
+        begun.pass(),
+        gate.pass()
+    );
+    let snapshot = local("held", &main);
+    let planned = bed.run(plan(&snapshot)).await;
+    planned.result();
+    let holder = bed.open(apply(&snapshot, &planned)).await;
+    let (held, ()) = tokio::join!(holder.run(), async {
+        begun.reached().await;
+        let seen = bed.run(job("terraform.lock", snapshot.clone(), json!({}))).await;
+        let lock = &seen.result()["lock"];
+        assert_eq!(lock["operation"], json!("OperationTypeApply"), "{}", seen.text());
+        assert!(lock["who"].as_str().unwrap().contains('@') && !lock["created"].as_str().unwrap().is_empty());
+        gate.reached().await;
+    });
+    held.result();
+    assert_eq!(bed.run(job("terraform.lock", snapshot, json!({}))).await.result(), &json!({"locked": false}));
+    let thrown = json!({"template": {"inline": {"main.tf": ONE}}, "stateless": true});
+    let refused = bed.run(job("terraform.lock", thrown, json!({}))).await;
+    assert!(refused.reason().contains("stateless"), "{}", refused.reason());
 }
 
 #[tokio::test]

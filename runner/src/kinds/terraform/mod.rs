@@ -1,4 +1,5 @@
-//! `terraform.plan`, `terraform.apply` and `terraform.destroy`, with Terraform or OpenTofu.
+//! `terraform.plan`, `terraform.apply`, `terraform.destroy`, `terraform.lock` and `terraform.unlock`, with Terraform or
+//! OpenTofu.
 //!
 //! A plan is a job of its own, and what it leaves is one sealed artifact: plan file, lock file, files and what they were
 //! made with (`bundle`). An apply takes exactly that, on whatever runner of the cluster and in whatever folder.
@@ -19,10 +20,12 @@ mod kept;
 mod plan;
 mod rescue;
 mod site;
+mod state_lock;
 mod summary;
 
 pub use apply::Apply;
 pub use plan::Plan;
+pub use state_lock::StateLock;
 
 use crate::toolbox::Toolbox;
 

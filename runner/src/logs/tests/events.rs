@@ -346,6 +346,25 @@ fn a_state_lock_is_told_with_its_holder_in_events_and_in_text() {
 }
 
 #[test]
+fn who_asks_for_a_lock_is_not_taken_for_its_holder() {
+    // As both engines print it: the block is about the plan that did not get the lock.
+    let own = "Lock Info:\n  ID:        719be945\n  Path:      \n  Operation: OperationTypePlan\n  Who:       me@here\n  \
+               Created:   2026-11-21 19:55:49\n";
+    let said = |why: &str| {
+        let text = format!("\nError: Error acquiring the state lock\n\nError message: {why}\n{own}");
+        Problem::in_text(&text).expect("an error").to_string()
+    };
+    for why in ["HTTP remote state already locked:\nID=545f9037", "HTTP remote state already locked: ID=545f9037"] {
+        let http = said(why);
+        assert!(http.ends_with(": held by somebody whom the backend does not name (lock 545f9037)"), "{http}");
+    }
+    for why in ["Already locked for workspace creation: default", "Workspace is already locked: default"] {
+        let pg = said(why);
+        assert!(pg.ends_with(why) && !pg.contains("me@here"), "{pg}");
+    }
+}
+
+#[test]
 fn the_first_error_of_a_text_is_found_with_its_place() {
     let text = "\nError: Invalid reference\n\n  with terraform_data.x,\n  on main.tf line 3, in resource \"terraform_data\" \"x\":\n   3:   \
                 input = nope\n\nA reference must name an attribute.\nMore.\n\nError: Another\n\nLater.\n";
