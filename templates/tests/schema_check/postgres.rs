@@ -12,7 +12,10 @@ use tendril_templates::InputError;
 use super::cases::{self, check};
 use super::generated::{Pair, pairs};
 
-const MIGRATION: &str = include_str!("../../../broker-sql/migrations/0002_schema_check.sql");
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../broker-sql/migrations/0002_schema_check.sql"),
+    include_str!("../../../broker-sql/migrations/0032_schema_fits.sql"),
+];
 
 /// What Postgres finds in each pair, or nothing (with a word on stderr) when there is no Postgres.
 fn found_by_postgres(pairs: &[Pair]) -> Option<Vec<Vec<InputError>>> {
@@ -38,10 +41,11 @@ fn psql(query: &str) -> Option<String> {
         eprintln!("skipped: TENDRIL_TEST_SUPERUSER_URL is not set");
         return None;
     };
+    let migrations = MIGRATIONS.concat();
     let script = format!(
         "begin; set client_min_messages = warning;
          drop schema if exists tendril_core cascade; create schema tendril_core;
-         {MIGRATION}
+         {migrations}
          {query}
          rollback;"
     );
@@ -59,6 +63,35 @@ fn psql(query: &str) -> Option<String> {
     writer.join().expect("the writer does not panic").expect("psql reads its script");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Some(String::from_utf8(output.stdout).expect("psql writes UTF-8"))
+}
+
+/// Of how many pairs Postgres proves without a query that nothing is wrong; none of them may have an error.
+fn proved_by_postgres(pairs: &[Pair]) -> Option<usize> {
+    let rows: Vec<Value> = pairs.iter().map(|pair| json!([pair.schema, pair.value])).collect();
+    let query = format!(
+        "with proved as (
+             select (p.pair ->> 0)::jsonb as s, (p.pair ->> 1)::jsonb as v
+               from json_array_elements($pairs${}$pairs$::json) as p (pair)
+              where tendril_core.schema_fits((p.pair ->> 0)::jsonb, (p.pair ->> 1)::jsonb))
+         select json_build_array((select count(*) from proved), (select coalesce(json_agg(json_build_array(s, v, e.message)), '[]')
+             from proved, tendril_core.schema_errors(s, v, 'inputs') as e));",
+        Value::from(rows)
+    );
+    let (proved, wrong): (usize, Value) = serde_json::from_str(psql(&query)?.trim()).expect("two figures");
+    assert_eq!(wrong, json!([]), "proved right, and wrong");
+    Some(proved)
+}
+
+#[test]
+fn what_is_proved_without_a_query_has_no_errors() {
+    let cases = cases::all();
+    let shared: Vec<_> =
+        cases.iter().map(|case| Pair { schema: case.schema.to_string(), value: case.value.to_string() }).collect();
+    // Tried: the shared cases, and generated pairs, most of which are wrong somewhere.
+    for pairs in [shared, pairs(8_000)] {
+        let Some(proved) = proved_by_postgres(&pairs) else { return };
+        assert!(proved > 0, "none of {} was proved", pairs.len());
+    }
 }
 
 #[test]
