@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use uuid::Uuid;
 
 use crate::archive::{ArchiveOptions, Location};
+use crate::cli::queue::Snooze;
 
 const EXIT_CODES: &str = "Exit codes:
   0    done; watch: the deployment ended as SUCCESS
@@ -68,6 +69,8 @@ pub enum Command {
     Approve(Approve),
     /// Submit the same snapshot of a failed or cancelled deployment again, as a new deployment.
     Retry(Retry),
+    /// Let the waiting jobs of a deployment run only after a moment, or wake them.
+    Snooze(Snooze),
     /// End a started job whose runner is silent, as FAILED. Refused while the runner is heard; its state key stays held.
     DeclareLost(DeclareLost),
     /// Show and free held state keys.
@@ -277,6 +280,12 @@ pub struct TemplateFlags {
     /// Wait for `approve` before the apply or destroy.
     #[arg(long)]
     pub approval: bool,
+    /// Place in the queue, 0 to 100: smaller is claimed earlier.
+    #[arg(long, value_name = "N")]
+    pub priority: Option<u64>,
+    /// Not before this moment, as in 2026-01-31T06:00:00Z.
+    #[arg(long, value_name = "MOMENT")]
+    pub run_after: Option<String>,
     /// Whether to estimate the cost.
     #[arg(long, value_parser = ["auto", "on", "off"])]
     pub cost: Option<String>,

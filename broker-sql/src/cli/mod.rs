@@ -10,6 +10,7 @@ mod exit;
 mod grant;
 mod lost_work;
 mod output;
+mod queue;
 mod schema;
 mod serve;
 mod submit;
@@ -86,6 +87,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Outcome, Failur
         Command::Cancel(options) => deployment::cancel(context, &options).await,
         Command::Approve(options) => deployment::approve(context, &options).await,
         Command::Retry(options) => deployment::retry(context, &options).await,
+        Command::Snooze(options) => queue::snooze(context, &options).await,
         Command::DeclareLost(options) => lost_work::declare_lost(context, &options).await,
         Command::Key(command) => lost_work::key(context, command).await,
         Command::Template(command) => template::template(context, command).await,

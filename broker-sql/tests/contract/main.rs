@@ -19,6 +19,7 @@ mod log_bounds;
 mod logs;
 mod plans;
 mod program;
+mod queue;
 mod refusals;
 mod runners;
 mod schema;

@@ -34,6 +34,8 @@ const PORTALS: &[Bad] = &[
     (By::Portal, "cancel('{nobody}')", "TD002", "there is no deployment {nobody}"),
     (By::Portal, "approve('{nobody}')", "TD002", "there is no deployment {nobody}"),
     (By::Portal, "approve('{deployment}', 'x')", "TD003", "no job x of the deployment waits for approval"),
+    (By::Portal, "snooze('{nobody}', now())", "TD002", "there is no deployment {nobody}"),
+    (By::Portal, "snooze('{deployment}', now())", "TD003", "no job of the deployment waits"),
     (By::Portal, "retry('{nobody}')", "TD002", "there is no deployment {nobody}"),
     (By::Portal, "retry('{deployment}')", "TD003", "the deployment is PROCESSING"),
 ];
