@@ -9,7 +9,7 @@ use clap_complete::Shell;
 use uuid::Uuid;
 
 use crate::archive::{ArchiveOptions, Location};
-use crate::cli::queue::Snooze;
+use crate::cli::queue::{Limit, Pause, Runner, Snooze};
 
 const EXIT_CODES: &str = "Exit codes:
   0    done; watch: the deployment ended as SUCCESS
@@ -50,6 +50,9 @@ pub enum Command {
     /// Register clusters, and issue and withdraw their credentials.
     #[command(subcommand)]
     Cluster(Cluster),
+    /// List runners, and pause or drain one.
+    #[command(subcommand)]
+    Runner(Runner),
     /// Say which roles may see and submit what.
     #[command(subcommand)]
     Portal(Portal),
@@ -173,6 +176,17 @@ pub enum Cluster {
         #[arg(long)]
         now: bool,
     },
+    /// Claim nothing more for a while; what is held goes on, and submits wait.
+    Pause(Pause),
+    /// Claim nothing more and take no submits; what is held goes on to its end.
+    Drain(Pause),
+    /// Take a pause or a drain back.
+    Resume {
+        /// Name or id.
+        cluster: String,
+    },
+    /// Show or set how many jobs may run at once, in all or of one kind.
+    Limit(Limit),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -78,6 +78,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Outcome, Failur
         Command::Migrate(options) => schema::migrate(context, &options).await,
         Command::Serve(options) => serve::serve(context, &options).await,
         Command::Cluster(command) => cluster::cluster(context, command).await,
+        Command::Runner(command) => queue::runner(context, command).await,
         Command::Portal(command) => grant::portal(context, command).await,
         Command::Submit(options) => submit::submit(context, *options).await,
         Command::Watch(options) => watch::watch(context, &options).await,

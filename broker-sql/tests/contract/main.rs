@@ -5,6 +5,7 @@
 
 mod adoption;
 mod archives;
+mod brakes;
 mod claims;
 mod commands;
 mod credentials;

@@ -60,6 +60,9 @@ const OPERATORS: &[Bad] = &[
     (By::Operator, "template_register(null)", "TD001", "needs name, version, inputs and engine"),
     (By::Operator, "declare_lost('{nobody}', 'a', 'r')", "TD002", "deployment {nobody} has no job a"),
     (By::Operator, "declare_lost('{deployment}', 'x', 'r')", "TD002", "has no job x"),
+    (By::Operator, "pause('{nobody}')", "TD002", "there is no cluster {nobody}"),
+    (By::Operator, "resume('{cluster}', '{nobody}')", "TD002", "there is no runner {nobody}"),
+    (By::Operator, "limit_set('{cluster}', -1)", "TD001", "max: -1 does not lie between 0 and 100000"),
     (By::Operator, "key_release('{cluster}', 'k', 'r')", "TD002", "key k is not held"),
 ];
 
