@@ -70,6 +70,8 @@ pub enum Command {
     Cancel(Cancel),
     /// Let the jobs go on that wait for approval.
     Approve(Approve),
+    /// End the jobs that wait for approval, and skip what waits behind them.
+    Reject(Approve),
     /// Submit the same snapshot of a failed or cancelled deployment again, as a new deployment.
     Retry(Retry),
     /// Let the waiting jobs of a deployment run only after a moment, or wake them.
@@ -379,7 +381,7 @@ pub struct Approve {
     /// Only this job.
     #[arg(long)]
     pub job: Option<String>,
-    /// Why; kept with the approval.
+    /// Why; kept with the decision.
     #[arg(long)]
     pub reason: Option<String>,
 }

@@ -87,6 +87,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Outcome, Failur
         Command::List(options) => deployment::list(context, options).await,
         Command::Cancel(options) => deployment::cancel(context, &options).await,
         Command::Approve(options) => deployment::approve(context, &options).await,
+        Command::Reject(options) => deployment::reject(context, &options).await,
         Command::Retry(options) => deployment::retry(context, &options).await,
         Command::Snooze(options) => queue::snooze(context, &options).await,
         Command::DeclareLost(options) => lost_work::declare_lost(context, &options).await,

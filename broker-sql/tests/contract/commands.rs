@@ -85,6 +85,8 @@ const REFUSED: &[Wrong] = &[
     (&["approve", NOWHERE], "there is no deployment 01900000"),
     (&["approve", "{queued}"], "no job of the deployment waits for approval"),
     (&["approve", "{queued}", "--job", "b"], "no job b of the deployment waits for approval"),
+    (&["reject", NOWHERE], "there is no deployment 01900000"),
+    (&["reject", "{queued}", "--job", "b"], "no job b of the deployment waits for approval"),
     (&["retry", NOWHERE], "there is no deployment 01900000"),
     (&["retry", "{queued}"], "only FAILED and CANCELLED ones are done again"),
     (&["retry", "{finished}", "--new-id", "{queued}"], "is something else"),

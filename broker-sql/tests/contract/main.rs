@@ -14,6 +14,7 @@ mod documentation;
 mod engines;
 mod fleet;
 mod grants;
+mod graphs;
 mod leases;
 mod live;
 mod log_bounds;

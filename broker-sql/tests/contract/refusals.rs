@@ -36,6 +36,8 @@ const PORTALS: &[Bad] = &[
     (By::Portal, "approve('{deployment}', 'x')", "TD003", "no job x of the deployment waits for approval"),
     (By::Portal, "snooze('{nobody}', now())", "TD002", "there is no deployment {nobody}"),
     (By::Portal, "snooze('{deployment}', now())", "TD003", "no job of the deployment waits"),
+    (By::Portal, "reject('{nobody}')", "TD002", "there is no deployment {nobody}"),
+    (By::Portal, "reject('{deployment}')", "TD003", "no job of the deployment waits for approval"),
     (By::Portal, "retry('{nobody}')", "TD002", "there is no deployment {nobody}"),
     (By::Portal, "retry('{deployment}')", "TD003", "the deployment is PROCESSING"),
 ];

@@ -128,3 +128,23 @@ async fn of_two_submits_with_one_key_at_once_one_is_refused_unless_the_other_is_
         run(&mut fleet.operator, "select tendril.cancel(id) from tendril.deployments where status = 'QUEUED'").await;
     }
 }
+
+#[tokio::test]
+async fn of_an_approval_and_a_rejection_at_once_the_first_counts() {
+    let mut fleet = Fleet::new().await;
+    let mut job = reading("a");
+    job["approval"] = json!("required");
+    for (end, jobs) in [("rollback", Ok(())), ("commit", Err("TD003".to_owned()))] {
+        let deployment = fleet.deploy_jobs(&[job.clone()]).await;
+        run(&mut fleet.portal, &format!("begin; select tendril.approve('{deployment}')")).await;
+        let mut other: PgConnection = fleet.database.operator().await;
+        let sql = format!("select tendril.reject('{deployment}')");
+        let asked = tokio::spawn(async move {
+            let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut other).await;
+            done.map(drop).map_err(|error| refusal(error).sqlstate)
+        });
+        until_waiting(&mut fleet, "select tendril.reject%").await;
+        run(&mut fleet.portal, end).await;
+        assert_eq!(asked.await.unwrap(), jobs, "after {end}");
+    }
+}
