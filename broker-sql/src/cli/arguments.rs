@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use uuid::Uuid;
 
 use crate::archive::{ArchiveOptions, Location};
+use crate::cli::queue::{Limit, Pause, Runner, Snooze};
 
 const EXIT_CODES: &str = "Exit codes:
   0    done; watch: the deployment ended as SUCCESS
@@ -49,6 +50,9 @@ pub enum Command {
     /// Register clusters, and issue and withdraw their credentials.
     #[command(subcommand)]
     Cluster(Cluster),
+    /// List runners, and pause or drain one.
+    #[command(subcommand)]
+    Runner(Runner),
     /// Say which roles may see and submit what.
     #[command(subcommand)]
     Portal(Portal),
@@ -66,8 +70,12 @@ pub enum Command {
     Cancel(Cancel),
     /// Let the jobs go on that wait for approval.
     Approve(Approve),
+    /// End the jobs that wait for approval, and skip what waits behind them.
+    Reject(Approve),
     /// Submit the same snapshot of a failed or cancelled deployment again, as a new deployment.
     Retry(Retry),
+    /// Let the waiting jobs of a deployment run only after a moment, or wake them.
+    Snooze(Snooze),
     /// End a started job whose runner is silent, as FAILED. Refused while the runner is heard; its state key stays held.
     DeclareLost(DeclareLost),
     /// Show and free held state keys.
@@ -170,6 +178,17 @@ pub enum Cluster {
         #[arg(long)]
         now: bool,
     },
+    /// Claim nothing more for a while; what is held goes on, and submits wait.
+    Pause(Pause),
+    /// Claim nothing more and take no submits; what is held goes on to its end.
+    Drain(Pause),
+    /// Take a pause or a drain back.
+    Resume {
+        /// Name or id.
+        cluster: String,
+    },
+    /// Show or set how many jobs may run at once, in all or of one kind.
+    Limit(Limit),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -277,6 +296,12 @@ pub struct TemplateFlags {
     /// Wait for `approve` before the apply or destroy.
     #[arg(long)]
     pub approval: bool,
+    /// Place in the queue, 0 to 100: smaller is claimed earlier.
+    #[arg(long, value_name = "N")]
+    pub priority: Option<u64>,
+    /// Not before this moment, as in 2026-01-31T06:00:00Z.
+    #[arg(long, value_name = "MOMENT")]
+    pub run_after: Option<String>,
     /// Whether to estimate the cost.
     #[arg(long, value_parser = ["auto", "on", "off"])]
     pub cost: Option<String>,
@@ -356,7 +381,7 @@ pub struct Approve {
     /// Only this job.
     #[arg(long)]
     pub job: Option<String>,
-    /// Why; kept with the approval.
+    /// Why; kept with the decision.
     #[arg(long)]
     pub reason: Option<String>,
 }

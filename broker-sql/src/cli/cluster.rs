@@ -1,9 +1,10 @@
-//! `cluster create | list | rotate | revoke`.
+//! `cluster create | list | rotate | revoke`; what brakes a cluster stands in `queue`.
 
 use crate::cli::Context;
 use crate::cli::arguments::Cluster;
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::output::{moment_or_dash, table};
+use crate::cli::queue;
 use crate::operator::clusters::{self, IssuedCredential};
 use crate::portal;
 
@@ -23,6 +24,10 @@ pub async fn cluster(context: &Context, command: Cluster) -> Result<Outcome, Fai
             let issued = clusters::rotate(connection, id, drain.as_deref()).await?;
             context.output.print(&issued, || tell(&issued))?;
         }
+        Cluster::Pause(options) => return queue::pause_cluster(context, &options, false).await,
+        Cluster::Drain(options) => return queue::pause_cluster(context, &options, true).await,
+        Cluster::Resume { cluster } => return queue::resume_cluster(context, &cluster).await,
+        Cluster::Limit(options) => return queue::limit(context, &options).await,
         Cluster::Revoke { cluster, now } => {
             let id = portal::clusters::find(connection, &cluster).await?;
             let revoked = clusters::revoke(connection, id, now).await?;

@@ -1,4 +1,4 @@
-//! `status`, `list`, `cancel`, `approve`, `retry`.
+//! `status`, `list`, `cancel`, `approve`, `reject`, `retry`.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -40,6 +40,12 @@ fn tell(state: &State) -> String {
     let rows: Vec<Vec<String>> = state.jobs.iter().map(row).collect();
     lines.push(String::new());
     lines.push(table(&["JOB", "KIND", "STATE", "ATTEMPTS", "WHY"], &rows));
+    for job in &state.jobs {
+        lines.extend(job.approval.as_ref().map(|a| {
+            let why = a.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+            format!("\n{} was {} by {} at {}{why}", job.name, a.decision, a.actor, a.decided_at)
+        }));
+    }
     let outputs = tell_outputs(state.outputs.as_ref());
     if !outputs.is_empty() {
         lines.push(format!("\noutputs\n{outputs}"));
@@ -95,6 +101,15 @@ pub async fn approve(context: &Context, options: &Approve) -> Result<Outcome, Fa
         1 => "1 job goes on".to_owned(),
         jobs => format!("{jobs} jobs go on"),
     })?;
+    Ok(Outcome::Done)
+}
+
+pub async fn reject(context: &Context, options: &Approve) -> Result<Outcome, Failure> {
+    let mut connection = context.connect().await?;
+    let (job, reason) = (options.job.as_deref(), options.reason.as_deref());
+    let jobs = deployments::reject(&mut connection, options.id, job, reason).await?;
+    let object = json!({"id": options.id, "rejected": jobs});
+    context.output.print(&object, || format!("{jobs} jobs are cancelled, and what waited behind them is skipped"))?;
     Ok(Outcome::Done)
 }
 

@@ -10,6 +10,7 @@ mod exit;
 mod grant;
 mod lost_work;
 mod output;
+mod queue;
 mod schema;
 mod serve;
 mod submit;
@@ -77,6 +78,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Outcome, Failur
         Command::Migrate(options) => schema::migrate(context, &options).await,
         Command::Serve(options) => serve::serve(context, &options).await,
         Command::Cluster(command) => cluster::cluster(context, command).await,
+        Command::Runner(command) => queue::runner(context, command).await,
         Command::Portal(command) => grant::portal(context, command).await,
         Command::Submit(options) => submit::submit(context, *options).await,
         Command::Watch(options) => watch::watch(context, &options).await,
@@ -85,7 +87,9 @@ async fn dispatch(context: &Context, command: Command) -> Result<Outcome, Failur
         Command::List(options) => deployment::list(context, options).await,
         Command::Cancel(options) => deployment::cancel(context, &options).await,
         Command::Approve(options) => deployment::approve(context, &options).await,
+        Command::Reject(options) => deployment::reject(context, &options).await,
         Command::Retry(options) => deployment::retry(context, &options).await,
+        Command::Snooze(options) => queue::snooze(context, &options).await,
         Command::DeclareLost(options) => lost_work::declare_lost(context, &options).await,
         Command::Key(command) => lost_work::key(context, command).await,
         Command::Template(command) => template::template(context, command).await,

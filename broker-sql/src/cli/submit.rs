@@ -94,6 +94,8 @@ fn from_flags(name: String, flags: TemplateFlags) -> Result<Value, Failure> {
         ("labels", (!flags.labels.is_empty()).then(|| flags.labels.into())),
         ("limits", filled(limits)),
         ("approval", flags.approval.then(|| "required".into())),
+        ("priority", flags.priority.map(Value::from)),
+        ("run_after", flags.run_after.map(Value::from)),
         ("cost", flags.cost.map(Value::from)),
     ])))
 }

@@ -5,5 +5,6 @@ pub mod doctor;
 pub mod grants;
 pub mod lost_work;
 pub mod migration;
+pub mod queue;
 pub mod templates;
 pub mod uninstall;

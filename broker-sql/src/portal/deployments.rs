@@ -87,6 +87,22 @@ pub struct JobState {
     pub waiting_for: Option<String>,
     /// How many attempts were claimed.
     pub attempts: i16,
+    /// Who approved or rejected it.
+    #[serde(default)]
+    pub approval: Option<Approval>,
+}
+
+/// A decision about a job that waited for one.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Approval {
+    /// approved or rejected.
+    pub decision: String,
+    /// The portal's user, else the role.
+    pub actor: String,
+    /// What they said.
+    pub reason: Option<String>,
+    /// When; RFC 3339.
+    pub decided_at: String,
 }
 
 /// Where an attempt's log ends.
@@ -168,7 +184,7 @@ pub async fn cancel(connection: &mut PgConnection, deployment: Uuid, reason: Opt
 /// Lets the jobs that wait for approval go on, or one of them; returns how many.
 ///
 /// # Errors
-/// TD002 for an unknown deployment, TD003 when nothing waits for approval.
+/// TD002 for an unknown deployment, TD003 when nothing waits for approval, or its plan is too old.
 pub async fn approve(
     connection: &mut PgConnection,
     deployment: Uuid,
@@ -178,6 +194,26 @@ pub async fn approve(
     let jobs = sqlx::query_scalar!(
         r#"-- approve deployment
         select tendril.approve($1, $2, $3) as "jobs!""#,
+        deployment,
+        job,
+        reason
+    );
+    Ok(jobs.fetch_one(connection).await?)
+}
+
+/// Ends the jobs that wait for approval, or one of them, as CANCELLED; returns how many.
+///
+/// # Errors
+/// TD002 for an unknown deployment, TD003 when nothing waits for approval.
+pub async fn reject(
+    connection: &mut PgConnection,
+    deployment: Uuid,
+    job: Option<&str>,
+    reason: Option<&str>,
+) -> Result<i32, Error> {
+    let jobs = sqlx::query_scalar!(
+        r#"-- reject deployment
+        select tendril.reject($1, $2, $3) as "jobs!""#,
         deployment,
         job,
         reason

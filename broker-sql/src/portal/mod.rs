@@ -4,6 +4,7 @@
 pub mod clusters;
 pub mod deployments;
 pub mod logs;
+pub mod queue;
 pub mod submission;
 mod watch;
 

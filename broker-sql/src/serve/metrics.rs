@@ -225,9 +225,7 @@ async fn read_gauges(pool: &PgPool, metrics: &Metrics, shown: &mut Shown) -> Res
         select c.id, c.name,
                (select count(*) from tendril_core.runner_leases l
                  where l.cluster_id = c.id and l.lease_expires_at > clock_timestamp()) as "online!",
-               coalesce((select extract(epoch from clock_timestamp() - j.queued_at)
-                  from tendril_core.queue q join tendril_core.jobs j on j.id = q.job_id
-                 where q.cluster_id = c.id order by q.priority, q.seq limit 1), 0)::float8 as "head_age!",
+               tendril_core.queue_head_age(c.id) as "head_age!",
                coalesce((select sum(v.bytes) from tendril_core.log_volume v
                  where v.cluster_id = c.id and v.day = (clock_timestamp() at time zone 'UTC')::date), 0)::bigint as "log_bytes!"
           from tendril.clusters c where c.status <> 'REVOKED'"#

@@ -117,8 +117,9 @@ async fn a_start_waits_for_no_claim_and_a_heartbeat_for_both() {
 #[tokio::test]
 async fn jobs_come_by_priority_and_then_in_the_order_of_arrival() {
     let mut fleet = Fleet::new().await;
-    let reads: Vec<Value> = ["r1", "r2"].map(reading).to_vec();
-    fleet.deploy_jobs(&reads).await;
+    for name in ["r1", "r2"] {
+        fleet.deploy_jobs(&[reading(name)]).await;
+    }
     fleet
         .deploy(json!({"template": {"name": "t"}, "stateless": true, "jobs": [
         {"name": "plan", "kind": "terraform.plan"}, {"name": "apply", "kind": "terraform.apply", "needs": ["plan"]}]}))

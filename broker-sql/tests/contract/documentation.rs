@@ -99,7 +99,7 @@ async fn every_sqlstate_is_documented_and_raised() {
                    where pronamespace in ('tendril'::regnamespace, 'tendril_core'::regnamespace)";
     let raised: BTreeSet<String> = column(&mut operator, raised).await.into_iter().collect();
     assert_eq!(documented, raised);
-    assert_eq!(documented.len(), 13);
+    assert_eq!(documented.len(), 14);
     let of_functions = "select oid::regprocedure::text as name, array(select distinct m[1] from regexp_matches(prosrc, 'TD[0-9]{3}', 'g') m) as codes
                           from pg_proc where pronamespace = 'tendril'::regnamespace";
     let functions = functions(&page);
@@ -121,7 +121,7 @@ async fn every_column_of_the_surface_is_documented_in_the_words_of_its_comment()
     for line in column(&mut database.operator().await, columns).await {
         assert!(page.contains(&line), "docs/SQL.md lacks this line:\n{line}");
     }
-    for relation in ["clusters", "deployments", "deployment_logs", "live_logs", "jobs", "queue", "runners"] {
+    for relation in ["clusters", "deployments", "deployment_logs", "live_logs", "jobs", "queue", "runners", "limits"] {
         assert!(page.contains(&format!("### tendril.{relation}\n")), "{relation}");
     }
 }
@@ -190,6 +190,13 @@ const KEYS: &[(&str, &str)] = &[
     ("backend.path", "a_plan_is_applied_and_destroyed_and_the_state_shows_it"),
     ("backend.place", "a_state_of_another_place_is_refused"),
     ("backend.type", "every_remote_backend_is_written_down_as_the_snapshot_has_it"),
+    ("concurrency", "at_most_so_many_with_one_key_run_at_once_and_the_others_stand_aside"),
+    ("concurrency.key", "at_most_so_many_with_one_key_run_at_once_and_the_others_stand_aside"),
+    ("concurrency.limit", "at_most_so_many_with_one_key_run_at_once_and_the_others_stand_aside"),
+    ("jobs[].concurrency", "at_most_so_many_with_one_key_run_at_once_and_the_others_stand_aside"),
+    ("jobs[].concurrency.key", "at_most_so_many_with_one_key_run_at_once_and_the_others_stand_aside"),
+    ("jobs[].concurrency.limit", "at_most_so_many_with_one_key_run_at_once_and_the_others_stand_aside"),
+    ("unique_key", "a_deployment_with_a_unique_key_lives_alone"),
     ("cost", "cost_is_planned_when_a_runner_offers_it_or_the_snapshot_says_so"),
     ("engine", "the_snapshot_says_which_of_several_engines_runs"),
     ("engine_version", "the_snapshot_says_which_of_several_engines_runs"),
@@ -198,6 +205,9 @@ const KEYS: &[(&str, &str)] = &[
     ("jobs[].approval", "a_deployment_whose_first_job_needs_approval_awaits_it_from_the_submit_on"),
     ("jobs[].argv", "a_job_that_runs_for_too_long_is_ended_and_says_so"),
     ("jobs[].destroy", "a_job_says_its_own_limits_and_adds_its_own_labels"),
+    ("jobs[].if_failed", "what_a_job_does_when_a_need_fails_is_its_own_word"),
+    ("jobs[].limits.plan_max_age_s", "a_plan_that_is_too_old_is_not_applied"),
+    ("limits.plan_max_age_s", "a_plan_that_is_too_old_is_not_applied"),
     ("jobs[].kind", "only_a_runner_with_all_labels_gets_a_job"),
     ("jobs[].labels", "a_job_says_its_own_limits_and_adds_its_own_labels"),
     ("jobs[].limits", "a_job_says_its_own_limits_and_adds_its_own_labels"),
@@ -216,6 +226,9 @@ const KEYS: &[(&str, &str)] = &[
     ("limits.kill_grace_s", "a_job_that_runs_for_too_long_is_ended_and_says_so"),
     ("limits.max_attempts", "limits_labels_and_engine_reach_the_jobs"),
     ("limits.timeout_s", "a_job_that_runs_for_too_long_is_ended_and_says_so"),
+    ("jobs[].priority", "the_smaller_priority_goes_first_and_waiting_makes_up_for_it"),
+    ("priority", "the_smaller_priority_goes_first_and_waiting_makes_up_for_it"),
+    ("run_after", "nothing_runs_before_its_moment"),
     ("state_key", "a_backend_of_the_trees_own_is_used_as_it_is"),
     ("stateless", "a_state_that_is_thrown_away_leaves_nothing_on_the_place"),
     ("template", "it_runs_in_the_files_of_the_template_or_in_an_empty_folder"),

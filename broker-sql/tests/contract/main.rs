@@ -5,6 +5,7 @@
 
 mod adoption;
 mod archives;
+mod brakes;
 mod claims;
 mod commands;
 mod credentials;
@@ -13,12 +14,14 @@ mod documentation;
 mod engines;
 mod fleet;
 mod grants;
+mod graphs;
 mod leases;
 mod live;
 mod log_bounds;
 mod logs;
 mod plans;
 mod program;
+mod queue;
 mod refusals;
 mod runners;
 mod schema;

@@ -123,7 +123,7 @@ async fn a_runners_statements_touch_few_rows_however_long_the_queue_has_grown() 
     // The plans of those come first.
     run(
         &mut fleet.operator,
-        "update tendril_core.queue set priority = 0 where state_key is null and requires @> '{place=p}'",
+        "update tendril_core.queue set rank = 0 where state_key is null and requires @> '{place=p}'",
     )
     .await;
     let seen = notices::capture();
@@ -169,6 +169,43 @@ async fn lifetime(runner: &mut Runner) {
             run(&mut runner.session, &sql).await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_claim_does_not_read_what_is_blocked_however_much_it_is() {
+    let Some((mut fleet, superuser)) = fleet().await else { return };
+    let cluster = fleet.cluster.id;
+    // More urgent than what can run: without a runner that has the label, before its moment, behind a state's first.
+    for key in [r#""labels": ["gpu=yes"]"#, r#""run_after": "2999-01-01T00:00:00Z""#] {
+        let snapshot = format!(r#"{{"priority": 0, {key}, "jobs": [{}]}}"#, exec("a"));
+        let year = snapshot.replace(
+            "2999-01-01T00:00:00Z",
+            "' || to_char(now() + interval '1 day', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') || '",
+        );
+        let sql = format!(
+            "insert into tendril.deployments (cluster_id, config_snapshot) select '{cluster}', ('{year}')::jsonb from generate_series(1, 1000)"
+        );
+        run(&mut fleet.portal, &sql).await;
+    }
+    submit(&mut fleet, 60).await;
+    run(&mut fleet.operator, ANALYZE).await;
+    let mut runner = fleet.runner().await;
+    runner.session = explaining(&superuser, &mut runner.session).await;
+    let seen = notices::capture();
+    for _ in 0..TURNS {
+        let claimed = runner.claim(4).await;
+        assert_eq!(claimed.len(), 4);
+        assert_eq!(runner.heartbeat(&claimed.iter().collect::<Vec<_>>()).await["work"], true);
+        for one_of_them in &claimed {
+            if one_of_them.mutating {
+                runner.start(one_of_them).await;
+            }
+            runner.finish(one_of_them, "success").await;
+        }
+    }
+    let plans = seen.take();
+    assert!(plans.iter().any(|plan| plan.contains("select q.class, q.rank, q.requires")));
+    assert_few(&plans, FEW);
 }
 
 #[tokio::test]

@@ -34,6 +34,10 @@ const PORTALS: &[Bad] = &[
     (By::Portal, "cancel('{nobody}')", "TD002", "there is no deployment {nobody}"),
     (By::Portal, "approve('{nobody}')", "TD002", "there is no deployment {nobody}"),
     (By::Portal, "approve('{deployment}', 'x')", "TD003", "no job x of the deployment waits for approval"),
+    (By::Portal, "snooze('{nobody}', now())", "TD002", "there is no deployment {nobody}"),
+    (By::Portal, "snooze('{deployment}', now())", "TD003", "no job of the deployment waits"),
+    (By::Portal, "reject('{nobody}')", "TD002", "there is no deployment {nobody}"),
+    (By::Portal, "reject('{deployment}')", "TD003", "no job of the deployment waits for approval"),
     (By::Portal, "retry('{nobody}')", "TD002", "there is no deployment {nobody}"),
     (By::Portal, "retry('{deployment}')", "TD003", "the deployment is PROCESSING"),
 ];
@@ -58,6 +62,9 @@ const OPERATORS: &[Bad] = &[
     (By::Operator, "template_register(null)", "TD001", "needs name, version, inputs and engine"),
     (By::Operator, "declare_lost('{nobody}', 'a', 'r')", "TD002", "deployment {nobody} has no job a"),
     (By::Operator, "declare_lost('{deployment}', 'x', 'r')", "TD002", "has no job x"),
+    (By::Operator, "pause('{nobody}')", "TD002", "there is no cluster {nobody}"),
+    (By::Operator, "resume('{cluster}', '{nobody}')", "TD002", "there is no runner {nobody}"),
+    (By::Operator, "limit_set('{cluster}', -1)", "TD001", "max: -1 does not lie between 0 and 100000"),
     (By::Operator, "key_release('{cluster}', 'k', 'r')", "TD002", "key k is not held"),
 ];
 

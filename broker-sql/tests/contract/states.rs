@@ -235,12 +235,17 @@ async fn a_failure_is_tried_again_only_for_reading_jobs_with_max_attempts_and_wa
         assert_eq!(fleet.job(deployment, "a").await, "QUEUED");
         let wait: f64 = one(
             &mut fleet.operator,
-            "select extract(epoch from q.run_after - j.queued_at)::float8 from tendril_core.queue q join tendril_core.jobs j on j.id = q.job_id",
+            "select extract(epoch from p.run_after - j.queued_at)::float8 from tendril_core.parked p join tendril_core.jobs j on j.id = p.job_id",
         )
         .await;
         assert!((wait - expected_s).abs() < 0.2, "waits {wait} s");
         assert_eq!(runner.claim(1).await.len(), 0, "not before its time");
-        run(&mut fleet.operator, "update tendril_core.queue set run_after = '-infinity'").await;
+        run(
+            &mut fleet.operator,
+            "update tendril_core.jobs set run_after = null; update tendril_core.parked set run_after = '-infinity'",
+        )
+        .await;
+        assert_eq!(fleet.database.duty("unpark").await, 1);
     }
     runner.perform("timeout").await;
     assert_eq!(fleet.status(deployment).await, "FAILED");

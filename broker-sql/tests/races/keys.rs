@@ -15,10 +15,19 @@ pub async fn planned(fleet: &mut Fleet, paths: &[&str]) {
     }
 }
 
+/// Two transactions that made jobs of one state ready did not see each other: both jobs stand in the queue.
+pub async fn unseen(fleet: &mut Fleet) {
+    let sql = "with gone as (delete from tendril_core.parked returning *)
+               insert into tendril_core.queue (job_id, cluster_id, rank, state_key, requires)
+               select j.id, j.cluster_id, j.rank, j.state_key, j.requires from gone g join tendril_core.jobs j on j.id = g.job_id";
+    assert!(run(&mut fleet.operator, sql).await.rows_affected() > 0);
+}
+
 #[tokio::test]
 async fn a_claim_passes_over_a_job_whose_key_is_being_freed() {
     let mut fleet = Fleet::new().await;
     planned(&mut fleet, &["s", "s"]).await;
+    unseen(&mut fleet).await;
     let (mut holder, mut next) = (fleet.runner().await, fleet.runner().await);
     holder.claim_one().await;
     run(&mut fleet.operator, "begin; select from tendril_core.held_keys for update").await;
@@ -57,7 +66,7 @@ async fn a_job_that_no_runner_can_take_does_not_keep_its_key_from_the_next() {
     let holder = runner.claim(9).await.remove(0);
     runner.start(&holder).await;
     let sql = "update tendril_core.jobs set requires = requires || 'nobody=has-it'::text
-                where id = (select job_id from tendril_core.parked order by priority, seq limit 1)";
+                where id = (select job_id from tendril_core.parked order by rank, seq limit 1)";
     run(&mut fleet.operator, sql).await;
     runner.finish(&holder, "success").await;
     assert!(runner.claim(9).await.is_empty(), "the key's next job is in the queue, and nobody can take it");
@@ -131,6 +140,6 @@ async fn a_job_that_was_handed_back_many_times_still_ends() {
     let claimed = runner.claim_one().await;
     assert_eq!(runner.finish(&claimed, "failure").await, "accepted");
     assert_eq!(fleet.job(deployment, "a").await, "QUEUED", "to be tried again in five minutes at most");
-    let soon = "select run_after <= clock_timestamp() + interval '5 min' from tendril_core.queue";
+    let soon = "select run_after <= clock_timestamp() + interval '5 min' from tendril_core.parked";
     assert!(one::<bool>(&mut fleet.operator, soon).await);
 }

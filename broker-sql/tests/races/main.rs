@@ -10,3 +10,4 @@ mod fleet;
 mod keys;
 mod open;
 mod operators;
+mod queue;

@@ -4,7 +4,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
 use crate::fleet::{Claimed, Fleet, Runner, connect, exec, finish_sql, one, reading, run, start_sql};
-use crate::keys::planned;
+use crate::keys::{planned, unseen};
 
 /// A session of the operator, as one of serve's, in which any wait for a lock is an error.
 async fn impatient(fleet: &Fleet) -> PgConnection {
@@ -62,6 +62,7 @@ async fn expiry_waits_for_no_open_claim_that_parks_a_job() {
     let mut fleet = Fleet::new().await;
     let mut serve = impatient(&fleet).await;
     planned(&mut fleet, &["s", "s"]).await;
+    unseen(&mut fleet).await;
     let mut lost = fleet.runner().await;
     lost.claim_one().await;
     let other = fleet.runner().await;
