@@ -81,6 +81,9 @@ pub enum Command {
     /// Show and free held state keys.
     #[command(subcommand)]
     Key(Key),
+    /// Show who holds the engine's lock of a deployment's state, and release it.
+    #[command(subcommand)]
+    State(State),
     /// Check templates, and register their versions so that submits are checked against their inputs.
     #[command(subcommand)]
     Template(Template),
@@ -423,6 +426,26 @@ pub enum Key {
         /// The key, as `key list` shows it.
         key: String,
         /// Why; kept with the attempt that held it.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum State {
+    /// Have a runner look who holds the lock, since when, and by which id.
+    Lock {
+        /// A deployment with that state.
+        id: Uuid,
+    },
+    /// Have a runner release the lock. Refused while a run of the cluster has the state, or may have.
+    Unlock {
+        /// A deployment with that state.
+        id: Uuid,
+        /// The lock's id, as `state lock` and the engine's errors show it; no other lock is released.
+        #[arg(long, value_name = "ID")]
+        lock_id: String,
+        /// Why; kept with the job.
         #[arg(long)]
         reason: String,
     },

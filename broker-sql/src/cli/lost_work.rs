@@ -1,11 +1,12 @@
-//! `declare-lost` and `key list | release`.
+//! `declare-lost`, `key list | release` and `state lock | unlock`.
 
 use serde_json::json;
 
 use crate::cli::Context;
-use crate::cli::arguments::{DeclareLost, Key};
+use crate::cli::arguments::{DeclareLost, Key, State};
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::output::{moment, table};
+use crate::clock::new_id;
 use crate::operator::lost_work::{self, HeldKey};
 use crate::portal::clusters;
 
@@ -41,11 +42,27 @@ pub async fn key(context: &Context, command: Key) -> Result<Outcome, Failure> {
             let id = clusters::find(&mut connection, &cluster).await?;
             lost_work::release_key(&mut connection, id, &key, &reason).await?;
             let object = json!({"cluster_id": id, "key": key, "held": false});
-            context
-                .output
-                .print(&object, || format!("key {key} is free; terraform's own state lock is another matter"))?;
+            context.output.print(&object, || {
+                format!("key {key} is free; the engine's own lock is another matter: `tendril-broker state lock`")
+            })?;
         }
     }
+    Ok(Outcome::Done)
+}
+
+pub async fn state(context: &Context, command: State) -> Result<Outcome, Failure> {
+    let mut connection = context.connect().await?;
+    let (of, id) = match &command {
+        State::Lock { id } => (*id, lost_work::state_lock(&mut connection, *id, new_id()).await?),
+        State::Unlock { id, lock_id, reason } => {
+            (*id, lost_work::state_unlock(&mut connection, *id, (lock_id, reason), new_id()).await?)
+        }
+    };
+    let object = json!({"id": id, "state_of": of});
+    context.output.print(&object, || {
+        let what = if matches!(command, State::Lock { .. }) { "looks who holds the lock" } else { "releases the lock" };
+        format!("deployment {id} {what}\nfollow it: tendril-broker watch {id}")
+    })?;
     Ok(Outcome::Done)
 }
 

@@ -92,6 +92,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Outcome, Failur
         Command::Snooze(options) => queue::snooze(context, &options).await,
         Command::DeclareLost(options) => lost_work::declare_lost(context, &options).await,
         Command::Key(command) => lost_work::key(context, command).await,
+        Command::State(command) => lost_work::state(context, command).await,
         Command::Template(command) => template::template(context, command).await,
         Command::Doctor(options) => schema::doctor(context, options).await,
         Command::Uninstall(options) => schema::uninstall(context, &options).await,

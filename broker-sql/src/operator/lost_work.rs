@@ -53,6 +53,41 @@ pub async fn declare_lost(
     Ok(())
 }
 
+/// Submits a look at the engine's lock of a deployment's state; returns the new deployment. With its id it may be sent again.
+///
+/// # Errors
+/// TD002 for an unknown deployment, TD003 for one without a state.
+pub async fn state_lock(connection: &mut PgConnection, deployment: Uuid, id: Uuid) -> Result<Uuid, Error> {
+    let query = sqlx::query_scalar!(
+        r#"-- state lock
+        select tendril.state_lock($1, $2) as "id!""#,
+        deployment,
+        id
+    );
+    Ok(query.fetch_one(connection).await?)
+}
+
+/// Submits the release of the engine's lock, by the lock's id and with a reason; returns the new deployment.
+///
+/// # Errors
+/// TD001 for what is no id, TD002 for an unknown deployment, TD003 for one without a state, or whose state is in use.
+pub async fn state_unlock(
+    connection: &mut PgConnection,
+    deployment: Uuid,
+    (lock_id, reason): (&str, &str),
+    id: Uuid,
+) -> Result<Uuid, Error> {
+    let query = sqlx::query_scalar!(
+        r#"-- state unlock
+        select tendril.state_unlock($1, $2, $3, $4) as "id!""#,
+        deployment,
+        lock_id,
+        reason,
+        id
+    );
+    Ok(query.fetch_one(connection).await?)
+}
+
 /// Frees a held key.
 ///
 /// # Errors

@@ -27,6 +27,7 @@ mod runners;
 mod schema;
 mod serve;
 mod snapshots;
+mod state_lock;
 mod states;
 mod submit;
 mod tail;

@@ -66,6 +66,10 @@ const OPERATORS: &[Bad] = &[
     (By::Operator, "resume('{cluster}', '{nobody}')", "TD002", "there is no runner {nobody}"),
     (By::Operator, "limit_set('{cluster}', -1)", "TD001", "max: -1 does not lie between 0 and 100000"),
     (By::Operator, "key_release('{cluster}', 'k', 'r')", "TD002", "key k is not held"),
+    (By::Portal, "state_lock('{nobody}')", "TD002", "there is no deployment {nobody}"),
+    (By::Portal, "state_lock('{deployment}')", "TD003", "deployment {deployment} keeps no state"),
+    (By::Operator, "state_unlock('{nobody}', 'a', 'r')", "TD002", "there is no deployment {nobody}"),
+    (By::Operator, "state_unlock('{deployment}', 'a b', 'r')", "TD001", "lock_id: 'a b' is no lock"),
 ];
 
 const RUNNERS: &[Bad] = &[

@@ -29,6 +29,11 @@ pub struct StateLock {
 struct Spec {
     /// The lock that is to be released.
     lock_id: Option<String>,
+    /// Who wants that, and why.
+    #[serde(default)]
+    actor: String,
+    #[serde(default)]
+    reason: String,
 }
 
 /// What was found.
@@ -59,6 +64,9 @@ impl StateLock {
             return Err(Stop::refused("template: is missing"));
         };
         let Files { tree, origin, accepted } = files;
+        if let Some(id) = &spec.lock_id {
+            run.say(format!("lock {id} is to be released for {}: {}", spec.actor, spec.reason));
+        }
         let engine = self.toolbox.engines.pick(&snapshot.engine, accepted.as_ref()).map_err(Stop::refused)?.clone();
         let mut site = Site::set_up(run, &self.toolbox, &snapshot, engine, tree).await?;
         site.init(run).await?;
