@@ -29,6 +29,8 @@ use uuid::Uuid;
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait before a broker that is away is asked again: a lease lasts for several.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// What a look at the remains of a killed command may take.
+const LAST_LOOK: Duration = Duration::from_secs(20);
 /// The broker's code for what is not there.
 const NOT_FOUND: &str = "TD002";
 const ROOM_EVERY: Duration = Duration::from_millis(250);
@@ -298,7 +300,6 @@ impl Run {
     /// The job was asked to stop before the command began, or its supervisor could not be started or was lost.
     pub async fn command(&mut self, command: Command) -> Result<Finished, Stop> {
         self.check()?;
-        let class = command.class;
         let step = self.step(&command);
         if let Some(notes) = &command.handover {
             let (number, stdout) = (self.records.len(), command.stdout);
@@ -306,6 +307,26 @@ impl Run {
             Handover { job, number, command, stdout, notes }.write(&self.work)?;
             self.held.hand_over(true);
         }
+        let finished = self.attended(step, &command, true).await?;
+        self.held.hand_over(false);
+        self.records.push(finished.record.clone());
+        Ok(finished)
+    }
+
+    /// Runs a command that looks at what another has left that had to be killed. No request to stop reaches it: the job has
+    /// heard of one already, perhaps. It may take [`LAST_LOOK`], and leaves no record.
+    ///
+    /// # Errors
+    /// Its supervisor could not be started or was lost.
+    pub async fn last_look(&mut self, command: Command) -> Result<Finished, Stop> {
+        let timeout_ms = u64::try_from(LAST_LOOK.as_millis()).unwrap_or(u64::MAX);
+        let step = Step { timeout_ms, ..self.step(&command) };
+        self.attended(step, &command, false).await
+    }
+
+    /// Runs a command that may hear of requests to stop.
+    async fn attended(&mut self, step: Step, command: &Command, hears: bool) -> Result<Finished, Stop> {
+        let class = command.class;
         tracing::debug!(attempt.id = %self.job.lease.attempt_id, command = command.name, "running");
         self.log.begin_child(if command.stdout == Stdout::Events { Dialect::Events } else { Dialect::Text });
         let running = self.means.supervisors.start(step).await.map_err(|e| self.without_record(class, &e))?;
@@ -318,14 +339,12 @@ impl Run {
             output.stdout(running.stdout, command.stdout),
             output.stderr(running.stderr),
             self.show_progress(command.stdout, &over),
-            attend(running.control, &self.held, command.room.as_ref(), &over),
+            attend(running.control, hears.then_some(&self.held), command.room.as_ref(), &over),
         );
         let (record, overfull) = ended.map_err(|e| self.without_record(class, &e))?;
-        self.held.hand_over(false);
         if matches!(record.exit, Exit::OutOfMemory { .. }) {
             self.means.metrics.out_of_memory();
         }
-        self.records.push(record.clone());
         Ok(Finished { record, stdout: stdout.bytes, cut: stdout.cut, stderr: stderr.bytes, overfull })
     }
 
@@ -409,7 +428,7 @@ fn waits() -> Waits {
 /// Waits for the command's end, and passes a request to stop on, once. True when it was killed for its [`Room`].
 async fn attend(
     mut control: Control,
-    held: &Held,
+    hears: Option<&Held>,
     room: Option<&Room>,
     over: &CancellationToken,
 ) -> Result<(ExitRecord, bool), SuperviseError> {
@@ -417,7 +436,7 @@ async fn attend(
     let _over = over.clone().drop_guard();
     let overfull = tokio::select! {
         record = control.wait() => return Ok((record?, is_overfull(room).await)),
-        reason = held.stopped() => {
+        reason = asked(hears) => {
             control.interrupt(reason).await?;
             false
         }
@@ -427,6 +446,13 @@ async fn attend(
         }
     };
     Ok((control.wait().await?, overfull))
+}
+
+async fn asked(hears: Option<&Held>) -> StopReason {
+    match hears {
+        Some(held) => held.stopped().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn overfilled(room: Option<&Room>) {

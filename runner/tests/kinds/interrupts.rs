@@ -115,7 +115,7 @@ async fn an_apply_that_outlives_its_grace_is_killed_and_says_what_may_be_left() 
     });
     let reason = done.reason();
     assert!(matches!(done.stop(), Stop::Failed { .. }), "what has started is not handed back: {:?}", done.verdict);
-    assert!(reason.contains("the runner was shut down") && reason.contains("state lock may be left"), "{reason}");
+    assert!(reason.contains("the runner was shut down") && reason.contains("the state's lock is free"), "{reason}");
     assert!(done.records.last().unwrap().forced);
 }
 

@@ -136,6 +136,37 @@ async fn the_holder_of_a_local_lock_is_named() {
 }
 
 #[tokio::test]
+async fn an_apply_that_had_to_be_killed_says_which_lock_it_has_left() {
+    let (mut bed, backend) = (terraform_bed(), HttpBackend::start());
+    let snapshot = backend.locking();
+    let planned = bed.run(plan(&snapshot)).await;
+    planned.result();
+    // It takes the lock, and dies with it: no signal lets an engine clean up.
+    let real = engine("terraform").unwrap();
+    let body = format!("[ \"$1\" = apply ] && kill -9 $$\nexec {} \"$@\"", real.display());
+    bed.config.tools.terraform = Some(vec![script(&bed.dir().join("dies"), &body)]);
+    *backend.lock.lock().unwrap() =
+        Some(json!({"ID": "5f1c", "Operation": "OperationTypeApply"}).to_string().into_bytes());
+    let killed = bed.run(apply(&snapshot, &planned)).await;
+    let reason = killed.reason();
+    assert!(reason.contains("may lack what was made last"), "{reason}");
+    assert!(
+        reason.contains("(lock 5f1c)") && reason.contains("state unlock") && reason.contains("--lock-id 5f1c"),
+        "{reason}"
+    );
+    assert_eq!(killed.records.last().unwrap().name, "apply", "the look leaves no record");
+
+    // With no lock left, and without an answer.
+    *backend.lock.lock().unwrap() = None;
+    let free = bed.run(apply(&snapshot, &planned)).await;
+    assert!(free.reason().contains("the state's lock is free"), "{}", free.reason());
+    let body = format!("[ \"$1\" = apply ] && kill -9 $$\n[ \"$1\" = plan ] && exit 1\nexec {} \"$@\"", real.display());
+    bed.config.tools.terraform = Some(vec![script(&bed.dir().join("silent"), &body)]);
+    let silent = bed.run(apply(&snapshot, &planned)).await;
+    assert!(silent.reason().contains("tendril-broker state lock"), "{}", silent.reason());
+}
+
+#[tokio::test]
 async fn a_remote_state_is_applied_by_another_runner_with_nothing_in_common() {
     let backend = HttpBackend::start();
     let first = terraform_bed();

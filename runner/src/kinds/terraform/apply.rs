@@ -4,10 +4,13 @@ use crate::command::{Finished, Stdout};
 use crate::engines::{Installed, Wanted};
 use crate::kinds::kind::{Kind, read_notes};
 use crate::kinds::terraform::bundle::{Bundle, Manifest};
+use crate::kinds::terraform::ending::{self, Remains};
 use crate::kinds::terraform::rescue::Rescued;
 use crate::kinds::terraform::site::Site;
 use crate::kinds::terraform::summary::Summary;
-use crate::kinds::terraform::{ERRORED_STATE_ARTIFACT, PLAN_ARTIFACT, PLAN_FILE, available, ending, labels, rescue};
+use crate::kinds::terraform::{
+    ERRORED_STATE_ARTIFACT, PLAN_ARTIFACT, PLAN_FILE, available, labels, rescue, state_lock,
+};
 use crate::logs::MAX_EVENT_BYTES;
 use crate::off_loop::off_loop;
 use crate::prepare::snapshot::Snapshot;
@@ -56,38 +59,42 @@ impl Apply {
             site.init_again(run).await?;
         }
         run.start().await?;
-        self.carry_out(run, &site).await
+        self.carry_out(run, &site, &snapshot).await
     }
 
     /// From here on the world changes: whatever happens is told, and state is not lost.
-    async fn carry_out(&self, run: &mut Run, site: &Site) -> Result<Value, Stop> {
+    async fn carry_out(&self, run: &mut Run, site: &Site, snapshot: &Snapshot) -> Result<Value, Stop> {
         let plan_file = run.work.file(PLAN_FILE).display().to_string();
         let args = ["-json", "-input=false", &site.lock_timeout(), &plan_file];
         let command = site.command("apply").args(args).class(Class::Mutating).stdout(Stdout::Events);
         let notes = Notes { engine: site.engine.engine.name().to_owned(), engine_version: site.engine.version.clone() };
         let finished = run.command(command.hand_over(json!(notes))).await;
-        self.conclude_with(run, notes, finished).await
+        let lock = match &finished {
+            Ok(finished) if ending::was_killed(finished) => Some(state_lock::left_behind(run, site, snapshot).await),
+            _ => None,
+        };
+        self.conclude_with(run, notes, (finished, lock)).await
     }
 
     async fn conclude_with(
         &self,
         run: &mut Run,
         notes: Notes,
-        finished: Result<Finished, Stop>,
+        (finished, lock): (Result<Finished, Stop>, Option<String>),
     ) -> Result<Value, Stop> {
         let tree = run.work.tree();
-        let rescued = rescue::errored_state(run, &tree).await;
+        let remains = Remains { unsaved: rescue::errored_state(run, &tree).await, lock };
 
         let what = if self.destroy { "destroy" } else { "apply" };
         let progress = run.log().progress();
         let ended = finished.and_then(|finished| {
             let what = format!("{} {what}", notes.engine);
-            ending::judge(&finished, &progress, &run.log().problems(), &what, rescued.as_ref())
+            ending::judge(&finished, &progress, &run.log().problems(), &what, &remains)
         });
         let mut result = Map::new();
         result.insert("engine".to_owned(), json!(notes.engine));
         result.insert("engine_version".to_owned(), json!(notes.engine_version));
-        if rescued == Some(Rescued::Stored) {
+        if remains.unsaved == Some(Rescued::Stored) {
             result.insert("artifacts".to_owned(), json!([ERRORED_STATE_ARTIFACT]));
         }
         match ended {
@@ -172,7 +179,11 @@ impl Kind for Apply {
     ) -> BoxFuture<'a, Result<Value, Stop>> {
         Box::pin(async move {
             match read_notes(notes) {
-                Ok(notes) => self.conclude_with(run, notes, finished).await,
+                Ok(notes) => {
+                    // The files for a look are those of the process before: others can look.
+                    let lock = Some(state_lock::look_for_it(run));
+                    self.conclude_with(run, notes, (finished, lock)).await
+                }
                 Err(stop) => {
                     let tree = run.work.tree();
                     rescue::errored_state(run, &tree).await;

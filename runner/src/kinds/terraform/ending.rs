@@ -9,8 +9,27 @@ use crate::stop::Stop;
 use crate::supervise::{Class, Exit, StopReason};
 
 /// What a kill may cost. Remote backends are written to now and then only.
-const LEFT_BEHIND: &str =
-    "the state may lack what was made last, and the state lock may be left behind, see force-unlock";
+const LEFT_BEHIND: &str = "the state may lack what was made last";
+
+/// What is left of an apply, beside what its engine told.
+#[derive(Debug, Default)]
+pub struct Remains {
+    /// State that could not be saved.
+    pub unsaved: Option<Rescued>,
+    /// Of one that had to be killed: what is known of the engine's lock of the state.
+    pub lock: Option<String>,
+}
+
+impl Remains {
+    fn of_a_kill(&self) -> String {
+        self.lock.as_ref().map_or_else(|| LEFT_BEHIND.to_owned(), |lock| format!("{LEFT_BEHIND}; {lock}"))
+    }
+}
+
+/// Whether it may have left the engine's lock behind: it did not end by itself.
+pub fn was_killed(finished: &Finished) -> bool {
+    finished.record.forced || matches!(finished.record.exit, Exit::OutOfMemory { .. } | Exit::Signalled { .. })
+}
 
 /// How an apply ended that did all its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +49,9 @@ pub fn judge(
     progress: &Progress,
     problems: &[Problem],
     what: &str,
-    unsaved: Option<&Rescued>,
+    remains: &Remains,
 ) -> Result<Ended, Stop> {
+    let unsaved = remains.unsaved.as_ref();
     let record = &finished.record;
     let asked = matches!(record.exit, Exit::TimedOut | Exit::Interrupted { .. });
     if asked && finished.left_with_zero() && progress.done.is_some() {
@@ -40,7 +60,7 @@ pub fn judge(
     let Err(stop) = finished.require_success(what, Class::Mutating) else { return Ok(Ended::Itself) };
     let saved = match (unsaved, record.forced) {
         (Some(rescued), _) => rescued.to_string(),
-        (None, true) => format!("it had to be killed: {LEFT_BEHIND}"),
+        (None, true) => format!("it had to be killed: {}", remains.of_a_kill()),
         (None, false) => "the state holds them".to_owned(),
     };
     let remarks = format!("{}; {saved}", how_far(progress));
@@ -50,7 +70,9 @@ pub fn judge(
         (Stop::Failed { .. }, Exit::Interrupted { reason }) => {
             Stop::failed(format!("{what} was interrupted because {}: {remarks}", because(*reason)))
         }
-        (stop, Exit::OutOfMemory { .. } | Exit::Signalled { .. }) => also(also(stop, Some(&LEFT_BEHIND)), unsaved),
+        (stop, Exit::OutOfMemory { .. } | Exit::Signalled { .. }) => {
+            also(also(stop, Some(&remains.of_a_kill())), unsaved)
+        }
         (stop, _) => also(failure::explained(stop, what, problems), unsaved),
     })
 }
@@ -114,7 +136,7 @@ mod tests {
     fn judged(exit: Exit, code: i32, forced: bool, done: bool) -> Result<Ended, Stop> {
         let progress = Progress { done: done.then(Totals::default), ..Progress::default() };
         let problems = Problem::in_text("Error: No\n\nwhy\n");
-        judge(&finished(exit, code, forced), &progress, problems.as_slice(), "terraform apply", None)
+        judge(&finished(exit, code, forced), &progress, problems.as_slice(), "terraform apply", &Remains::default())
     }
 
     const CANCELLED: Exit = Exit::Interrupted { reason: StopReason::Cancelled };
@@ -132,11 +154,10 @@ mod tests {
 
     #[test]
     fn state_that_was_not_saved_is_never_said_to_be() {
-        let place = Rescued::OnDisk("/rescued/x".into());
+        let remains = Remains { unsaved: Some(Rescued::OnDisk("/rescued/x".into())), lock: None };
         for (exit, code) in [(CANCELLED, 1), (Exit::TimedOut, 1), (Exit::Failure { code: 1 }, 1)] {
             let progress = Progress::default();
-            let stop =
-                judge(&finished(exit, code, false), &progress, &[], "terraform apply", Some(&place)).unwrap_err();
+            let stop = judge(&finished(exit, code, false), &progress, &[], "terraform apply", &remains).unwrap_err();
             assert!(stop.reason().contains("/rescued/x") && !stop.reason().contains("holds them"), "{stop:?}");
         }
     }

@@ -107,7 +107,7 @@ impl Site {
 
     /// An `init` lives briefly, needs little memory and starts no provider that would inherit the setting: with a lazier
     /// collector it takes a third less of the processor. What `tools.env` says wins.
-    fn init_command(&self) -> Command {
+    pub fn init_command(&self) -> Command {
         let mut env = self.env.clone();
         env.entry("GOGC".to_owned()).or_insert_with(|| INIT_GOGC.to_owned());
         self.command("init").args(["-input=false", "-no-color"]).env(env)

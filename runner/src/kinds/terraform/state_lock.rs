@@ -3,13 +3,13 @@
 //! An unlock has the state's key while it runs, so no run of this cluster holds the lock meanwhile: it waits for one that
 //! does, and for an operator's word where nobody knows whether one is dead. Others are told apart by the lock's id.
 
-use crate::command::{Finished, Stdout};
+use crate::command::{Command, Finished, Stdout};
 use crate::kinds::kind::Kind;
 use crate::kinds::terraform::site::Site;
 use crate::kinds::terraform::{available, failure, labels};
 use crate::logs::{LockHolder, Problem};
 use crate::prepare::snapshot::{Snapshot, State};
-use crate::prepare::source::{self, Files};
+use crate::prepare::source::{self, Files, Origin};
 use crate::run::Run;
 use crate::stop::Stop;
 use crate::supervise::Class;
@@ -70,8 +70,8 @@ impl StateLock {
         let engine = self.toolbox.engines.pick(&snapshot.engine, accepted.as_ref()).map_err(Stop::refused)?.clone();
         let mut site = Site::set_up(run, &self.toolbox, &snapshot, engine, tree).await?;
         site.init(run).await?;
-        let variables = source::variables(run, &snapshot, &origin)?.map(|path| format!("-var-file={}", path.display()));
-        match (probe(run, &site, variables).await?, self.releases.then_some(spec.lock_id).flatten()) {
+        let asked = run.command(question(&site, variables(run, &snapshot, &origin)?)).await?;
+        match (answer(&asked, &site)?, self.releases.then_some(spec.lock_id).flatten()) {
             (Found::Free, _) => {
                 run.say("the state is not locked");
                 Ok(json!({"locked": false}))
@@ -98,15 +98,51 @@ impl StateLock {
     }
 }
 
-/// Asks for the lock, as a plan that looks at nothing real does first, and sees who has it.
-async fn probe(run: &mut Run, site: &Site, variables: Option<String>) -> Result<Found, Stop> {
+/// What an apply that had to be killed has left of the engine's lock, in words for people. Nothing of it lives any more.
+pub async fn left_behind(run: &mut Run, site: &Site, snapshot: &Snapshot) -> String {
+    if snapshot.state == State::Thrown {
+        return "its state is thrown away".to_owned();
+    }
+    match look_again(run, site, snapshot).await {
+        Ok(Found::Free) => "the state's lock is free".to_owned(),
+        Ok(Found::Held(Some(holder))) => format!(
+            "the state is locked, held by {holder}, and nothing of this attempt lives any more: if the lock is its own, \
+             tendril-broker state unlock {} --lock-id {}",
+            run.job.deployment_id, holder.id
+        ),
+        Ok(Found::Held(None)) => format!("the state is locked, held by {}", named(None)),
+        Err(_) => look_for_it(run),
+    }
+}
+
+/// An apply initialises only where it has to, and a plan does not run without.
+async fn look_again(run: &mut Run, site: &Site, snapshot: &Snapshot) -> Result<Found, Stop> {
+    let variables = variables(run, snapshot, &Origin::Inline)?;
+    let init = run.last_look(site.init_command()).await?;
+    failure::of_text(&init, &format!("{} init", site.engine.engine))?;
+    answer(&run.last_look(question(site, variables)).await?, site)
+}
+
+/// Who can say more of the lock.
+pub fn look_for_it(run: &Run) -> String {
+    format!("its lock may be left behind: tendril-broker state lock {}", run.job.deployment_id)
+}
+
+fn variables(run: &Run, snapshot: &Snapshot, origin: &Origin) -> Result<Option<String>, Stop> {
+    Ok(source::variables(run, snapshot, origin)?.map(|path| format!("-var-file={}", path.display())))
+}
+
+/// Asks for the lock, as a plan that looks at nothing real does first.
+fn question(site: &Site, variables: Option<String>) -> Command {
     let asks = ["-input=false", "-no-color", "-refresh=false", "-lock-timeout=0s"];
-    let plan = site.command("plan").args(asks).args(variables).stdout(Stdout::Capture(0));
-    let finished: Finished = run.command(plan).await?;
+    site.command("plan").args(asks).args(variables).stdout(Stdout::Capture(0))
+}
+
+fn answer(finished: &Finished, site: &Site) -> Result<Found, Stop> {
     match Problem::in_text(&finished.words()) {
         Some(problem) if problem.is_lock_conflict() => Ok(Found::Held(problem.lock)),
         // With any other error nobody can say whether it was asked for.
-        _ => failure::of_text(&finished, &format!("{} plan", site.engine.engine)).map(|()| Found::Free),
+        _ => failure::of_text(finished, &format!("{} plan", site.engine.engine)).map(|()| Found::Free),
     }
 }
 
