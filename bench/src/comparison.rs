@@ -12,12 +12,9 @@ pub enum Unit {
     /// Runs per second: more is better.
     #[serde(rename = "runs/s")]
     RunsPerSecond,
-    /// Lines per second: more is better.
+    /// Lines of 200 bytes per second: more is better. A table says their volume beside it, in MB (10^6 bytes).
     #[serde(rename = "lines/s")]
     LinesPerSecond,
-    /// Megabytes (10^6 bytes) of text per second: more is better.
-    #[serde(rename = "MB/s")]
-    MegabytesPerSecond,
     /// Microseconds: less is better.
     #[serde(rename = "us")]
     Microseconds,
@@ -42,7 +39,6 @@ impl Unit {
             Self::Milliseconds => "ms",
             Self::RunsPerSecond => "runs/s",
             Self::LinesPerSecond => "lines/s",
-            Self::MegabytesPerSecond => "MB/s",
             Self::Microseconds => "us",
             Self::Bytes => "bytes",
             Self::Ratio => "x",

@@ -261,7 +261,6 @@ fn table(options: &LogProcesses, rounds: &Rounds<Figures>) -> anyhow::Result<Tab
     let lines = vec![
         both("first submit -> all processes run", Unit::Milliseconds, &|f| f.started_ms)?,
         both("lines arrived", Unit::LinesPerSecond, &|f| f.lines_per_s)?,
-        both("MB arrived", Unit::MegabytesPerSecond, &|f| f.lines_per_s * LINE_BYTES / 1e6)?,
         alone("print -> commit, p50", Unit::Milliseconds, &|f| f.arrives_ms[0])?,
         alone("print -> commit, p99", Unit::Milliseconds, &|f| f.arrives_ms[1])?,
         bare("print -> read by the bare reader, p99", Unit::Milliseconds, &|f| f.arrives_ms[1])?,

@@ -1,6 +1,7 @@
 //! What is printed: a table for people (Markdown, as in docs/BENCHMARKS.md) or JSON for programs.
 
 use crate::comparison::{Comparison, Unit};
+use crate::log_text::LINE_BYTES;
 use crate::machine::Machine;
 use crate::statistics::Spread;
 use serde::Serialize;
@@ -92,12 +93,17 @@ impl Table {
 
 fn figure(spread: Spread, unit: Unit) -> String {
     let decimals = match unit {
-        Unit::Milliseconds | Unit::RunsPerSecond | Unit::MegabytesPerSecond | Unit::Microseconds | Unit::Ratio => 2,
+        Unit::Milliseconds | Unit::RunsPerSecond | Unit::Microseconds | Unit::Ratio => 2,
         Unit::Bytes => 1,
         Unit::LinesPerSecond | Unit::Mebibytes | Unit::Count => 0,
     };
     let Spread { median, min, max } = spread;
-    format!("{median:.decimals$} ({min:.decimals$} .. {max:.decimals$})")
+    // A number of lines alone says little; all of ours have one length.
+    let volume = match unit {
+        Unit::LinesPerSecond => format!(", {:.2} MB/s", median * LINE_BYTES as f64 / 1e6),
+        _ => String::new(),
+    };
+    format!("{median:.decimals$} ({min:.decimals$} .. {max:.decimals$}){volume}")
 }
 
 fn ratio(spread: Spread) -> String {
@@ -149,6 +155,14 @@ mod tests {
                     | <= 1.5x **missed**, <= 5 met |";
         assert!(text.contains(line), "{text}");
         assert!(!report(4.0).meets_goals() && report(3.0).meets_goals());
+    }
+
+    #[test]
+    fn lines_are_told_with_their_volume() {
+        let mut report = report(3.0);
+        report.tables[0].lines = vec![Comparison::of("stored", Unit::LinesPerSecond, &[472_000.0], &[]).unwrap()];
+        let text = report.markdown();
+        assert!(text.contains("| stored, lines/s | 472000 (472000 .. 472000), 94.40 MB/s | - |"), "{text}");
     }
 
     #[test]

@@ -19,6 +19,11 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Disks take root. Where CI has that, nothing is to be left out in silence.
+fn may_skip_disks() -> bool {
+    std::env::var("CI").as_deref() != Ok("true") || !nix::unistd::geteuid().is_root()
+}
+
 fn chaos(arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tendril-chaos"));
     command.args(arguments.split_whitespace()).stdin(Stdio::null());
@@ -106,7 +111,7 @@ fn every_log_is_byte_for_byte_what_was_printed_through_every_fault_of_its_pipeli
         assert!(seed["op"] == "corrupt-spool" || seed["lines"].as_u64().unwrap() > 100, "{seed:#}");
     }
     assert!(output.status.success(), "{}", output.status);
-    assert!(seeds.len() >= 10, "{} operations were tried", seeds.len());
+    assert!(seeds.len() >= if may_skip_disks() { 12 } else { 14 }, "{} operations were tried", seeds.len());
 }
 
 #[test]
@@ -124,6 +129,7 @@ fn nothing_is_lost_when_the_disk_of_the_databases_journal_is_full() {
     let output = chaos("logs --ops postgres-wal-full --seeds 931..931").stderr(Stdio::inherit()).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && !said.contains("DOES NOT HOLD"), "{said}");
+    assert!(said.contains("postgres-wal-full seed 931") || may_skip_disks(), "it was skipped: {said}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Drives the runner's own log pipeline with synthetic pipes, for measurements: as many streams as claims bring, each a
 //! pipe that another process prints lines to. Everything from the read end on is the runner's own code.
 //!
-//! It claims `exec` jobs that wait in the cluster and runs none of them. `./dev bench logs-streams` starts it; it reads
+//! It claims `exec` jobs that wait in the cluster and runs none of them. `./dev bench log-streams` starts it, as do other rows; it reads
 //! `TENDRIL_DATABASE_URL` and `TENDRIL_AGENT_TOKEN` and prints one line of JSON at its end.
 #![expect(clippy::print_stdout, reason = "its result")]
 

@@ -152,12 +152,14 @@ impl AttemptLog {
     /// gets lost, with a gap in its place, rather than that a command is held up for ever.
     pub async fn room(&self) {
         let begun = BootTime::now();
-        let mut has_asked = false;
+        let (mut has_asked, mut pause) = (false, None);
         loop {
             let freed = self.intake.freed.notified();
             if self.has_room() {
                 return;
             }
+            // Anew after each turn: who looks at the figures is to see a long pause while it lasts.
+            drop(pause.replace(self.intake.pause()));
             // Once: each turn of the collector wakes who waits here, and may find no room in the spool.
             if !std::mem::replace(&mut has_asked, true) {
                 self.intake.urgent.notify_one();
@@ -346,5 +348,6 @@ mod tests {
         log.collect(u64::MAX);
         intake.turned();
         room.await;
+        assert!(!intake.take_paused().is_zero(), "how long it waited is counted");
     }
 }

@@ -86,6 +86,7 @@ impl Collector {
         level.waiting_bytes += captured as u64;
         level.memory_bytes += captured;
         let oldest = logs.iter().filter_map(|log| log.oldest()).chain(self.spool.oldest()).min();
+        self.metrics.log_paused(self.intake.take_paused());
         let lag = oldest.and_then(|oldest| Duration::try_from(clock::wall() - oldest).ok());
         (lag.unwrap_or_default(), level)
     }
@@ -203,5 +204,93 @@ impl Collector {
 
     fn logs(&self) -> MutexGuard<'_, BTreeMap<Uuid, Arc<AttemptLog>>> {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logs::Stream;
+    use crate::spool::Limits;
+    use serde_json::Value;
+    use tempfile::TempDir;
+    use time::Date;
+
+    /// What takes 300,000 bytes of a log whose buffer has 262,144.
+    const LINES: usize = 30_000;
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn claimed(number: u128) -> Claimed {
+        Claimed {
+            lease: Lease { attempt_id: Uuid::from_u128(number), fence: 1 },
+            ordinal: 1,
+            claim_day: Date::MIN,
+            job_id: Uuid::nil(),
+            deployment_id: Uuid::nil(),
+            job: "a".into(),
+            kind: "exec".into(),
+            mutating: false,
+            timeout: Duration::ZERO,
+            kill_grace: Duration::ZERO,
+            state_key: None,
+            spec: Value::Null,
+            snapshot: Value::Null,
+            plan_attempt: None,
+        }
+    }
+
+    fn collector(folder: &TempDir, settings: &Logs, limits: Limits) -> (Arc<Collector>, Arc<Spool>, Arc<Metrics>) {
+        let (spool, _) = Spool::open_dir(folder.path(), limits, Uuid::from_u128(9), clock::wall()).unwrap();
+        let (spool, metrics) = (Arc::new(spool), Arc::new(Metrics::default()));
+        (Arc::new(Collector::new(settings.clone(), spool.clone(), metrics.clone())), spool, metrics)
+    }
+
+    #[tokio::test]
+    async fn what_is_much_and_a_log_that_has_ended_wait_for_no_interval() {
+        let folder = TempDir::new().unwrap();
+        let settings = Logs { flush_interval_ms: 3_600_000, flush_bytes: 65_536, ..Logs::default() };
+        let (collector, spool, _) = collector(&folder, &settings, settings.limits());
+        let running = tokio::spawn(collector.clone().run(CancellationToken::new()));
+        let filled = async || {
+            let filled = tokio::time::timeout(PATIENCE, spool.filled.notified()).await;
+            assert!(filled.is_ok(), "it waits for the interval, which is an hour");
+        };
+        let (loud, quiet) = (collector.open(&claimed(1)), collector.open(&claimed(2)));
+        loud.push(Stream::Stdout, "0123456\n".repeat(10_000).as_bytes());
+        filled().await;
+        assert_eq!(spool.level().waiting_bytes, 80_000);
+        quiet.push(Stream::Stdout, b"the end\n");
+        quiet.finish();
+        filled().await;
+        assert_eq!(spool.level().waiting_bytes, 80_008);
+        running.abort();
+    }
+
+    #[tokio::test]
+    async fn what_a_full_spool_does_to_a_command_is_counted_by_time_and_by_bytes() {
+        let folder = TempDir::new().unwrap();
+        let settings = Logs { attempt_buffer_bytes: 262_144, stall_s: 0, ..Logs::default() };
+        let (collector, _, metrics) = collector(&folder, &settings, Limits { disk_bytes: 0, ..settings.limits() });
+        let log = collector.open(&claimed(1));
+        let figure = |name: &str| -> f64 {
+            collector.level();
+            let text = metrics.text().unwrap();
+            let line =
+                text.lines().find_map(|line| line.strip_prefix(&format!("tendril_runner_{name}_total "))).unwrap();
+            line.parse().unwrap()
+        };
+        log.push(Stream::Stdout, "012345678\n".repeat(LINES).as_bytes());
+        collector.collect();
+        assert_eq!((figure("log_paused_seconds"), figure("log_dropped_bytes")), (0.0, 0.0));
+        // It pauses for as long as it may, which is not at all, and then takes what finds no room.
+        log.room().await;
+        log.push(Stream::Stdout, "012345678\n".repeat(40 * LINES).as_bytes());
+        collector.collect();
+        assert!(figure("log_paused_seconds") > 0.0);
+        let refused = log.counters().refused_bytes;
+        assert!(
+            refused > 0 && (figure("log_dropped_bytes") - refused as f64).abs() < 0.5,
+            "{refused} bytes are missing"
+        );
     }
 }

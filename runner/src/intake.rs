@@ -1,8 +1,11 @@
 //! What all logs of a runner share while they wait for the spool: the memory that they take, and the signals about it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+
+use crate::clock::BootTime;
 
 /// Memory and signals of all captured text that the spool does not have yet.
 #[derive(Debug)]
@@ -10,6 +13,8 @@ pub struct Intake {
     waiting: AtomicUsize,
     /// What the last turn of the collector left, for want of room in the spool.
     left_over: AtomicUsize,
+    /// Nanoseconds for which pipes were not read, as far as nobody has asked.
+    paused_ns: AtomicU64,
     limit_bytes: usize,
     flush_bytes: usize,
     /// Some log has something again.
@@ -26,6 +31,7 @@ impl Intake {
         Self {
             waiting: AtomicUsize::new(0),
             left_over: AtomicUsize::new(0),
+            paused_ns: AtomicU64::new(0),
             limit_bytes,
             flush_bytes,
             first: Notify::new(),
@@ -42,6 +48,16 @@ impl Intake {
     /// Bytes that may still come.
     pub fn left(&self) -> usize {
         self.limit_bytes.saturating_sub(self.waiting())
+    }
+
+    /// A pipe is not read from now on, until what this returns is dropped.
+    pub fn pause(&self) -> Pause<'_> {
+        Pause { intake: self, begun: BootTime::now() }
+    }
+
+    /// For how long pipes were not read since this was asked last; several at once count several times.
+    pub fn take_paused(&self) -> Duration {
+        Duration::from_nanos(self.paused_ns.swap(0, Ordering::Relaxed))
     }
 
     /// The collector has taken what there is room for.
@@ -63,6 +79,20 @@ impl Intake {
         } else {
             self.waiting.fetch_sub(before - now, Ordering::Relaxed);
         }
+    }
+}
+
+/// A pipe is not read, for want of room.
+#[derive(Debug)]
+pub struct Pause<'a> {
+    intake: &'a Intake,
+    begun: BootTime,
+}
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        let ns = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.intake.paused_ns.fetch_add(ns, Ordering::Relaxed);
     }
 }
 

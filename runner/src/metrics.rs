@@ -6,7 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ pub struct Metrics {
     log_spool: Gauge,
     log_unreadable: Gauge,
     log_dropped_bytes: Counter,
+    log_paused: Counter<f64, AtomicU64>,
+    log_expired_bytes: Counter,
     log_capped_bytes: Counter,
     log_redactions: Counter,
     oom_kills: Counter,
@@ -102,6 +104,8 @@ impl Default for Metrics {
             log_spool: Gauge::default(),
             log_unreadable: Gauge::default(),
             log_dropped_bytes: Counter::default(),
+            log_paused: Counter::default(),
+            log_expired_bytes: Counter::default(),
             log_capped_bytes: Counter::default(),
             log_redactions: Counter::default(),
             oom_kills: Counter::default(),
@@ -137,6 +141,18 @@ impl Metrics {
             Unit::Seconds,
             self.heartbeat_age.clone(),
         );
+        r.register("oom_kills", "Commands that ran out of memory", self.oom_kills.clone());
+        r.register(
+            "state_lock_conflicts",
+            "Attempts that failed because somebody else held Terraform's state lock",
+            self.state_lock_conflicts.clone(),
+        );
+        r.register("doorbell_rings", "Rings heard", self.doorbell_rings.clone());
+        self.register_logs();
+    }
+
+    fn register_logs(&mut self) {
+        let r = &mut self.registry;
         r.register("log_rows", "Log rows stored", self.log_rows.clone());
         r.register("log_lines", "Log lines stored, or pieces of very long ones", self.log_lines.clone());
         r.register_with_unit("log", "Log text stored", Unit::Bytes, self.log_bytes.clone());
@@ -163,19 +179,24 @@ impl Metrics {
             self.log_dropped_bytes.clone(),
         );
         r.register_with_unit(
+            "log_paused",
+            "Time for which a command's output was not read, for want of room",
+            Unit::Seconds,
+            self.log_paused.clone(),
+        );
+        r.register_with_unit(
+            "log_expired",
+            "Log text that waited for too long, with a gap in its place",
+            Unit::Bytes,
+            self.log_expired_bytes.clone(),
+        );
+        r.register_with_unit(
             "log_capped",
             "Log text left out of attempts that had reached their bound",
             Unit::Bytes,
             self.log_capped_bytes.clone(),
         );
         r.register("log_redactions", "Secrets taken out of log text", self.log_redactions.clone());
-        r.register("oom_kills", "Commands that ran out of memory", self.oom_kills.clone());
-        r.register(
-            "state_lock_conflicts",
-            "Attempts that failed because somebody else held Terraform's state lock",
-            self.state_lock_conflicts.clone(),
-        );
-        r.register("doorbell_rings", "Rings heard", self.doorbell_rings.clone());
     }
 
     /// The exposition text.
@@ -273,6 +294,7 @@ impl Metrics {
         for (gauge, value) in gauges {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
+        self.log_expired_bytes.inner().store(level.expired_bytes, Ordering::Relaxed);
     }
 
     /// The broker refused log text for good.
@@ -284,6 +306,11 @@ impl Metrics {
     pub fn log_screened(&self, counters: Counters) {
         self.log_capped_bytes.inc_by(counters.capped_bytes);
         self.log_redactions.inc_by(counters.redactions);
+    }
+
+    /// Commands' output was not read for so long, for want of room; several at once count several times.
+    pub fn log_paused(&self, took: Duration) {
+        self.log_paused.inc_by(took.as_secs_f64());
     }
 
     /// Log text found no room, and a gap stands in its place.

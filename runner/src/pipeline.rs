@@ -78,6 +78,10 @@ pub fn open_spool(config: &Config) -> anyhow::Result<Arc<Spool>> {
         let (bytes, spool) = (left.broken_bytes, dir.display());
         tracing::error!(bytes, %spool, "part of the log spool cannot be read; gaps stand for it");
     }
+    let expired = spool.level().expired_bytes;
+    if expired > 0 {
+        tracing::error!(bytes = expired, "log text was too old to be sent any more; gaps stand in its place");
+    }
     if left.logs > 0 {
         let (logs, cut_off, bytes) = (left.logs, left.cut_off, left.bytes);
         tracing::info!(logs, cut_off, bytes, "an earlier process has left log text; it is sent now");

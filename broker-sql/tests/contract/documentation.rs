@@ -154,6 +154,17 @@ async fn everything_in_the_catalogue_has_a_comment() {
 }
 
 #[tokio::test]
+async fn the_doorbell_of_the_queue_is_all_that_notifies_so_no_log_row_does() {
+    let database = TestDatabase::create().await;
+    let mut operator = database.operator().await;
+    let notifying = "select oid::regprocedure::text from pg_proc where pronamespace in ('tendril'::regnamespace, 'tendril_core'::regnamespace)
+        and prosrc ~* '(pg_notify\\s*\\(|(^|;)\\s*notify\\s)'";
+    assert_eq!(column(&mut operator, notifying).await, ["tendril_core.ring()"]);
+    let rung_by = "select tgrelid::regclass::text from pg_trigger where tgfoid = 'tendril_core.ring'::regproc";
+    assert_eq!(column(&mut operator, rung_by).await, ["tendril_core.queue_deltas"]);
+}
+
+#[tokio::test]
 async fn functions_are_closed_to_public_and_pin_their_search_path() {
     let database = TestDatabase::create().await;
     let mut operator = database.operator().await;

@@ -81,6 +81,8 @@ pub struct Level {
     pub logs: usize,
     /// Records that could not be read, since this process began.
     pub unreadable: u64,
+    /// Bytes of log text that waited for too long, since this process began.
+    pub expired_bytes: u64,
 }
 
 /// The spool of one runner. All methods that touch the disk block.
@@ -109,6 +111,7 @@ struct Inner {
     /// The disk did not take what it was given last.
     failing: bool,
     unreadable: u64,
+    expired_bytes: u64,
     /// Who gave the last chunks to a batch: the next one begins behind it.
     turn: Uuid,
 }
@@ -281,6 +284,7 @@ impl Spool {
             memory_bytes: inner.kept_bytes,
             logs: inner.backlogs.len(),
             unreadable: inner.unreadable,
+            expired_bytes: inner.expired_bytes,
         }
     }
 
@@ -425,6 +429,7 @@ impl Inner {
         for backlog in self.backlogs.values_mut() {
             gone.extend(backlog.expire(&expired, now));
         }
+        self.expired_bytes += gone.iter().map(|entry| u64::from(entry.bytes)).sum::<u64>();
         self.release(&gone);
     }
 

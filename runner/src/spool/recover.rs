@@ -52,6 +52,7 @@ impl Spool {
             kept_bytes: 0,
             failing: false,
             unreadable: 0,
+            expired_bytes: 0,
             turn: Uuid::nil(),
         };
         let mut recovered = Recovered::default();

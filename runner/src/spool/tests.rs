@@ -548,10 +548,17 @@ fn what_waits_for_too_long_becomes_a_gap() {
     spool.put(vec![(id(1), vec![new])], &[]).unwrap();
     assert_eq!(spool.expire(NOW + Duration::from_secs(60)), 0);
     assert!(spool.expire(NOW + Duration::from_secs(7200)) > 0);
+    assert_eq!(spool.level().expired_bytes, 8, "it is counted");
     let rows = spool.take(usize::MAX);
     let gap = &rows[0].chunk;
     assert_eq!((gap.seq, gap.seq_to, gap.gap_kind(), gap.gap_bytes()), (0, 1, Some("expired"), Some(8)));
     assert_eq!((rows.len(), rows[1].chunk.text.as_str()), (2, "new"));
+}
+
+#[test]
+fn what_waits_on_disk_takes_48_bytes_of_memory_a_row() {
+    // docs/LOGS.md says so, among the bounds.
+    assert_eq!(size_of::<Entry>(), 48);
 }
 
 #[test]

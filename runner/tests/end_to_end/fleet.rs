@@ -112,6 +112,11 @@ impl Fleet {
         runner
     }
 
+    /// One more process in the folder of a runner, whatever becomes of it.
+    pub fn second(&self, name: &str) -> Runner {
+        self.start(name, &[], &self.token)
+    }
+
     /// A runner with a token whose secret is wrong.
     pub async fn stranger(&self) -> Runner {
         let (known, _) = self.token.rsplit_once('.').expect("a token");

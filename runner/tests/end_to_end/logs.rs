@@ -289,6 +289,19 @@ async fn a_killed_runners_last_lines_are_sent_by_the_next_process_of_its_place()
 }
 
 #[tokio::test]
+async fn a_second_process_of_the_same_folder_is_refused() {
+    let fleet = Fleet::new().await;
+    let first = fleet.runner("a", &[]).await;
+    let mut second = fleet.second("a");
+    assert!(!second.exited().await.success());
+    let said = second.all_said();
+    assert!(said.contains("state_dir: another runner uses") && said.contains("give each its own"), "{said}");
+    first.end().await;
+    // With the first one the lock is gone, too.
+    fleet.runner("a", &[]).await.end().await;
+}
+
+#[tokio::test]
 async fn a_runner_that_stored_all_leaves_nothing_to_the_next_process() {
     let fleet = Fleet::new().await;
     let runner = fleet.runner("a", &[]).await;
