@@ -121,7 +121,18 @@ async fn every_column_of_the_surface_is_documented_in_the_words_of_its_comment()
     for line in column(&mut database.operator().await, columns).await {
         assert!(page.contains(&line), "docs/SQL.md lacks this line:\n{line}");
     }
-    for relation in ["clusters", "deployments", "deployment_logs", "live_logs", "jobs", "queue", "runners", "limits"] {
+    for relation in [
+        "clusters",
+        "deployments",
+        "deployment_logs",
+        "live_logs",
+        "jobs",
+        "queue",
+        "runners",
+        "limits",
+        "schedules",
+        "dead_letters",
+    ] {
         assert!(page.contains(&format!("### tendril.{relation}\n")), "{relation}");
     }
 }

@@ -24,6 +24,7 @@ mod program;
 mod queue;
 mod refusals;
 mod runners;
+mod schedules;
 mod schema;
 mod serve;
 mod snapshots;
