@@ -201,6 +201,9 @@ const KEYS: &[(&str, &str)] = &[
     ("backend.path", "a_plan_is_applied_and_destroyed_and_the_state_shows_it"),
     ("backend.place", "a_state_of_another_place_is_refused"),
     ("backend.type", "every_remote_backend_is_written_down_as_the_snapshot_has_it"),
+    ("budget", "a_budget_demands_an_approval_or_refuses_what_costs_more_or_is_not_known"),
+    ("budget.monthly", "a_budget_demands_an_approval_or_refuses_what_costs_more_or_is_not_known"),
+    ("budget.over", "a_budget_demands_an_approval_or_refuses_what_costs_more_or_is_not_known"),
     ("concurrency", "at_most_so_many_with_one_key_run_at_once_and_the_others_stand_aside"),
     ("concurrency.key", "at_most_so_many_with_one_key_run_at_once_and_the_others_stand_aside"),
     ("concurrency.limit", "at_most_so_many_with_one_key_run_at_once_and_the_others_stand_aside"),
@@ -293,7 +296,7 @@ async fn the_pages_snapshots_are_good_ones() {
     let mut operator = database.operator().await;
     let page = sql_page();
     let blocks: Vec<&str> = page.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(blocks.len(), 2);
+    assert_eq!(blocks.len(), 3);
     for block in blocks {
         let snapshot: serde_json::Value = serde_json::from_str(block).unwrap();
         sqlx::query("select tendril_core.check_snapshot($1)").bind(snapshot).execute(&mut operator).await.unwrap();

@@ -20,6 +20,7 @@ mod live;
 mod log_bounds;
 mod logs;
 mod plans;
+mod policies;
 mod program;
 mod queue;
 mod refusals;
