@@ -9,7 +9,8 @@ use clap_complete::Shell;
 use uuid::Uuid;
 
 use crate::archive::{ArchiveOptions, Location};
-use crate::cli::queue::{Limit, Pause, Runner, Snooze};
+use crate::cli::queue::{DeadLetters, Limit, Pause, Runner, Snooze};
+use crate::cli::schedule::Schedule;
 
 const EXIT_CODES: &str = "Exit codes:
   0    done; watch: the deployment ended as SUCCESS
@@ -76,6 +77,12 @@ pub enum Command {
     Retry(Retry),
     /// Let the waiting jobs of a deployment run only after a moment, or wake them.
     Snooze(Snooze),
+    /// Show jobs that only read and have used up their attempts, and do them again.
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
+    /// Deployments by the clock, and detection of drift.
+    #[command(subcommand)]
+    Schedule(Schedule),
     /// End a started job whose runner is silent, as FAILED. Refused while the runner is heard; its state key stays held.
     DeclareLost(DeclareLost),
     /// Show and free held state keys.

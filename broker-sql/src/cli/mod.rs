@@ -11,6 +11,7 @@ mod grant;
 mod lost_work;
 mod output;
 mod queue;
+mod schedule;
 mod schema;
 mod serve;
 mod submit;
@@ -90,6 +91,8 @@ async fn dispatch(context: &Context, command: Command) -> Result<Outcome, Failur
         Command::Reject(options) => deployment::reject(context, &options).await,
         Command::Retry(options) => deployment::retry(context, &options).await,
         Command::Snooze(options) => queue::snooze(context, &options).await,
+        Command::DeadLetters(command) => queue::dead_letters(context, command).await,
+        Command::Schedule(command) => schedule::schedule(context, command).await,
         Command::DeclareLost(options) => lost_work::declare_lost(context, &options).await,
         Command::Key(command) => lost_work::key(context, command).await,
         Command::State(command) => lost_work::state(context, command).await,

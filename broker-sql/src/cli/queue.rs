@@ -1,4 +1,5 @@
-//! Who waits, and for how long: `snooze`, `cluster pause | drain | resume | limit`, `runner list | pause | drain | resume`.
+//! Who waits, and for how long: `snooze`, `cluster pause | drain | resume | limit`,
+//! `runner list | pause | drain | resume`, `dead-letters list | redrive`.
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -6,7 +7,8 @@ use uuid::Uuid;
 
 use crate::cli::Context;
 use crate::cli::exit::{Failure, Outcome};
-use crate::cli::output::table;
+use crate::cli::output::{moment_or_dash, table};
+use crate::clock::new_id;
 use crate::operator::queue::{self as brakes, Brake, Braked};
 use crate::portal::clusters;
 use crate::portal::queue::{self, Until};
@@ -204,4 +206,62 @@ fn tell_runners(runners: &[brakes::Runner]) -> String {
         ]
     };
     table(&["ID", "NAME", "VERSION", "STATE", "HOLDING", "LABELS"], &runners.iter().map(row).collect::<Vec<_>>())
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DeadLetters {
+    /// List them, the newest first.
+    List {
+        /// Only those of one cluster: name or id.
+        #[arg(long)]
+        cluster: Option<String>,
+        /// Also those that were redriven.
+        #[arg(long)]
+        all: bool,
+        /// At most so many.
+        #[arg(long, default_value = "50", value_parser = clap::value_parser!(i64).range(1..=10_000))]
+        limit: i64,
+    },
+    /// Do the dead jobs of a deployment again, and what was skipped behind them, as a new deployment.
+    Redrive {
+        /// The deployment's id.
+        id: Uuid,
+        /// The new deployment's id (UUIDv7), made here when it is left out. The same id twice queues once.
+        #[arg(long, value_name = "ID")]
+        new_id: Option<Uuid>,
+    },
+}
+
+pub async fn dead_letters(context: &Context, command: DeadLetters) -> Result<Outcome, Failure> {
+    let mut connection = context.connect().await?;
+    match command {
+        DeadLetters::List { cluster, all, limit } => {
+            let cluster = match &cluster {
+                Some(name) => Some(clusters::find(&mut connection, name).await?),
+                None => None,
+            };
+            let dead = queue::dead_letters(&mut connection, cluster, all, limit).await?;
+            context.output.print(&dead, || tell_dead(&dead))?;
+        }
+        DeadLetters::Redrive { id, new_id: new } => {
+            let new = queue::redrive(&mut connection, id, new.unwrap_or_else(new_id)).await?;
+            let object = json!({"id": new, "retry_of": id});
+            context
+                .output
+                .print(&object, || format!("deployment {new} does it again\nfollow it: tendril-broker watch {new}"))?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+fn tell_dead(dead: &[queue::DeadLetter]) -> String {
+    if dead.is_empty() {
+        return "no dead letters".into();
+    }
+    let row = |d: &queue::DeadLetter| {
+        let reason = d.reason.clone().unwrap_or_default();
+        let (attempts, ended) = (d.attempts.to_string(), moment_or_dash(d.ended_at));
+        vec![d.deployment_id.to_string(), d.cluster.clone(), d.job.clone(), attempts, ended, reason]
+    };
+    table(&["DEPLOYMENT", "CLUSTER", "JOB", "ATTEMPTS", "ENDED", "WHY"], &dead.iter().map(row).collect::<Vec<_>>())
 }

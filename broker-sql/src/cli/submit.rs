@@ -47,7 +47,7 @@ pub async fn submit(context: &Context, options: Submit) -> Result<Outcome, Failu
     Ok(Outcome::Done)
 }
 
-fn read_json(file: &Path) -> Result<Value, Failure> {
+pub fn read_json(file: &Path) -> Result<Value, Failure> {
     let from_stdin = file == Path::new("-");
     let name = match from_stdin {
         true => "standard input".to_owned(),

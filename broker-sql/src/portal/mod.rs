@@ -5,6 +5,7 @@ pub mod clusters;
 pub mod deployments;
 pub mod logs;
 pub mod queue;
+pub mod schedules;
 pub mod submission;
 mod watch;
 

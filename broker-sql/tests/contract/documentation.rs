@@ -121,7 +121,18 @@ async fn every_column_of_the_surface_is_documented_in_the_words_of_its_comment()
     for line in column(&mut database.operator().await, columns).await {
         assert!(page.contains(&line), "docs/SQL.md lacks this line:\n{line}");
     }
-    for relation in ["clusters", "deployments", "deployment_logs", "live_logs", "jobs", "queue", "runners", "limits"] {
+    for relation in [
+        "clusters",
+        "deployments",
+        "deployment_logs",
+        "live_logs",
+        "jobs",
+        "queue",
+        "runners",
+        "limits",
+        "schedules",
+        "dead_letters",
+    ] {
         assert!(page.contains(&format!("### tendril.{relation}\n")), "{relation}");
     }
 }
@@ -201,6 +212,9 @@ const KEYS: &[(&str, &str)] = &[
     ("backend.path", "a_plan_is_applied_and_destroyed_and_the_state_shows_it"),
     ("backend.place", "a_state_of_another_place_is_refused"),
     ("backend.type", "every_remote_backend_is_written_down_as_the_snapshot_has_it"),
+    ("budget", "a_budget_demands_an_approval_or_refuses_what_costs_more_or_is_not_known"),
+    ("budget.monthly", "a_budget_demands_an_approval_or_refuses_what_costs_more_or_is_not_known"),
+    ("budget.over", "a_budget_demands_an_approval_or_refuses_what_costs_more_or_is_not_known"),
     ("concurrency", "at_most_so_many_with_one_key_run_at_once_and_the_others_stand_aside"),
     ("concurrency.key", "at_most_so_many_with_one_key_run_at_once_and_the_others_stand_aside"),
     ("concurrency.limit", "at_most_so_many_with_one_key_run_at_once_and_the_others_stand_aside"),
@@ -293,7 +307,7 @@ async fn the_pages_snapshots_are_good_ones() {
     let mut operator = database.operator().await;
     let page = sql_page();
     let blocks: Vec<&str> = page.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(blocks.len(), 2);
+    assert_eq!(blocks.len(), 3);
     for block in blocks {
         let snapshot: serde_json::Value = serde_json::from_str(block).unwrap();
         sqlx::query("select tendril_core.check_snapshot($1)").bind(snapshot).execute(&mut operator).await.unwrap();

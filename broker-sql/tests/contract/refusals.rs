@@ -38,6 +38,10 @@ const PORTALS: &[Bad] = &[
     (By::Portal, "snooze('{deployment}', now())", "TD003", "no job of the deployment waits"),
     (By::Portal, "reject('{nobody}')", "TD002", "there is no deployment {nobody}"),
     (By::Portal, "reject('{deployment}')", "TD003", "no job of the deployment waits for approval"),
+    (By::Portal, "redrive('{nobody}')", "TD002", "there is no deployment {nobody}"),
+    (By::Portal, "schedule_set('{nobody}', 'n', '@daily', '{}')", "TD002", "there is no cluster {nobody}"),
+    (By::Portal, "schedule_delete('{nobody}')", "TD002", "there is no schedule {nobody}"),
+    (By::Portal, "cron_times('x')", "TD001", "cron: 'x' has not five fields"),
     (By::Portal, "retry('{nobody}')", "TD002", "there is no deployment {nobody}"),
     (By::Portal, "retry('{deployment}')", "TD003", "the deployment is PROCESSING"),
 ];

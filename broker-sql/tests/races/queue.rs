@@ -148,3 +148,30 @@ async fn of_an_approval_and_a_rejection_at_once_the_first_counts() {
         assert_eq!(asked.await.unwrap(), jobs, "after {end}");
     }
 }
+
+#[tokio::test]
+async fn two_replicas_at_once_make_one_deployment_of_a_due_moment() {
+    let mut fleet = Fleet::new().await;
+    let snapshot = json!({"jobs": [reading("a")]});
+    let set = format!("select tendril.schedule_set('{}', 'n', '* * * * *', '{snapshot}')", fleet.cluster.id);
+    run(&mut fleet.portal, &set).await;
+    let due = "update tendril_core.schedules set next_at = date_trunc('minute', clock_timestamp())";
+    for (end, made) in [("rollback", 1), ("commit", 1)] {
+        run(&mut fleet.operator, due).await;
+        // One replica is at it and has not committed; the other passes over it, and does it when the first one dies.
+        run(&mut fleet.operator, "begin; select tendril_core.duty_schedules()").await;
+        assert_eq!(fleet.database.duty("schedules").await, 0);
+        run(&mut fleet.operator, end).await;
+        let later = fleet.database.duty("schedules").await;
+        assert_eq!(later, i64::from(end == "rollback"), "after {end}");
+        let all = "select count(*) from tendril.deployments where scheduled_for = (select max(scheduled_for) from tendril.deployments)";
+        assert_eq!(one::<i64>(&mut fleet.portal, all).await, made, "after {end}");
+        // A clock that was set back brings no second one of a moment.
+        let again = "update tendril_core.schedules set next_at = (select max(scheduled_for) from tendril.deployments)";
+        run(&mut fleet.operator, again).await;
+        fleet.database.duty("schedules").await;
+        assert_eq!(one::<i64>(&mut fleet.portal, all).await, made);
+        run(&mut fleet.operator, "update tendril.deployments set scheduled_for = scheduled_for - interval '1 day'")
+            .await;
+    }
+}

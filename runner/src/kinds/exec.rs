@@ -100,7 +100,7 @@ impl Kind for Exec {
 }
 
 /// The program that `argv[0]` names: an absolute path, a path within the tree, or a name on the PATH of jobs.
-fn resolve(name: &str, tree: &Path, search_path: &str) -> Result<PathBuf, Stop> {
+pub(super) fn resolve(name: &str, tree: &Path, search_path: &str) -> Result<PathBuf, Stop> {
     if !name.contains('/') {
         return lookup(name, search_path).ok_or_else(|| {
             Stop::refused(format!("program {name} is not on this runner's PATH for jobs, {search_path}"))

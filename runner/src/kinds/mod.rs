@@ -4,6 +4,7 @@ pub mod exec;
 pub mod infracost;
 pub mod kind;
 pub mod names;
+pub mod policy;
 pub mod terraform;
 
 pub use kind::Kind;
@@ -18,6 +19,7 @@ pub fn all(toolbox: &Arc<Toolbox>) -> Vec<Arc<dyn Kind>> {
     vec![
         Arc::new(exec::Exec::new(toolbox)),
         Arc::new(infracost::Infracost::new(toolbox)),
+        Arc::new(policy::Policy::new(toolbox)),
         Arc::new(terraform::Plan::new(toolbox)),
         Arc::new(terraform::Apply::new(toolbox)),
         Arc::new(terraform::Apply::destroying(toolbox)),

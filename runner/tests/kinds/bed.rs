@@ -319,7 +319,7 @@ pub fn job(kind: &str, snapshot: Value, spec: Value) -> Claimed {
         deployment_id: DEPLOYMENT,
         job: "job".into(),
         kind: kind.into(),
-        mutating: !matches!(kind, "terraform.plan" | "terraform.lock" | "infracost.breakdown"),
+        mutating: !matches!(kind, "terraform.plan" | "terraform.lock" | "infracost.breakdown" | "policy"),
         timeout: PATIENCE,
         kill_grace: Duration::from_secs(30),
         state_key: None,

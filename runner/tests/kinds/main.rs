@@ -8,6 +8,7 @@ mod http;
 mod infracost;
 mod interrupts;
 mod output;
+mod policy;
 mod secrets;
 mod state;
 mod templates;
