@@ -2,9 +2,9 @@
 
 insert into tendril_core.kinds (kind, mutating, priority, engine) values ('terraform.lock', false, 10, true), ('terraform.unlock', true, 10, true);
 comment on column tendril_core.jobs.kind is
-  'terraform.plan, terraform.apply, terraform.destroy, terraform.lock, terraform.unlock, infracost.breakdown or exec.';
+  'terraform.plan, terraform.apply, terraform.destroy, terraform.lock, terraform.unlock, infracost.breakdown, policy or exec.';
 comment on column tendril.jobs.kind is
-  'What it does: terraform.plan, terraform.apply, terraform.destroy, terraform.lock, terraform.unlock, infracost.breakdown or exec.';
+  'What it does: terraform.plan, terraform.apply, terraform.destroy, terraform.lock, terraform.unlock, infracost.breakdown, policy or exec.';
 
 create function tendril_core.submit_for_state(d tendril.deployments, p_id uuid, p_job jsonb) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
