@@ -12,7 +12,7 @@ fn policy(snapshot: &Value, script: &str) -> Claimed {
 
 #[tokio::test]
 async fn a_policy_reads_the_plan_and_passes_asks_or_refuses() {
-    let mut bed = terraform_bed();
+    let bed = terraform_bed();
     let snapshot = local("x", "resource \"terraform_data\" \"a\" { input = \"marked\" }\n");
     let planned = bed.run(plan(&snapshot)).await;
     planned.result();
