@@ -10,7 +10,7 @@ create function tendril_core.submit_for_state(d tendril.deployments, p_id uuid, 
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   -- The files, and where the state lies; not when and how often they are applied.
-  v_snapshot jsonb := d.config_snapshot - array['action', 'approval', 'cost', 'jobs', 'run_after', 'priority', 'concurrency', 'unique_key'];
+  v_snapshot jsonb := d.config_snapshot - array['action', 'approval', 'cost', 'jobs', 'run_after', 'priority', 'concurrency', 'unique_key', 'budget'];
 begin
   if d.state_location is null then
     perform tendril_core.fail('TD003', format('deployment %s keeps no state', d.id), 'there is nothing that could be locked');

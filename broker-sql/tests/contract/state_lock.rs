@@ -89,6 +89,18 @@ async fn an_unlock_names_one_lock_and_a_reason_and_is_not_to_be_had_by_a_plain_s
     let other = refused(&mut fleet.operator, &format!("select tendril.state_lock('{deployment}', '{own}')")).await;
     assert_eq!(other.sqlstate, "TD002");
 
+    // What belongs to the deployment's own jobs is no matter of its lock.
+    let mut rich = apply_at("t");
+    for (key, value) in [("budget", json!({"monthly": 100})), ("approval", json!("required")), ("priority", json!(3))] {
+        rich[key] = value;
+    }
+    let rich = fleet.deploy(rich).await;
+    let look: String = one(&mut fleet.portal, &format!("select tendril.state_lock('{rich}')::text")).await;
+    let snapshot: Value =
+        one(&mut fleet.operator, &format!("select config_snapshot from tendril.deployments where id = '{look}'")).await;
+    let keys: Vec<_> = snapshot.as_object().expect("an object").keys().collect();
+    assert_eq!(keys, ["backend", "jobs", "template"]);
+
     let mut by_hand = apply_at("s");
     by_hand["jobs"] = json!([{"name": "unlock", "kind": "terraform.unlock"}]);
     let by_hand = fleet.deploy(by_hand).await;

@@ -130,8 +130,10 @@ pub async fn bring_back(world: &mut LogWorld, (seed, id): (u64, Uuid), evidence:
     shelf.bucket.door.set(Way::Open);
 
     let begun = Instant::now();
+    // The leases of the dead one run out once: again and again the living would lose theirs in the middle of a large log.
+    let mut run_out = killed;
     while begun.elapsed() < PATIENCE {
-        shelf::hasten(&mut operator, killed).await?;
+        shelf::hasten(&mut operator, std::mem::take(&mut run_out)).await?;
         if shelf::shelved(&mut operator, id).await?.iter().all(|log| log.state.as_deref() != Some("waiting")) {
             break;
         }
