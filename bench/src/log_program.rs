@@ -40,6 +40,23 @@ pub struct Said {
     pub peak_kib: f64,
 }
 
+/// What the program says of pipes that it has read and of which it has kept nothing.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SaidBare {
+    /// Milliseconds until all was read.
+    pub read_ms: f64,
+    /// Milliseconds of processor that this took.
+    pub processor_ms: f64,
+    /// The most memory that it had, KiB.
+    pub peak_kib: f64,
+    /// Lines read.
+    pub lines: f64,
+    /// Milliseconds from a line's print to its being read, median.
+    pub p50_ms: f64,
+    /// And of one in a hundred.
+    pub p99_ms: f64,
+}
+
 /// What it said, and what is in the database.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -72,14 +89,9 @@ pub async fn run_beside(
 ) -> anyhow::Result<(Said, Uuid)> {
     let access = stage.add_cluster(name).await;
     logs::wait_for_logs(&stage.operator_url(), access.cluster, load.streams).await?;
-    let mut command = Command::new(program::beside(PROGRAM)?);
+    let mut command = printing(load)?;
     command.env("TENDRIL_DATABASE_URL", &access.url).env("TENDRIL_AGENT_TOKEN", &access.token);
     command.arg("--spool").arg(stage.folder().join(name)).arg("--wait");
-    command.args(["--streams", &load.streams.to_string(), "--lines", &load.lines.to_string()]);
-    command.args(["--pace", &load.pace.to_string(), "--line-bytes", &load.line_bytes.to_string()]);
-    if let Some(text) = &load.text {
-        command.arg("--text").arg(text);
-    }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
     let mut child = command.spawn()?;
     let stdout = child.stdout.take().context("its standard output")?;
@@ -91,4 +103,25 @@ pub async fn run_beside(
     let status = child.wait().await?;
     ensure!(status.success(), "{PROGRAM} failed ({status})");
     Ok((serde_json::from_str(&said)?, access.cluster))
+}
+
+/// Runs the same load through pipes that are read and of which nothing is kept.
+///
+/// # Errors
+/// The program failed.
+pub async fn run_bare(load: &Load) -> anyhow::Result<SaidBare> {
+    let done = printing(load)?.arg("--bare").stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).output();
+    let done = done.await?;
+    ensure!(done.status.success(), "{PROGRAM} failed ({})", done.status);
+    serde_json::from_slice(&done.stdout).with_context(|| format!("{PROGRAM} said nothing of itself"))
+}
+
+fn printing(load: &Load) -> anyhow::Result<Command> {
+    let mut command = Command::new(program::beside(PROGRAM)?);
+    command.args(["--streams", &load.streams.to_string(), "--lines", &load.lines.to_string()]);
+    command.args(["--pace", &load.pace.to_string(), "--line-bytes", &load.line_bytes.to_string()]);
+    if let Some(text) = &load.text {
+        command.arg("--text").arg(text);
+    }
+    Ok(command)
 }

@@ -3,6 +3,7 @@
 use crate::comparison::{Comparison, Goal, Unit};
 use crate::log_program::{self, Load, Outcome};
 use crate::report::{Curve, Table};
+use crate::rounds::{Rounds, Row, interleave};
 use crate::stage::Stage;
 use anyhow::Context;
 use clap::Args;
@@ -38,25 +39,74 @@ impl Default for LogStreams {
 pub async fn measure(options: &LogStreams) -> anyhow::Result<Vec<Table>> {
     let mut tables = Vec::new();
     for &streams in &options.streams {
-        let stage = Stage::set().await?;
         let load = Load { streams, lines: options.lines, pace: options.pace, line_bytes: 200, text: None };
-        let mut rounds = Vec::new();
-        for round in 1..=options.rounds {
-            eprintln!("log-streams: {streams} streams, round {round} of {}", options.rounds);
-            rounds.push(log_program::run(&stage, &format!("streams-{round}"), &load).await?);
-        }
-        stage.strike().await?;
+        let mut site = Site { stage: Stage::set().await?, load, round: 0 };
+        let rounds = interleave(&mut site, &format!("log-streams, {streams}"), options.rounds as usize).await?;
+        site.stage.strike().await?;
         tables.push(table(options, streams, &rounds)?);
     }
     Ok(tables)
 }
 
-fn table(options: &LogStreams, streams: u32, rounds: &[Outcome]) -> anyhow::Result<Table> {
-    let printed = f64::from(streams) * options.lines as f64;
-    let mebibytes = printed * 200.0 / 1_048_576.0;
-    let line = |what: &str, unit, pick: &dyn Fn(&Outcome) -> f64| {
-        let figures: Vec<f64> = rounds.iter().map(pick).collect();
-        Comparison::of(what, unit, &figures, &[]).context("no rounds")
+struct Site {
+    stage: Stage,
+    load: Load,
+    round: u32,
+}
+
+/// Of one round of either side.
+struct Figures {
+    /// Milliseconds from a line's print to its commit, or to its being read: median, and of one in a hundred.
+    arrives_ms: [f64; 2],
+    lines_per_s: f64,
+    peak_mib: f64,
+    processor_ms: f64,
+    /// Lines lost or there twice.
+    wrong: f64,
+}
+
+impl Row for Site {
+    type Figures = Figures;
+
+    async fn ours(&mut self) -> anyhow::Result<Figures> {
+        self.round += 1;
+        let Outcome { said, stored } =
+            log_program::run(&self.stage, &format!("streams-{}", self.round), &self.load).await?;
+        Ok(Figures {
+            arrives_ms: stored.commit_ms,
+            lines_per_s: stored.lines as f64 / said.stored_ms * 1e3,
+            peak_mib: said.peak_kib / 1024.0,
+            processor_ms: said.processor_ms,
+            wrong: (self.printed() - stored.distinct as f64).abs() + (stored.lines - stored.distinct) as f64,
+        })
+    }
+
+    async fn bare(&mut self) -> anyhow::Result<Figures> {
+        let said = log_program::run_bare(&self.load).await?;
+        Ok(Figures {
+            arrives_ms: [said.p50_ms, said.p99_ms],
+            lines_per_s: said.lines / said.read_ms * 1e3,
+            peak_mib: said.peak_kib / 1024.0,
+            processor_ms: said.processor_ms,
+            wrong: (self.printed() - said.lines).abs(),
+        })
+    }
+}
+
+impl Site {
+    fn printed(&self) -> f64 {
+        f64::from(self.load.streams) * self.load.lines as f64
+    }
+}
+
+fn table(options: &LogStreams, streams: u32, rounds: &Rounds<Figures>) -> anyhow::Result<Table> {
+    let mebibytes = f64::from(streams) * options.lines as f64 * 200.0 / 1_048_576.0;
+    let both = |what: &str, unit, pick: &dyn Fn(&Figures) -> f64| {
+        let (ours, bare) = rounds.figures(pick);
+        Comparison::of(what, unit, &ours, &bare).context("no rounds")
+    };
+    let alone = |what: &str, unit, pick: &dyn Fn(&Figures) -> f64| {
+        Comparison::of(what, unit, &rounds.figures(pick).0, &[]).context("no rounds")
     };
     let curve = |name, line: &Comparison, goal| {
         let (chart, over, points) =
@@ -65,15 +115,12 @@ fn table(options: &LogStreams, streams: u32, rounds: &[Outcome]) -> anyhow::Resu
     };
     let goal = |line: Comparison, goal| if streams == 10_000 { line.with_goal(goal) } else { line };
     let lines = vec![
-        goal(line("print -> commit, p50", Unit::Milliseconds, &|o| o.stored.commit_ms[0])?, Goal::Most(350.0)),
-        goal(line("print -> commit, p99", Unit::Milliseconds, &|o| o.stored.commit_ms[1])?, Goal::Most(800.0)),
-        line("lines stored", Unit::LinesPerSecond, &|o| o.stored.lines as f64 / o.said.stored_ms * 1e3)?,
-        goal(line("peak memory", Unit::Mebibytes, &|o| o.said.peak_kib / 1024.0)?, Goal::Most(256.0)),
-        line("processor for a MiB of text", Unit::Milliseconds, &|o| o.said.processor_ms / mebibytes)?,
-        line("lines lost or stored twice", Unit::Count, &|o| {
-            (printed - o.stored.distinct as f64).abs() + (o.stored.lines - o.stored.distinct) as f64
-        })?
-        .with_goal(Goal::Most(0.0)),
+        goal(both("print -> commit (bare: read), p50", Unit::Milliseconds, &|f| f.arrives_ms[0])?, Goal::Most(350.0)),
+        goal(both("print -> commit (bare: read), p99", Unit::Milliseconds, &|f| f.arrives_ms[1])?, Goal::Most(800.0)),
+        both("lines stored (bare: read)", Unit::LinesPerSecond, &|f| f.lines_per_s)?,
+        goal(both("peak memory", Unit::Mebibytes, &|f| f.peak_mib)?, Goal::Most(256.0)),
+        both("processor for a MiB of text", Unit::Milliseconds, &|f| f.processor_ms / mebibytes)?,
+        alone("lines lost or stored twice", Unit::Count, &|f| f.wrong)?.with_goal(Goal::Most(0.0)),
     ];
     Ok(Table {
         row: "log-streams",
@@ -81,8 +128,8 @@ fn table(options: &LogStreams, streams: u32, rounds: &[Outcome]) -> anyhow::Resu
             "{streams} streams through one runner process, {} lines of 200 bytes each, {} a second",
             options.lines, options.pace
         ),
-        baseline: "nothing: the wait for the flush decides".to_owned(),
-        rounds: rounds.len(),
+        baseline: "the same pipes, read by a process that keeps nothing".to_owned(),
+        rounds: rounds.ours.len(),
         curves: vec![curve("p50", &lines[0], 350.0), curve("p99", &lines[1], 800.0)],
         lines,
     })

@@ -28,6 +28,7 @@ use tendril_runner::output::Output;
 use tendril_runner::pipeline::Pipeline;
 use tendril_runner::spool::Spool;
 use tendril_runner::{chance, output};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +55,9 @@ struct Cli {
     /// Print to the pipes whose descriptors stand on standard input, instead of reading them
     #[arg(long, hide = true)]
     print: bool,
+    /// Read the pipes and keep nothing: what they take without a pipeline, and without a database
+    #[arg(long)]
+    bare: bool,
 }
 
 #[derive(Args, Clone)]
@@ -82,7 +86,45 @@ fn main() -> anyhow::Result<()> {
     }
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(&cli))
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async { if cli.bare { bare(&cli.load).await } else { run(&cli).await } })
+}
+
+async fn bare(load: &Load) -> anyhow::Result<()> {
+    let (readers, printers) = printers(load)?;
+    let (begun, used) = (BootTime::now(), processor_ms()?);
+    let mut streams = tokio::task::JoinSet::new();
+    for reader in readers {
+        streams.spawn(read(pipe::Receiver::from_owned_fd(reader)?));
+    }
+    let blocked = tokio::task::spawn_blocking(move || longest_write_us(printers));
+    let mut took = Vec::new();
+    while let Some(ended) = streams.join_next().await {
+        took.extend(ended??);
+    }
+    let read_ms = begun.elapsed().as_millis();
+    let (processor_ms, peak_kib) = (processor_ms()? - used, peak_kib()?);
+    blocked.await??;
+    took.sort_unstable();
+    let at =
+        |percent: usize| took.get((took.len() * percent).div_ceil(100).max(1) - 1).map_or(0.0, |us| *us as f64 / 1e3);
+    println!(
+        r#"{{"read_ms":{read_ms},"processor_ms":{processor_ms},"peak_kib":{peak_kib},"lines":{},"p50_ms":{},"p99_ms":{}}}"#,
+        took.len(),
+        at(50),
+        at(99)
+    );
+    Ok(())
+}
+
+/// Microseconds from each line's print to its being read.
+async fn read(pipe: pipe::Receiver) -> anyhow::Result<Vec<i64>> {
+    let (mut lines, mut took) = (BufReader::new(pipe).lines(), Vec::new());
+    while let Some(line) = lines.next_line().await? {
+        let printed_us: i64 = line.get(..16).context("a line without its time")?.parse()?;
+        took.push(i64::try_from(clock::wall().unix_timestamp_nanos() / 1000)? - printed_us);
+    }
+    Ok(took)
 }
 
 async fn run(cli: &Cli) -> anyhow::Result<()> {
