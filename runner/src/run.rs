@@ -314,7 +314,7 @@ impl Run {
     }
 
     /// Runs a command that looks at what another has left that had to be killed. No request to stop reaches it: the job has
-    /// heard of one already, perhaps. It may take [`LAST_LOOK`], and leaves no record.
+    /// heard of one already, perhaps. It may take 20 s, and leaves no record.
     ///
     /// # Errors
     /// Its supervisor could not be started or was lost.
