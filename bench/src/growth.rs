@@ -6,15 +6,12 @@ use crate::log_text::LogText;
 use crate::report::Table;
 use crate::{growth_of_streams, growth_of_table};
 
-/// Lines that text is taken from.
-const STOCK: usize = 40_000;
-
 /// Measures the row.
 ///
 /// # Errors
 /// A program or the database failed.
 pub async fn measure(options: &LogGrowth) -> anyhow::Result<Vec<Table>> {
-    let text = LogText::of_lines(STOCK);
+    let text = LogText::stock();
     let mut tables = Vec::new();
     if options.grows != Grows::Table {
         tables.extend(growth_of_streams::measure(options, &text).await?);

@@ -3,7 +3,7 @@
 use crate::comparison::{Comparison, Goal, Unit};
 use crate::log_cost::{self, Cost};
 use crate::log_fill::Filler;
-use crate::log_growth::{LogGrowth, about_text, lines_of_reading, write_text};
+use crate::log_growth::{LogGrowth, lines_of_reading};
 use crate::log_probe::{Probe, ReadCost};
 use crate::log_program::Load;
 use crate::log_text::{LINE_BYTES, LogText};
@@ -47,7 +47,7 @@ async fn of_voice(options: &LogGrowth, text: &LogText, voice: Voice) -> anyhow::
     let stage = Stage::set().await?;
     let server = Server::find(&stage.operator_url()).await?;
     LogTable::open(&stage.operator_url()).await?.lift_quotas().await?;
-    let file = write_text(text, stage.folder())?;
+    let file = text.write_to(stage.folder())?;
     let mut costs: Vec<Vec<Cost>> = options.streams.iter().map(|_| Vec::new()).collect();
     for round in 1..=options.rounds {
         for (at, &streams) in options.streams.iter().enumerate() {
@@ -81,9 +81,9 @@ impl Voice {
     fn setting(self, options: &LogGrowth) -> String {
         match self {
             Self::Loud => {
-                format!("{} {} from loud streams, each as fast as it is taken", options.work, about_text())
+                format!("{} {} from loud streams, each as fast as it is taken", options.work, LogText::about())
             }
-            Self::Quiet => format!("{QUIET_PER_S} {} a second from quiet streams, {QUIET_S} s", about_text()),
+            Self::Quiet => format!("{QUIET_PER_S} {} a second from quiet streams, {QUIET_S} s", LogText::about()),
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::comparison::{Comparison, Goal, Unit};
 use crate::log_cost::{self, Cost};
 use crate::log_fill::Filler;
-use crate::log_growth::{LogGrowth, about_text, lines_of_reading, write_text};
+use crate::log_growth::{LogGrowth, lines_of_reading};
 use crate::log_probe::{Probe, ReadCost};
 use crate::log_program::Load;
 use crate::log_text::{LINE_BYTES, LogText};
@@ -70,7 +70,7 @@ impl Side {
         let table = LogTable::open(&stage.operator_url()).await?;
         table.lift_quotas().await?;
         let (server, probe) = (Server::find(&stage.operator_url()).await?, Probe::store(&stage, text).await?);
-        let file = write_text(text, stage.folder())?;
+        let file = text.write_to(stage.folder())?;
         Ok(Self { stage, server, table, probe, file })
     }
 
@@ -157,7 +157,7 @@ fn table(options: &LogGrowth, size: u64, about: &str, rounds: &Rounds<Figures>) 
             "{} {} from {STREAMS} loud streams, and what readers wait for, in a table with {size} lines in rows of 8 KB \
              of one day ({about})",
             options.work,
-            about_text()
+            LogText::about()
         ),
         baseline: "the same in a database of the same server that holds what the rounds stored and no more".to_owned(),
         rounds: rounds.ours.len(),

@@ -1,12 +1,10 @@
-//! What both sorts of growth have in common: settings, text, and lines about reading.
+//! What both sorts of growth have in common: settings, and lines about reading.
 
 use crate::comparison::{Comparison, Goal, Unit};
 use crate::log_probe::ReadCost;
-use crate::log_text::{LINE_BYTES, LogText};
 use crate::rounds::Rounds;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use std::path::{Path, PathBuf};
 
 /// What grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -47,16 +45,6 @@ impl Default for LogGrowth {
     }
 }
 
-/// Writes the text to where the printing processes find it.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn write_text(text: &LogText, folder: &Path) -> anyhow::Result<PathBuf> {
-    let path = folder.join("lines");
-    std::fs::write(&path, text.as_str()).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(path)
-}
-
 /// Lines about reading, in the grown state beside the small one.
 ///
 /// # Errors
@@ -72,9 +60,4 @@ pub fn lines_of_reading<T>(rounds: &Rounds<T>, pick: fn(&T) -> ReadCost) -> anyh
         line("tendril.tail of 100 logs, a page of 1 MiB", |cost| cost.page_ms)?,
         line("tendril.logs_after of 10 logs, 400 KB", |cost| cost.after_ms)?,
     ])
-}
-
-/// In words, for what all figures of the row have in common.
-pub fn about_text() -> String {
-    format!("lines of {LINE_BYTES} bytes as engines and services print them")
 }

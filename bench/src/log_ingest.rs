@@ -4,7 +4,6 @@
 use crate::clock::{Moment, new_id};
 use crate::comparison::{Comparison, Goal, Unit};
 use crate::log_fill::{claim, log_row};
-use crate::log_growth::{about_text, write_text};
 use crate::log_program::{self, Load};
 use crate::log_text::{LINE_BYTES, LogText};
 use crate::report::Table;
@@ -17,8 +16,6 @@ use std::time::Duration;
 use tendril_broker::baseline::logs::{self, BareLog, Way};
 use tendril_broker::runner::{LogRow, Written};
 
-/// Lines that text is taken from: more of them than the processor keeps close.
-const STOCK: usize = 40_000;
 /// Lines of one row, as many as the runner puts into one.
 const ROW_LINES: usize = 64 * 1024 / LINE_BYTES;
 /// Rows of one batch of the baseline: a mebibyte, as the runner sends.
@@ -65,8 +62,8 @@ const WAYS: [&str; 6] = [
 /// # Errors
 /// A program or the database failed.
 pub async fn measure(options: &LogIngest) -> anyhow::Result<Vec<Table>> {
-    let (stage, text) = (Stage::set().await?, LogText::of_lines(STOCK));
-    let file = write_text(&text, stage.folder())?;
+    let (stage, text) = (Stage::set().await?, LogText::stock());
+    let file = text.write_to(stage.folder())?;
     let mut site = Site { stage, text, file, options: options.clone(), round: 0 };
     let rounds = interleave(&mut site, "log-ingest", options.rounds as usize).await?;
     site.stage.strike().await?;
@@ -176,7 +173,7 @@ fn table(options: &LogIngest, rounds: &Rounds<Rates>) -> anyhow::Result<Table> {
             "{} streams through one runner process, {} {} each, as fast as they are taken",
             options.streams,
             options.lines,
-            about_text()
+            LogText::about()
         ),
         baseline: "one session that stores text made beforehand, a mebibyte for each commit".to_owned(),
         rounds: rounds.ours.len(),

@@ -15,8 +15,6 @@ use tendril_broker::baseline::log_tables::{Compression, LogReading, LogTable};
 
 /// Attempts that store in turn; ten of a deployment.
 const ATTEMPTS: u32 = 100;
-/// Lines that text is taken from.
-const STOCK: usize = 40_000;
 const READS: usize = 15;
 /// As runners and migrations have it: at most 64 KiB, by LZ4.
 const PRESENT: Variant = Variant { row_lines: 327, compression: Compression::Lz4 };
@@ -80,7 +78,7 @@ struct Figures {
 /// The database failed, or has no LZ4.
 pub async fn measure(options: &LogStorage) -> anyhow::Result<Vec<Table>> {
     let stage = Stage::set().await?;
-    let (table, text) = (LogTable::open(&stage.operator_url()).await?, LogText::of_lines(STOCK));
+    let (table, text) = (LogTable::open(&stage.operator_url()).await?, LogText::stock());
     let variants = Variant::all();
     let mut figures: Vec<Vec<Figures>> = variants.iter().map(|_| Vec::new()).collect();
     for round in 1..=options.rounds {

@@ -1,8 +1,14 @@
 //! Text such as engines and services print, for measurements in which it matters how well text can be compressed: no two
 //! lines are alike, and what changes in a line is what changes in real logs (times, ids, addresses, figures, paths).
 
+use anyhow::Context;
+use std::path::{Path, PathBuf};
+
 /// Bytes of a line, its line feed included.
 pub const LINE_BYTES: usize = 200;
+
+/// Lines of a stock: more of them than the processor keeps close.
+const STOCK: usize = 40_000;
 
 /// What lines are made of; `$x` is replaced by something new each time.
 const FORMS: [&str; 16] = [
@@ -71,7 +77,28 @@ impl LogText {
         Self { lines }
     }
 
+    /// As many lines as measurements take them from.
+    pub fn stock() -> Self {
+        Self::of_lines(STOCK)
+    }
+
+    /// Writes it to where the printing processes find it.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_to(&self, folder: &Path) -> anyhow::Result<PathBuf> {
+        let path = folder.join("lines");
+        std::fs::write(&path, &self.lines).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// In words, for what all figures of a row have in common.
+    pub fn about() -> String {
+        format!("lines of {LINE_BYTES} bytes as engines and services print them")
+    }
+
     /// All of it.
+    #[cfg(test)]
     pub fn as_str(&self) -> &str {
         &self.lines
     }

@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use uuid::Uuid;
 
 use crate::archive::{ArchiveOptions, Location};
+use crate::cli::lost_work::{DeclareLost, Key, State};
 use crate::cli::queue::{DeadLetters, Limit, Pause, Runner, Snooze};
 use crate::cli::schedule::Schedule;
 
@@ -403,59 +404,6 @@ pub struct Retry {
     /// The new deployment's id (UUIDv7), made here when it is left out. The same id twice queues once.
     #[arg(long, value_name = "ID")]
     pub new_id: Option<Uuid>,
-}
-
-#[derive(Debug, Args)]
-pub struct DeclareLost {
-    /// The deployment's id.
-    pub id: Uuid,
-    /// The job.
-    #[arg(long)]
-    pub job: String,
-    /// Why; shown with the deployment.
-    #[arg(long)]
-    pub reason: String,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Key {
-    /// List held keys: who holds them, whether that runner is heard, how many jobs wait.
-    List {
-        /// Only those of one cluster: name or id.
-        #[arg(long)]
-        cluster: Option<String>,
-    },
-    /// Free a held key. Refused while its holder is heard. Be sure that nothing writes this state any more.
-    Release {
-        /// Name or id of the cluster.
-        #[arg(long)]
-        cluster: String,
-        /// The key, as `key list` shows it.
-        key: String,
-        /// Why; kept with the attempt that held it.
-        #[arg(long)]
-        reason: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum State {
-    /// Have a runner look who holds the lock, since when, and by which id.
-    Lock {
-        /// A deployment with that state.
-        id: Uuid,
-    },
-    /// Have a runner release the lock. Refused while a run of the cluster has the state, or may have.
-    Unlock {
-        /// A deployment with that state.
-        id: Uuid,
-        /// The lock's id, as `state lock` and the engine's errors show it; no other lock is released.
-        #[arg(long, value_name = "ID")]
-        lock_id: String,
-        /// Why; kept with the job.
-        #[arg(long)]
-        reason: String,
-    },
 }
 
 #[derive(Debug, Subcommand)]
