@@ -150,7 +150,8 @@ end $$;
 comment on function tendril_core.let_in is 'A job that was parked and is deleted from there: into the queue, or back with another reason.';
 
 -- name of the function: let_in_next
--- Whoever parks a job behind a held key has that key's row in share mode: so who has deleted it sees all that wait.
+-- A claim that parks a job behind a held key has that key's row in share mode: so who has deleted it sees all that it has parked.
+-- What a submit has parked, which locks nothing, and nobody has seen, the duty lets in.
 create function tendril_core.let_in_next(p_cluster uuid, p_key text) returns integer
 language plpgsql set search_path = pg_catalog, pg_temp
 set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set enable_material = off set jit = off as $$
