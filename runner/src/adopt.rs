@@ -137,7 +137,8 @@ async fn adopt(runner: Arc<Runner>, (work, handover): (Work, Box<Handover>), hel
     })
     .await;
     runner.metrics.adopted(&kind);
-    let guarded = runner.keyring.guard(&log, &job.snapshot).await;
+    let (keyring, to_guard, snapshot) = (runner.keyring.clone(), log.clone(), job.snapshot.clone());
+    let guarded = beside(move || keyring.guard(&to_guard, &snapshot)).await;
     let orphan = Orphan::of(&work.record(number, &command));
     let is_first = Handover::is_taken_first(&work);
     let mut run = Run::inherited(job::means(&runner), job, work, log.clone(), held);

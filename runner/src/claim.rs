@@ -15,6 +15,10 @@ use tokio_util::task::TaskTracker;
 /// soon after the last ring does not ring.
 const LOOK_AGAIN: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(300)];
 
+/// How long a ring is not asked for after a claim that brought something, nor looked for more: what was claimed begins first,
+/// and takes about so long for it. A core that does both does each later.
+const BEGINS_FIRST: Duration = Duration::from_millis(5);
+
 /// Claims and starts jobs until `soft`; jobs run as tasks of `jobs`.
 pub async fn run(runner: Arc<Runner>, jobs: TaskTracker, soft: CancellationToken) {
     let mut claims = Claims { runner, jobs, next_no: 1, outage: None };
@@ -53,6 +57,9 @@ impl Claims {
         if claimed >= slots || claimed > 0 && !listening {
             return;
         }
+        if claimed > 0 {
+            tokio::time::sleep(BEGINS_FIRST).await;
+        }
         if listening && self.filled_after_asking_for_a_ring().await {
             return;
         }
@@ -75,7 +82,10 @@ impl Claims {
                     match self.claim().await {
                         0 => {}
                         // It may have come with the ring: the next one is to be asked for anew.
-                        claimed if claimed < slots => continue 'ask,
+                        claimed if claimed < slots => {
+                            tokio::time::sleep(BEGINS_FIRST).await;
+                            continue 'ask;
+                        }
                         _ => return true,
                     }
                 }

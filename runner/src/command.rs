@@ -7,6 +7,10 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often it is looked how much of its room a command has filled.
+const ROOM_EVERY: Duration = Duration::from_millis(250);
 
 /// One command of a job: a program and its arguments, never a shell string.
 #[derive(Clone, Debug)]
@@ -152,4 +156,35 @@ impl Finished {
     pub fn left_with_zero(&self) -> bool {
         self.record.ended == Some(Ended::Code { code: 0 })
     }
+}
+
+/// Waits until a command has filled its room; for ever without one.
+pub async fn overfilled(room: Option<&Room>) {
+    if room.is_none() {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(ROOM_EVERY).await;
+        if is_overfull(room).await {
+            return;
+        }
+    }
+}
+
+/// Whether a command has filled its room.
+pub async fn is_overfull(room: Option<&Room>) -> bool {
+    let Some(room) = room.cloned() else { return false };
+    let overfull = tokio::task::spawn_blocking(move || size(&room.dir) > room.bytes).await;
+    overfull.unwrap_or(true)
+}
+
+/// Bytes of all files below a folder, as far as it can be read: it changes meanwhile.
+fn size(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => size(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
 }

@@ -7,7 +7,7 @@ use crate::work::{self, Work};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tendril_broker::runner::Claimed;
 
 /// Its file, in the attempt's folder.
@@ -15,6 +15,23 @@ pub const FILE: &str = "handover.json";
 const DRAFT: &str = "handover.json.draft";
 /// There once somebody has gone on with it.
 const TAKEN: &str = "handover.taken";
+
+/// A handover that nobody goes by yet.
+pub struct Draft {
+    draft: PathBuf,
+    path: PathBuf,
+}
+
+impl Draft {
+    /// From here on the next process of the place goes on with the command: to be called before it may run.
+    ///
+    /// # Errors
+    /// As [`Handover::draft`].
+    pub fn put_in_force(self) -> Result<(), Stop> {
+        // Whole or not at all: of half a one nobody could say whether anything was begun.
+        std::fs::rename(&self.draft, &self.path).map_err(|error| Stop::disk("write", &self.path, &error))
+    }
+}
 
 /// One command and its job.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,16 +49,15 @@ pub struct Handover {
 }
 
 impl Handover {
-    /// Writes it down.
+    /// Writes it down, not yet in force.
     ///
     /// # Errors
     /// A failed job: what nobody could go on with is not begun.
-    pub fn write(&self, work: &Work) -> Result<(), Stop> {
+    pub fn draft(&self, work: &Work) -> Result<Draft, Stop> {
         let (path, draft) = (work.file(FILE), work.file(DRAFT));
         let bytes = serde_json::to_vec(self).map_err(|error| Stop::disk("write", &path, &error.into()))?;
         work::write_new(&draft, &bytes)?;
-        // Whole or not at all: of half a one nobody could say whether anything was begun.
-        std::fs::rename(&draft, &path).map_err(|error| Stop::disk("write", &path, &error))
+        Ok(Draft { draft, path })
     }
 
     /// Whether nobody has gone on with it yet. What its supervisor keeps is read from its beginning each time.

@@ -9,6 +9,7 @@ use crate::logs::{LOCK_CONFLICT, value_without_secrets, without_nul, without_sec
 use crate::off_loop::beside;
 use crate::run::{Means, Run};
 use crate::runner::Runner;
+use crate::start::Start;
 use crate::stop::Stop;
 use crate::work::Work;
 use serde_json::Value;
@@ -18,18 +19,25 @@ use tendril_broker::runner::{Claimed, Lease, Outcome, Report};
 /// Runs a claimed job and reports its end. Holds it until the report is answered.
 pub async fn run(runner: Arc<Runner>, job: Claimed, held: Held) {
     let begun = BootTime::now();
-    let (kind, lease) = (job.kind.clone(), job.lease);
+    let (kind, lease, held) = (job.kind.clone(), job.lease, Arc::new(held));
+    let means = means(&runner);
+    let start = starts_at_once(&runner, &job).then(|| {
+        let (desk, deadline) = (means.desk.clone(), begun.after(job.timeout));
+        Start { desk, lease, held: held.clone(), deadline }.begin()
+    });
     tracing::info!(attempt.id = %lease.attempt_id, fence = lease.fence, job = job.job, kind, deployment.id = %job.deployment_id, "claimed");
-    let collector = runner.collector.clone();
-    let (job, log) = beside(move || {
-        let log = collector.open(&job);
-        (job, log)
+    let doing = runner.clone();
+    let (job, log, begun_work) = beside(move || {
+        let log = doing.collector.open(&job);
+        let work = begin(&doing, &job, &log);
+        (job, log, work)
     })
     .await;
 
-    let (verdict, run) = match begin(&runner, &job, &log).await {
+    let (verdict, run) = match begun_work {
         Ok(work) => {
-            let mut run = Run::new(means(&runner), job, work, log.clone(), held);
+            let mut run = Run::new(means, job, work, log.clone(), held);
+            run.expect_start(start);
             let verdict = execute(&runner, &mut run, &kind).await;
             (verdict, Some(run))
         }
@@ -82,9 +90,13 @@ pub async fn end(
     runner.metrics.ended(kind, complete::label(&verdict), begun.elapsed());
 }
 
+fn starts_at_once(runner: &Runner, job: &Claimed) -> bool {
+    job.mutating && runner.kinds.get(job.kind.as_str()).is_some_and(|kind| kind.starts_at_once(job))
+}
+
 /// Nothing is said of a job before its secrets are known.
-async fn begin(runner: &Runner, job: &Claimed, log: &AttemptLog) -> Result<Work, Stop> {
-    runner.keyring.guard(log, &job.snapshot).await?;
+fn begin(runner: &Runner, job: &Claimed, log: &AttemptLog) -> Result<Work, Stop> {
+    runner.keyring.guard(log, &job.snapshot)?;
     Work::create(&runner.config.state_dir, job.lease.attempt_id)
         .map_err(|error| Stop::failed(format!("cannot make a work folder: {error}; see state_dir")))
 }

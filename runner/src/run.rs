@@ -2,38 +2,36 @@
 
 use crate::attempt_log::AttemptLog;
 use crate::clock::BootTime;
-use crate::command::{Command, Finished, Room, Stdout};
+use crate::command::{Command, Finished, Room, Stdout, is_overfull, overfilled};
 use crate::config::Config;
 use crate::desk::Desk;
-use crate::handover::Handover;
+use crate::handover::{Draft, Handover};
 use crate::holdings::Held;
 use crate::logs::{Dialect, Progress, value_without_secrets};
 use crate::metrics::Metrics;
 use crate::output::Output;
+use crate::ready::{Making, Ready};
 use crate::seal::ArtifactKey;
+use crate::start::{LONGEST_WAIT, Start, Waits, asked_to_stop, waits};
 use crate::stop::Stop;
 use crate::supervise::{
-    Class, Control, DEFAULT_ORPHAN_LIMIT_BYTES, DEFAULT_UMASK, Exit, ExitRecord, Step, StopReason, SuperviseError,
-    Supervisors,
+    Class, Control, DEFAULT_ORPHAN_LIMIT_BYTES, DEFAULT_UMASK, Exit, ExitRecord, Prepared, Step, StopReason,
+    SuperviseError, Supervisors,
 };
 use crate::work::Work;
-use backon::{BackoffBuilder, ExponentialBuilder};
 use serde_json::Value;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tendril_broker::runner::{BrokerError, Claimed};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-/// Longest wait before a broker that is away is asked again: a lease lasts for several.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// What a look at the remains of a killed command may take.
 const LAST_LOOK: Duration = Duration::from_secs(20);
 /// The broker's code for what is not there.
 const NOT_FOUND: &str = "TD002";
-const ROOM_EVERY: Duration = Duration::from_millis(250);
 /// How long an artifact of a job that has changed the world is offered to a broker that is away.
 pub const KEEP_AFTER_START: Duration = Duration::from_secs(120);
 
@@ -62,9 +60,10 @@ pub struct Run {
     pub work: Work,
     means: Means,
     log: Arc<AttemptLog>,
-    held: Held,
+    held: Arc<Held>,
     begun: BootTime,
     deadline: BootTime,
+    starting: Option<AbortOnDropHandle<Result<(), Stop>>>,
     started: bool,
     inherited: bool,
     records: Vec<ExitRecord>,
@@ -75,7 +74,7 @@ pub struct Run {
 
 impl Run {
     /// A run at its beginning: the job's timeout counts from now.
-    pub fn new(means: Means, job: Claimed, work: Work, log: Arc<AttemptLog>, held: Held) -> Self {
+    pub fn new(means: Means, job: Claimed, work: Work, log: Arc<AttemptLog>, held: impl Into<Arc<Held>>) -> Self {
         let begun = BootTime::now();
         let deadline = begun.after(job.timeout);
         Self {
@@ -83,9 +82,10 @@ impl Run {
             work,
             means,
             log,
-            held,
+            held: held.into(),
             begun,
             deadline,
+            starting: None,
             started: false,
             inherited: false,
             records: Vec::new(),
@@ -135,9 +135,9 @@ impl Run {
         self.held.stop_reason()
     }
 
-    /// Whether its start is committed.
+    /// Whether its start is committed, or may be: it was asked for.
     pub fn has_started(&self) -> bool {
-        self.started
+        self.started || self.starting.is_some()
     }
 
     /// Whether an earlier process has begun its last command, and has read some of what that printed.
@@ -185,8 +185,7 @@ impl Run {
     /// # Errors
     /// The [`Stop`] that was asked for.
     pub fn check(&self) -> Result<(), Stop> {
-        let timeout = self.deadline.left().is_zero().then_some(StopReason::Timeout);
-        let Some(reason) = self.held.stop_reason().or(timeout) else { return Ok(()) };
+        let Some(reason) = asked_to_stop(&self.held, self.deadline) else { return Ok(()) };
         match Stop::requested(reason, false) {
             // What has started cannot be handed back, even if nothing was done yet.
             Stop::Released(why) if self.started => Err(Stop::failed(format!("stopped after its start: {why}"))),
@@ -194,34 +193,27 @@ impl Run {
         }
     }
 
+    /// Takes on the start that was asked for when the job began.
+    pub fn expect_start(&mut self, start: Option<AbortOnDropHandle<Result<(), Stop>>>) {
+        self.starting = start;
+    }
+
     /// Commits the start, just before the first command that changes the world. Only after `Ok` may it be run.
     ///
     /// # Errors
     /// Why it may not start.
     pub async fn start(&mut self) -> Result<(), Stop> {
-        // From the first time it is asked for, the start may be committed, whatever becomes of the reply. Looked at after
-        // that: whoever asks for a stop now knows that it has started.
-        self.held.mark_started();
-        self.check()?;
-        if !self.held.lease_is_live() {
-            return Err(Stop::Released("the lease ran out before the start".into()));
-        }
-        let mut waits = waits();
-        loop {
-            match self.means.desk.start(&self.job.lease).await {
-                Ok(()) if self.held.lease_is_live() => {
-                    self.started = true;
-                    return Ok(());
-                }
-                // The reply was long under way: the job may have been given up since, and its key freed.
-                Ok(()) => self.pause(&mut waits).await?,
-                Err(BrokerError::CancelRequested) => return Err(Stop::Cancelled("cancelled before it started".into())),
-                Err(BrokerError::LeaseLost(why)) => return Err(Stop::Superseded(why)),
-                // An unclear reply: ask again, start no command. The call is idempotent.
-                Err(error) if error.is_passing() => self.pause(&mut waits).await?,
-                Err(error) => return Err(Stop::Released(format!("the broker does not let it start: {error}"))),
+        if let Some(asked) = self.starting.take() {
+            asked.await.map_err(|e| Stop::failed(format!("asking for the start failed: {e}")))??;
+            if self.held.lease_is_live() {
+                self.started = true;
+                return Ok(());
             }
         }
+        let (desk, held) = (self.means.desk.clone(), self.held.clone());
+        Start { desk, held, lease: self.job.lease, deadline: self.deadline }.ask().await?;
+        self.started = true;
+        Ok(())
     }
 
     /// Waits before the broker is asked again; a request to stop ends the wait, and the job.
@@ -300,14 +292,51 @@ impl Run {
     /// The job was asked to stop before the command began, or its supervisor could not be started or was lost.
     pub async fn command(&mut self, command: Command) -> Result<Finished, Stop> {
         self.check()?;
-        let step = self.step(&command);
-        if let Some(notes) = &command.handover {
-            let (number, stdout) = (self.records.len(), command.stdout);
-            let (job, command, notes) = (self.job.clone(), command.name.to_owned(), notes.clone());
-            Handover { job, number, command, stdout, notes }.write(&self.work)?;
-            self.held.hand_over(true);
+        let ready = self.making(&command).make().await;
+        self.run_ready(command, ready).await
+    }
+
+    /// Commits the start and runs the command that it is for, which is made ready meanwhile, up to its exec.
+    ///
+    /// # Errors
+    /// As [`Run::start`]: nothing has run. Within: as [`Run::command`].
+    pub async fn start_command(&mut self, command: Command) -> Result<Result<Finished, Stop>, Stop> {
+        let making = self.making(&command);
+        let make = async {
+            // Behind the request for the start, which has further to go.
+            tokio::task::yield_now().await;
+            making.make().await
+        };
+        let (started, ready) = tokio::join!(self.start(), make);
+        if let Err(stop) = started.and_then(|()| self.check()) {
+            ready.call_off().await;
+            return Err(stop);
         }
-        let finished = self.attended(step, &command, true).await?;
+        Ok(self.run_ready(command, ready).await)
+    }
+
+    fn making(&self, command: &Command) -> Making {
+        let handover = command.handover.clone().map(|notes| {
+            let (number, stdout) = (self.records.len(), command.stdout);
+            Handover { job: self.job.clone(), number, command: command.name.to_owned(), stdout, notes }
+        });
+        let (supervisors, work) = (self.means.supervisors.clone(), self.work.clone());
+        Making { supervisors, step: self.step(command), handover, work }
+    }
+
+    async fn run_ready(&mut self, command: Command, ready: Ready) -> Result<Finished, Stop> {
+        let class = command.class;
+        let prepared = ready.prepared.map_err(|e| self.without_record(class, &e))?;
+        // Before the word: whoever comes after this process knows of all that may have changed the world.
+        match ready.handover.and_then(|draft| draft.map(Draft::put_in_force).transpose()) {
+            Ok(Some(())) => self.held.hand_over(true),
+            Ok(None) => {}
+            Err(stop) => {
+                prepared.call_off().await;
+                return Err(stop);
+            }
+        }
+        let finished = self.attended(prepared, &command, true).await?;
         self.held.hand_over(false);
         self.records.push(finished.record.clone());
         Ok(finished)
@@ -321,15 +350,17 @@ impl Run {
     pub async fn last_look(&mut self, command: Command) -> Result<Finished, Stop> {
         let timeout_ms = u64::try_from(LAST_LOOK.as_millis()).unwrap_or(u64::MAX);
         let step = Step { timeout_ms, ..self.step(&command) };
-        self.attended(step, &command, false).await
+        let prepared =
+            self.means.supervisors.prepare(step).await.map_err(|e| self.without_record(command.class, &e))?;
+        self.attended(prepared, &command, false).await
     }
 
     /// Runs a command that may hear of requests to stop.
-    async fn attended(&mut self, step: Step, command: &Command, hears: bool) -> Result<Finished, Stop> {
+    async fn attended(&mut self, prepared: Prepared, command: &Command, hears: bool) -> Result<Finished, Stop> {
         let class = command.class;
         tracing::debug!(attempt.id = %self.job.lease.attempt_id, command = command.name, "running");
         self.log.begin_child(if command.stdout == Stdout::Events { Dialect::Events } else { Dialect::Text });
-        let running = self.means.supervisors.start(step).await.map_err(|e| self.without_record(class, &e))?;
+        let running = prepared.run().await.map_err(|e| self.without_record(class, &e))?;
         if self.records.is_empty() {
             self.means.metrics.started(&self.job.kind, self.begun.elapsed());
         }
@@ -339,7 +370,7 @@ impl Run {
             output.stdout(running.stdout, command.stdout),
             output.stderr(running.stderr),
             self.show_progress(command.stdout, &over),
-            attend(running.control, hears.then_some(&self.held), command.room.as_ref(), &over),
+            attend(running.control, hears.then_some(&*self.held), command.room.as_ref(), &over),
         );
         let (record, overfull) = ended.map_err(|e| self.without_record(class, &e))?;
         if matches!(record.exit, Exit::OutOfMemory { .. }) {
@@ -417,14 +448,6 @@ impl Run {
     }
 }
 
-type Waits = Box<dyn Iterator<Item = Duration> + Send + Sync>;
-
-/// Growing, and with jitter: after an outage all runners ask at once otherwise.
-fn waits() -> Waits {
-    let waits = ExponentialBuilder::default().with_min_delay(Duration::from_millis(250)).with_max_delay(LONGEST_WAIT);
-    Box::new(waits.with_jitter().without_max_times().build())
-}
-
 /// Waits for the command's end, and passes a request to stop on, once. True when it was killed for its [`Room`].
 async fn attend(
     mut control: Control,
@@ -453,33 +476,4 @@ async fn asked(hears: Option<&Held>) -> StopReason {
         Some(held) => held.stopped().await,
         None => std::future::pending().await,
     }
-}
-
-async fn overfilled(room: Option<&Room>) {
-    if room.is_none() {
-        return std::future::pending().await;
-    }
-    loop {
-        tokio::time::sleep(ROOM_EVERY).await;
-        if is_overfull(room).await {
-            return;
-        }
-    }
-}
-
-async fn is_overfull(room: Option<&Room>) -> bool {
-    let Some(room) = room.cloned() else { return false };
-    let overfull = tokio::task::spawn_blocking(move || size(&room.dir) > room.bytes).await;
-    overfull.unwrap_or(true)
-}
-
-/// Bytes of all files below a folder, as far as it can be read: it changes meanwhile.
-fn size(dir: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
-    let sizes = entries.flatten().map(|entry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => size(&entry.path()),
-        Ok(metadata) => metadata.len(),
-        Err(_) => 0,
-    });
-    sizes.sum()
 }

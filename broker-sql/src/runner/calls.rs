@@ -3,7 +3,9 @@
 use super::lease::{Adoption, Claimed, Disposition, Lease, Report};
 use super::{API_VERSION, BrokerError};
 use crate::connect::Connector;
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, QueueMode, RecyclingMethod, Runtime, Timeouts,
+};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio_postgres::Row;
@@ -67,6 +69,8 @@ impl Broker {
         let manager = Manager::from_config(config, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
             .max_size(connections)
+            // The session that was used last: its backend, and what it has planned, is the warmest.
+            .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .timeouts(Timeouts { wait: Some(CALL_TIMEOUT), create: Some(CALL_TIMEOUT), recycle: Some(CALL_TIMEOUT) })
             .build()

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tendril_broker::runner::Claimed;
 use tendril_templates::{Tree, TreePath};
 
 /// The kind.
@@ -49,16 +50,13 @@ impl Exec {
         let search_path = self.toolbox.env.get("PATH").map_or("", String::as_str);
         let program = resolve(name, &cwd, search_path)?;
         let class = if run.job.mutating { Class::Mutating } else { Class::Reading };
-        if run.job.mutating {
-            run.start().await?;
-        }
         let env = environment::of_attempt(&self.toolbox.env, &run.work);
-        let mut command = Command::new("exec", &program, cwd).args(args).env(env).class(class);
+        let command = Command::new("exec", &program, cwd).args(args).env(env).class(class);
         let notes = Notes { program: name.clone(), source: origin };
-        if run.job.mutating {
-            command = command.hand_over(json!(notes));
-        }
-        let finished = run.command(command).await;
+        let finished = match class {
+            Class::Mutating => run.start_command(command.hand_over(json!(notes))).await?,
+            Class::Reading => run.command(command).await,
+        };
         conclude(run, notes, finished)
     }
 }
@@ -83,6 +81,11 @@ impl Kind for Exec {
 
     fn available(&self) -> Result<(), String> {
         Ok(())
+    }
+
+    /// An empty folder is all that has to be made ready.
+    fn starts_at_once(&self, job: &Claimed) -> bool {
+        job.snapshot.get("template").is_none()
     }
 
     fn run<'a>(&'a self, run: &'a mut Run) -> BoxFuture<'a, Result<Value, Stop>> {

@@ -6,6 +6,7 @@ use crate::stop::Stop;
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tendril_broker::runner::Claimed;
 
 /// What a job of some kind does.
 pub trait Kind: Send + Sync {
@@ -22,6 +23,12 @@ pub trait Kind: Send + Sync {
     /// # Errors
     /// One sentence for the runner's own log.
     fn available(&self) -> Result<(), String>;
+
+    /// Whether a job of this kind that changes the world needs nothing made ready first that could take time: then its start is
+    /// asked for as soon as it is claimed, and [`Run::start`] waits for the answer.
+    fn starts_at_once(&self, _job: &Claimed) -> bool {
+        false
+    }
 
     /// Does the job: prepares its files, starts (if it changes the world), runs commands, keeps artifacts. Returns the
     /// result: figures, outputs, names of artifacts.

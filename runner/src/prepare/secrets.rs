@@ -3,7 +3,6 @@
 use crate::attempt_log::AttemptLog;
 use crate::config::{Config, read};
 use crate::logs::{Secret, Secrets, TooMany};
-use crate::off_loop::off_loop;
 use crate::prepare::environment;
 use crate::prepare::snapshot::{Snapshot, Source};
 use crate::stop::Stop;
@@ -52,9 +51,8 @@ impl Keyring {
     ///
     /// # Errors
     /// A refusal of inputs that are too large to be kept out of the log.
-    pub async fn guard(self: &Arc<Self>, log: &AttemptLog, snapshot: &Value) -> Result<(), Stop> {
-        let (keyring, snapshot) = (self.clone(), snapshot.clone());
-        let in_force = off_loop(move || keyring.in_force(&snapshot).map_err(|e| Stop::refused(e.to_string()))).await?;
+    pub fn guard(&self, log: &AttemptLog, snapshot: &Value) -> Result<(), Stop> {
+        let in_force = self.in_force(snapshot).map_err(|e| Stop::refused(e.to_string()))?;
         log.redact(in_force.secrets);
         in_force.remarks.iter().for_each(|remark| log.say(remark));
         Ok(())

@@ -96,6 +96,10 @@ pub async fn files(run: &mut Run, toolbox: &Toolbox, snapshot: &Snapshot) -> Res
 /// A failed job, when the disk refuses.
 pub async fn write(tree: Tree, dir: &Path) -> Result<(), Stop> {
     let dir = dir.to_owned();
+    if tree.is_empty() {
+        // One call to the disk, like those that made the work folder.
+        return tree.write_to(&dir).map_err(|e| Stop::failed(format!("{e}; see state_dir")));
+    }
     off_loop(move || tree.write_to(&dir).map_err(|e| Stop::failed(format!("{e}; see state_dir")))).await
 }
 

@@ -42,6 +42,8 @@ enum Stage {
     Folder,
     /// Nothing else of ours is open in the command.
     Descriptors,
+    /// The word that it may run. Without it, because the supervisor or the runner is gone, it ends here.
+    Word,
     /// **The place of the sandbox**: own UID, no_new_privs, rlimits, Landlock, seccomp, in this order and
     /// last, because everything above may need what they take away.
     Sandbox,
@@ -49,7 +51,7 @@ enum Stage {
     Execute,
 }
 
-const CHECKLIST: [Stage; 10] = [
+const CHECKLIST: [Stage; 11] = [
     Stage::Group,
     Stage::DeathSignal,
     Stage::Streams,
@@ -58,6 +60,7 @@ const CHECKLIST: [Stage; 10] = [
     Stage::Umask,
     Stage::Folder,
     Stage::Descriptors,
+    Stage::Word,
     Stage::Sandbox,
     Stage::Execute,
 ];
@@ -71,10 +74,11 @@ struct Launch {
     class: Class,
     supervisor: Pid,
     streams: [OwnedFd; 3],
+    word: PipeReader,
 }
 
 impl Launch {
-    fn new(step: &Step, streams: [OwnedFd; 3]) -> Result<Self, NulError> {
+    fn new(step: &Step, streams: [OwnedFd; 3], word: PipeReader) -> Result<Self, NulError> {
         let env = step.env.iter();
         Ok(Self {
             argv: step.argv.iter().map(|arg| CString::new(arg.as_str())).collect::<Result<_, _>>()?,
@@ -84,6 +88,7 @@ impl Launch {
             class: step.class,
             supervisor: Pid::this(),
             streams,
+            word,
         })
     }
 
@@ -111,6 +116,10 @@ impl Launch {
                 close_on_exec_from(3);
                 Ok(())
             }
+            Stage::Word => match (&self.word).read_exact(&mut [0]) {
+                Ok(()) => Ok(()),
+                Err(_) => Err(Errno::ECANCELED),
+            },
             Stage::Sandbox => Ok(()),
             Stage::Execute => {
                 let program = self.argv.first().ok_or(Errno::EINVAL)?;
@@ -132,31 +141,60 @@ impl Launch {
     }
 }
 
-/// Starts the step's command with these write ends as its output, and returns once it executes.
-pub(super) fn start(step: &Step, outputs: [OwnedFd; 2]) -> Result<Pid, StartFailure> {
+/// A process that has gone through the checklist up to the word. Dropped, it ends without having run anything.
+pub(super) struct Ready {
+    /// None once the command runs.
+    pid: Option<Pid>,
+    word: Option<PipeWriter>,
+    news: PipeReader,
+}
+
+/// Forks the step's command with these write ends as its output, and leaves it waiting for the word.
+pub(super) fn prepare(step: &Step, outputs: [OwnedFd; 2]) -> Result<Ready, StartFailure> {
     let system =
         |during: &str, e: std::io::Error| StartFailure::System { during: during.to_owned(), detail: e.to_string() };
     let null = fs::File::open("/dev/null").map_err(|e| system("open /dev/null", e))?;
     let [stdout, stderr] = outputs;
-    let launch = Launch::new(step, [null.into(), stdout, stderr])
+    let (waiter, word) = std::io::pipe().map_err(|e| system("make a pipe", e))?;
+    let launch = Launch::new(step, [null.into(), stdout, stderr], waiter)
         .map_err(|e| StartFailure::InvalidStep { detail: e.to_string() })?;
     let (news, teller) = std::io::pipe().map_err(|e| system("make a pipe", e))?;
-    let pid = fork_into(&launch, teller).map_err(|e| system("start a process", e.into()))?;
-    match hear(news) {
-        None => Ok(pid),
-        Some((stage, errno)) => {
-            let _ = waitpid(pid, None);
-            Err(failure(step, stage, errno))
+    let (pid, word) = fork_into(&launch, teller, word).map_err(|e| system("start a process", e.into()))?;
+    Ok(Ready { pid: Some(pid), word: Some(word), news })
+}
+
+impl Ready {
+    /// Gives the word, and returns once the command executes.
+    pub(super) fn run(mut self, step: &Step) -> Result<Pid, StartFailure> {
+        // Who has ended before the word came has left news of why.
+        let _ = self.word.take().map(|mut word| word.write_all(&[1]));
+        match (hear(&mut self.news), self.pid) {
+            (None, Some(pid)) => {
+                self.pid = None;
+                Ok(pid)
+            }
+            (None, None) => Err(failure(step, Stage::Word, Errno::ECANCELED)),
+            (Some((stage, errno)), _) => Err(failure(step, stage, errno)),
         }
     }
 }
 
+impl Drop for Ready {
+    fn drop(&mut self) {
+        let Some(pid) = self.pid else { return };
+        drop(self.word.take());
+        let _ = waitpid(pid, None);
+    }
+}
+
 #[expect(unsafe_code, reason = "fork and _exit are what a supervisor is made of")]
-fn fork_into(launch: &Launch, teller: PipeWriter) -> Result<Pid, Errno> {
+fn fork_into(launch: &Launch, teller: PipeWriter, word: PipeWriter) -> Result<(Pid, PipeWriter), Errno> {
     // SAFETY: the supervisor has one thread, so the copy holds no lock of another and may allocate.
     match unsafe { fork() }? {
-        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Parent { child } => Ok((child, word)),
         ForkResult::Child => {
+            // While it held the other end itself it would wait for ever.
+            drop(word);
             for (index, stage) in CHECKLIST.iter().enumerate() {
                 if let Err(errno) = launch.perform(*stage) {
                     tell(teller, index, errno);
@@ -177,7 +215,7 @@ fn tell(mut teller: PipeWriter, index: usize, errno: Errno) {
 }
 
 /// The stage that failed; none when exec has closed the pipe.
-fn hear(mut news: PipeReader) -> Option<(Stage, Errno)> {
+fn hear(news: &mut PipeReader) -> Option<(Stage, Errno)> {
     let mut message = [0; 5];
     news.read_exact(&mut message).ok()?;
     let [index, errno @ ..] = message;

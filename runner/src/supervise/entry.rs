@@ -58,12 +58,11 @@ fn supervise() -> io::Result<()> {
     let (stderr, stderr_writer) = output_pipe()?;
     channel.open([stdout.as_fd(), stderr.as_fd()])?;
     let step = match channel.first() {
-        Ok(Some(Request::Start(step))) => *step,
+        Ok(Some(Request::Prepare(step))) => *step,
         // The runner changed its mind, or died, before there was anything to do.
         Ok(_) => return Ok(()),
         Err(e) => return Err(io::Error::other(e)),
     };
-    channel.set_nonblocking()?;
     let claimed = RecordFolder::claim(&step.record_dir);
     let mut assignment = Assignment {
         drains: [stdout, stderr].map(|pipe| Drain::new(pipe, step.orphan_limit_bytes)),
@@ -77,8 +76,9 @@ fn supervise() -> io::Result<()> {
     };
     let started = claimed.and_then(|folder| {
         assignment.folder = Some(folder);
-        start(&assignment, [stdout_writer, stderr_writer])
+        start(&mut assignment, [stdout_writer, stderr_writer])
     });
+    assignment.channel.set_nonblocking()?;
     // From here on a command may run, and nothing may end this process before it has.
     match started {
         Ok(main) => Watch::new(assignment, main, signals).run(),
@@ -87,13 +87,19 @@ fn supervise() -> io::Result<()> {
     Ok(())
 }
 
-fn start(assignment: &Assignment, outputs: [OwnedFd; 2]) -> Result<Pid, StartFailure> {
+/// Makes the command ready, waits for the word, and lets it run.
+fn start(assignment: &mut Assignment, outputs: [OwnedFd; 2]) -> Result<Pid, StartFailure> {
     let step: &Step = &assignment.step;
     step.check()?;
-    if assignment.channel.is_hung_up() {
+    let ready = child::prepare(step, outputs)?;
+    let word = assignment.channel.first();
+    let (Ok(Some(Request::Go(timeout_ms))), false) = (word, assignment.channel.is_hung_up()) else {
         return Err(StartFailure::RunnerGone);
-    }
-    child::start(step, outputs)
+    };
+    assignment.step.timeout_ms = timeout_ms;
+    assignment.started_at = wall();
+    assignment.started_ms = boot_ms();
+    ready.run(&assignment.step)
 }
 
 /// Leaves the runner's world: no signal, descriptor or file mode of it reaches in here. Returns the

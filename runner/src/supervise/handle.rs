@@ -15,6 +15,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
+use super::clock::boot_ms;
 use super::entry::SUBCOMMAND;
 use super::exit::StopReason;
 use super::lost::{self, Left, Main};
@@ -134,15 +135,22 @@ impl Launched {
     ///
     /// # Errors
     /// See [`SuperviseError`]; a command that could not be started is no error but a record that says so.
-    pub async fn start(mut self, step: Step) -> Result<Running, SuperviseError> {
-        let start = line(&Request::Start(Box::new(step.clone())))
-            .map_err(|e| SuperviseError::Unsendable { name: step.name.clone(), detail: e.to_string() })?;
-        let binary = self.binary.clone();
-        let launch = |source| SuperviseError::Launch { binary: binary.clone(), source };
+    pub async fn start(self, step: Step) -> Result<Running, SuperviseError> {
+        self.prepare(step).await?.run().await
+    }
+
+    /// Has all made ready for the step's command, up to its exec: see [`Prepared`].
+    ///
+    /// # Errors
+    /// There is no supervisor, or the step cannot be sent to it.
+    pub async fn prepare(mut self, step: Step) -> Result<Prepared, SuperviseError> {
+        let unsendable = |e: Garbled| SuperviseError::Unsendable { name: step.name.clone(), detail: e.to_string() };
+        let prepare = line(&Request::Prepare(Box::new(step.clone()))).map_err(unsendable)?;
         let Some((supervisor, stream)) = self.process.take() else {
-            return Err(launch(io::Error::other("it has been used before")));
+            let source = io::Error::other("it has been used before");
+            return Err(SuperviseError::Launch { binary: self.binary.clone(), source });
         };
-        let mut control = Control {
+        let control = Control {
             supervisor_pid: pid_of(&supervisor).unwrap_or(0),
             name: step.name.clone(),
             stream,
@@ -151,17 +159,9 @@ impl Launched {
             main: None,
             last: None,
         };
-        // A supervisor that does not listen is one that has ended, which the next line notices.
-        let _ = control.send(&start).await;
-        let Some([stdout, stderr]) = control.outputs().await.map_err(launch)? else {
-            return Err(control.unopened(&binary).await);
-        };
-        control.began(&step).await?;
-        Ok(Running {
-            stdout: pipe::Receiver::from_owned_fd(stdout).map_err(launch)?,
-            stderr: pipe::Receiver::from_owned_fd(stderr).map_err(launch)?,
-            control,
-        })
+        // A supervisor that does not listen is one that has ended, which is noticed when the word is given.
+        let _ = control.send(&prepare).await;
+        Ok(Prepared { binary: self.binary.clone(), step, since_ms: boot_ms(), control: Some(control) })
     }
 }
 
@@ -174,16 +174,73 @@ impl Drop for Launched {
     }
 }
 
+/// A command that waits for the word: its supervisor has all ready up to the exec, so that what may only run once a start is
+/// committed loses no time then. Dropped, nothing has run.
+#[derive(Debug)]
+pub struct Prepared {
+    binary: PathBuf,
+    step: Step,
+    /// When it was made ready: its time runs from then on.
+    since_ms: u64,
+    control: Option<Control>,
+}
+
+impl Prepared {
+    /// Gives the word.
+    ///
+    /// # Errors
+    /// See [`SuperviseError`]; a command that could not be started is no error but a record that says so.
+    pub async fn run(mut self) -> Result<Running, SuperviseError> {
+        let launch = |source| SuperviseError::Launch { binary: self.binary.clone(), source };
+        let Some(mut control) = self.control.take() else {
+            return Err(launch(io::Error::other("it has been used before")));
+        };
+        let waited_ms = boot_ms().saturating_sub(self.since_ms);
+        control.ask(&Request::Go(self.step.timeout_ms.saturating_sub(waited_ms))).await?;
+        let Some([stdout, stderr]) = control.outputs().await.map_err(launch)? else {
+            return Err(control.unopened(&self.binary).await);
+        };
+        control.began(&self.step).await?;
+        Ok(Running {
+            stdout: pipe::Receiver::from_owned_fd(stdout).map_err(launch)?,
+            stderr: pipe::Receiver::from_owned_fd(stderr).map_err(launch)?,
+            control,
+        })
+    }
+
+    /// Takes it back, and returns once its supervisor has gone: nothing has run.
+    pub async fn call_off(mut self) {
+        let Some(Control { stream, mut supervisor, supervisor_pid, .. }) = self.control.take() else { return };
+        drop(stream);
+        // However it ended, it is gone.
+        let _ = supervisor.wait().await;
+        lost::forget(supervisor_pid);
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // As above: the supervisor sees its socket closed, lets nothing run, and goes.
+        if let Some(control) = &self.control {
+            lost::forget(control.supervisor_pid);
+        }
+    }
+}
+
 /// Launches a supervisor and starts the step's command under it.
 ///
 /// # Errors
 /// As [`Launched::new`] and [`Launched::start`].
 pub async fn spawn_by(binary: &Path, step: Step) -> Result<Running, SuperviseError> {
-    let (at, name) = (binary.to_owned(), step.name.clone());
+    launch(binary, &step.name).await?.start(step).await
+}
+
+pub(super) async fn launch(binary: &Path, name: &str) -> Result<Launched, SuperviseError> {
+    let (at, name) = (binary.to_owned(), name.to_owned());
     // Off the runtime's threads, which a fork would hold up.
     let launched = tokio::task::spawn_blocking(move || Launched::new(&at, &name)).await;
     let failed = |e| SuperviseError::Launch { binary: binary.to_owned(), source: io::Error::other(e) };
-    launched.map_err(failed)??.start(step).await
+    launched.map_err(failed)?
 }
 
 fn pid_of(process: &Child) -> Option<i32> {

@@ -15,8 +15,10 @@ pub(super) const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Request {
-    /// First and once: what to run.
-    Start(Box<Step>),
+    /// First and once: what to run. All is made ready up to the exec of the command, which waits for the word.
+    Prepare(Box<Step>),
+    /// The word: the command may run, for so many milliseconds.
+    Go(u64),
     /// One SIGINT, then the grace.
     Interrupt(StopReason),
     /// SIGKILL for the tree.

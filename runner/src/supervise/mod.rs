@@ -57,7 +57,7 @@ mod watch;
 
 pub use entry::{SUBCOMMAND, entry, keep_from_jobs};
 pub use exit::{Certainty, Ended, Exit, StopReason};
-pub use handle::{Control, Launched, OWN_BINARY, Running, SuperviseError, spawn_by};
+pub use handle::{Control, Launched, OWN_BINARY, Prepared, Running, SuperviseError, spawn_by};
 pub use inherit::{Inherited, Orphan};
 pub use lost::{Left, adopt_orphans};
 pub use oom::OomKills;

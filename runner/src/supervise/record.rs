@@ -143,8 +143,8 @@ impl RecordFolder {
         Ok(File::from(openat(self.folder.as_fd(), CONTROL_FILE, flags, Mode::empty())?))
     }
 
-    /// Writes `exit.json`: whole or not at all, durable when this returns.
-    pub(super) fn keep(&self, record: &ExitRecord) -> io::Result<()> {
+    /// Writes `exit.json`: whole or not at all; if it is to be `durable`, on the disk when this returns.
+    pub(super) fn keep(&self, record: &ExitRecord, durable: bool) -> io::Result<()> {
         let mut bytes = serde_json::to_vec_pretty(record)?;
         bytes.push(b'\n');
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -156,9 +156,13 @@ impl RecordFolder {
         };
         (&draft).write_all(&bytes)?;
         draft.set_len(bytes.len() as u64)?;
-        draft.sync_all()?;
+        if durable {
+            draft.sync_all()?;
+        }
         renameat(self.folder.as_fd(), DRAFT_FILE, self.folder.as_fd(), EXIT_FILE)?;
-        nix::unistd::fsync(self.folder.as_fd())?;
+        if durable {
+            nix::unistd::fsync(self.folder.as_fd())?;
+        }
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::handle::{Launched, Running, SuperviseError, spawn_by};
+use super::handle::{Launched, Prepared, Running, SuperviseError, launch};
 use super::step::Step;
 
 /// What one that stands by is called in process lists.
@@ -61,14 +61,22 @@ impl Supervisors {
     /// # Errors
     /// See [`SuperviseError`]; a command that could not be started is no error but a record that says so.
     pub async fn start(self: &Arc<Self>, step: Step) -> Result<Running, SuperviseError> {
+        self.prepare(step).await?.run().await
+    }
+
+    /// Has all made ready for the step's command under a supervisor of its own: see [`Prepared`].
+    ///
+    /// # Errors
+    /// There is no supervisor, or the step cannot be sent to it.
+    pub async fn prepare(self: &Arc<Self>, step: Step) -> Result<Prepared, SuperviseError> {
         // One that is being launched right now is not waited for.
         let standby = self.standby.try_lock().ok().and_then(|mut standby| standby.take());
-        let running = match standby.filter(Launched::is_alive) {
-            Some(launched) => launched.start(step).await,
-            None => spawn_by(&self.binary, step).await,
+        let prepared = match standby.filter(Launched::is_alive) {
+            Some(launched) => launched.prepare(step).await,
+            None => launch(&self.binary, &step.name).await?.prepare(step).await,
         };
         self.call_soon();
-        running
+        prepared
     }
 
     fn standby(&self) -> MutexGuard<'_, Option<Launched>> {

@@ -21,7 +21,7 @@ use super::oom::OomKills;
 use super::orphan::Drain;
 use super::record::{ExitRecord, OrphanOutput, RecordFolder};
 use super::start::StartFailure;
-use super::step::{STDERR_FILE, STDOUT_FILE, Step};
+use super::step::{Class, STDERR_FILE, STDOUT_FILE, Step};
 use super::tree::Tree;
 
 /// Longest rest of the loop, so that deadlines in boot time are met soon after the machine has slept.
@@ -115,7 +115,7 @@ impl Assignment {
             match self.channel.next() {
                 Some(Request::Dismiss) => return,
                 // Sent before the runner knew that it was too late.
-                Some(Request::Start(_) | Request::Interrupt(_) | Request::Kill(_)) => {}
+                Some(Request::Prepare(_) | Request::Go(_) | Request::Interrupt(_) | Request::Kill(_)) => {}
                 None => {
                     let mut fds = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
                     let _ = poll(&mut fds, PollTimeout::NONE);
@@ -131,7 +131,8 @@ impl Assignment {
 
     fn keep(&self, record: &ExitRecord) -> Option<String> {
         let folder = self.folder.as_ref()?;
-        folder.keep(record).err().map(|e| e.to_string())
+        // What only reads is done again after a crash of the machine, whatever its record says: no disk is waited for.
+        folder.keep(record, self.step.class == Class::Mutating).err().map(|e| e.to_string())
     }
 }
 
@@ -211,7 +212,7 @@ impl Watch {
                 }
                 Request::Kill(reason) => self.handle(Event::Asked(Force::Kill, reason), now),
                 // The runner sends neither while a command runs.
-                Request::Start(_) | Request::Dismiss => {}
+                Request::Prepare(_) | Request::Go(_) | Request::Dismiss => {}
             }
         }
         if self.assignment.channel.is_gone() {

@@ -205,7 +205,7 @@ impl Bed {
         let intake = Arc::new(Intake::new(usize::MAX, usize::MAX));
         let log = Arc::new(AttemptLog::new(Arc::new(Whose::of(&job)), 0, &self.config.logs, intake));
         let keyring = Arc::new(Keyring::new(&Arc::new(self.config.clone()), &self.own_env));
-        keyring.guard(&log, &job.snapshot).await.unwrap();
+        keyring.guard(&log, &job.snapshot).unwrap();
         let work = Work::create(&self.config.state_dir, attempt).unwrap();
         let means = Means {
             config: Arc::new(self.config.clone()),

@@ -7,6 +7,7 @@ use tendril_broker::runner::{BrokerError, Claimed};
 use tendril_runner::command::{Command, Room};
 use tendril_runner::stop::Stop;
 use tendril_runner::supervise::Exit;
+use uuid::Uuid;
 
 fn exec(argv: &[&str]) -> Claimed {
     job("exec", json!({}), json!({ "argv": argv }))
@@ -263,4 +264,26 @@ async fn a_start_whose_reply_outlived_the_lease_is_asked_for_again() {
     let done = open.run().await;
     assert_eq!(done.stop(), &Stop::Superseded("it was superseded".into()));
     assert!(done.records.is_empty(), "nothing was run");
+}
+
+#[tokio::test]
+async fn what_the_next_process_must_know_is_in_force_after_the_start_and_before_the_command_runs() {
+    let bed = Bed::new();
+    let in_force = |bed: &Bed, attempt: Uuid| {
+        bed.config.state_dir.join("work").join(attempt.simple().to_string()).join("handover.json")
+    };
+    let open = bed.open(exec(&["test", "-s", "../handover.json"])).await;
+    let handover = in_force(&bed, open.attempt());
+    bed.desk
+        .meanwhile
+        .lock()
+        .unwrap()
+        .push_back(Box::new(move || assert!(!handover.exists(), "the start is not committed")));
+    open.run().await.result();
+
+    // Tried: a start that is refused. Nobody is to go on with what may not run.
+    bed.desk.refusals.lock().unwrap().push_back(BrokerError::LeaseLost("gone".into()));
+    let done = bed.run(exec(&["true"])).await;
+    assert_eq!(done.stop(), &Stop::Superseded("gone".into()));
+    assert!(!in_force(&bed, done.attempt).exists());
 }

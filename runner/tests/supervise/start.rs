@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
-use tendril_runner::supervise::{Ended, Exit, Launched, StartFailure, Step, SuperviseError, Supervisors, spawn_by};
+use tendril_runner::supervise::{
+    EXIT_FILE, Ended, Exit, Launched, StartFailure, Step, SuperviseError, Supervisors, spawn_by,
+};
 
 use super::support::{BINARY, Bed, alive, apart, finish, marker, run, spawn, within};
 
@@ -252,6 +254,42 @@ async fn a_supervisor_that_came_early_starts_nothing_by_itself_and_goes_when_it_
     apart(gone).await;
     let nowhere = Launched::new(Path::new("/nowhere/tendril-runner"), "a");
     assert!(matches!(nowhere, Err(SuperviseError::Launch { .. })));
+}
+
+#[tokio::test]
+async fn a_command_that_was_made_ready_runs_nothing_without_the_word() {
+    let early = || Launched::new(Path::new(BINARY), "early").expect("a supervisor");
+    // Its record folder shows that the supervisor has the step.
+    let comes = |file: PathBuf| {
+        apart(move || {
+            while !file.exists() {
+                std::thread::yield_now();
+            }
+        })
+    };
+    // Tried: the runner takes it back, drops it as if it had died, and gives the word.
+    let bed = Bed::new();
+    let ready = within(early().prepare(bed.bash("touch run"))).await.expect("a command");
+    comes(bed.path("record")).await;
+    within(ready.call_off()).await;
+    assert!(!bed.path("work").join("run").exists());
+    let record = bed.record().expect("it says so");
+    assert_eq!(record.exit, Exit::NotStarted { reason: StartFailure::RunnerGone });
+    assert!(record.child_dead);
+
+    let bed = Bed::new();
+    let ready = within(early().prepare(bed.bash("touch run"))).await.expect("a command");
+    comes(bed.path("record")).await;
+    drop(ready);
+    comes(bed.path("record").join(EXIT_FILE)).await;
+    assert_eq!(bed.record().expect("it says so").exit, Exit::NotStarted { reason: StartFailure::RunnerGone });
+    assert!(!bed.path("work").join("run").exists());
+
+    let bed = Bed::new();
+    let ready = within(early().prepare(bed.bash("touch run"))).await.expect("a command");
+    let outcome = finish(within(ready.run()).await.expect("a command")).await;
+    assert_eq!(outcome.record.exit, Exit::Success);
+    assert!(bed.path("work").join("run").exists());
 }
 
 #[tokio::test]

@@ -58,17 +58,16 @@ impl Apply {
         if manifest.needs_init {
             site.init_again(run).await?;
         }
-        run.start().await?;
         self.carry_out(run, &site, &snapshot).await
     }
 
-    /// From here on the world changes: whatever happens is told, and state is not lost.
     async fn carry_out(&self, run: &mut Run, site: &Site, snapshot: &Snapshot) -> Result<Value, Stop> {
         let plan_file = run.work.file(PLAN_FILE).display().to_string();
         let args = ["-json", "-input=false", &site.lock_timeout(), &plan_file];
         let command = site.command("apply").args(args).class(Class::Mutating).stdout(Stdout::Events);
         let notes = Notes { engine: site.engine.engine.name().to_owned(), engine_version: site.engine.version.clone() };
-        let finished = run.command(command.hand_over(json!(notes))).await;
+        let finished = run.start_command(command.hand_over(json!(notes))).await?;
+        // Once started: whatever happens is told, and state is not lost.
         let lock = match &finished {
             Ok(finished) if ending::was_killed(finished) => Some(state_lock::left_behind(run, site, snapshot).await),
             _ => None,
