@@ -4,14 +4,13 @@
 mod tests {
     use std::fs;
     use std::io::Write;
-    use std::path::Path;
     use std::time::Duration;
 
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
     use tempfile::TempDir;
     use tendril_runner::supervise::{
-        Class, Exit, Left, Running, Step, StopReason, SuperviseError, adopt_orphans, spawn_by,
+        Class, Exit, Launched, Launcher, Left, Running, Step, StopReason, SuperviseError, adopt_orphans,
     };
     use tokio::io::AsyncReadExt;
 
@@ -39,8 +38,9 @@ mod tests {
     }
 
     async fn start(step: Step) -> Running {
-        let binary = Path::new(env!("CARGO_BIN_EXE_tendril-runner"));
-        within(spawn_by(binary, step)).await.expect("a supervisor")
+        let launcher = Launcher::of(env!("CARGO_BIN_EXE_tendril-runner"));
+        let launched = Launched::by(&launcher).expect("a supervisor");
+        within(launched.start(step)).await.expect("a command")
     }
 
     async fn within<T>(future: impl Future<Output = T>) -> T {

@@ -1,23 +1,21 @@
 //! Becoming the supervisor process: one thread, no runtime.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::stat::{Mode, SFlag, fstat, umask};
-use nix::unistd::{Pid, dup2_stdin, pipe2};
+use nix::unistd::{Pid, pipe2};
 
 use crate::clock::wall;
 
 use super::channel::Channel;
 use super::child;
 use super::clock::boot_ms;
+use super::launcher;
 use super::message::Request;
 use super::oom::OomKills;
 use super::orphan::Drain;
@@ -26,14 +24,14 @@ use super::start::StartFailure;
 use super::step::Step;
 use super::watch::{Assignment, Watch};
 
-/// First argument of the binary when it is to be a supervisor.
+/// First argument of the binary when it is to be the launcher, and the supervisors that fork from it.
 pub const SUBCOMMAND: &str = "supervise";
 
-/// Is the supervisor, if this process was started as one; to be called first in `main`, before there is any thread.
+/// Is the launcher, or a supervisor, if this process was started for that; to be called first in `main`, before there is any thread.
 #[must_use]
 pub fn entry() -> Option<ExitCode> {
     let first = std::env::args_os().nth(1)?;
-    (first == SUBCOMMAND).then(|| match supervise() {
+    (first == SUBCOMMAND).then(|| match launcher::serve().and_then(|asked| asked.map_or(Ok(()), supervise)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("tendril-runner {SUBCOMMAND}: {e}");
@@ -51,8 +49,9 @@ pub fn keep_from_jobs() -> io::Result<()> {
     Ok(prctl::set_dumpable(false)?)
 }
 
-fn supervise() -> io::Result<()> {
-    let mut channel = Channel::new(become_supervisor()?);
+fn supervise(control: OwnedFd) -> io::Result<()> {
+    become_supervisor()?;
+    let mut channel = Channel::new(control);
     let signals = child_signals()?;
     let (stdout, stdout_writer) = output_pipe()?;
     let (stderr, stderr_writer) = output_pipe()?;
@@ -102,38 +101,11 @@ fn start(assignment: &mut Assignment, outputs: [OwnedFd; 2]) -> Result<Pid, Star
     ready.run(&assignment.step)
 }
 
-/// Leaves the runner's world: no signal, descriptor or file mode of it reaches in here. Returns the
-/// control socket, which came as standard input.
-fn become_supervisor() -> io::Result<OwnedFd> {
-    let kind = SFlag::from_bits_truncate(fstat(io::stdin())?.st_mode & SFlag::S_IFMT.bits());
-    if kind != SFlag::S_IFSOCK {
-        return Err(io::Error::other("only a runner starts its supervisors, see --help"));
-    }
-    SigSet::all().thread_set_mask()?;
-    umask(Mode::from_bits_truncate(0o077));
-    close_from(3);
+/// What the launcher is not, and its copy has to become.
+fn become_supervisor() -> io::Result<()> {
     // Everything that a descendant leaves behind becomes a child of this process.
     prctl::set_child_subreaper(true)?;
-    // Same user or not, no job reads this process's memory or descriptors.
-    prctl::set_dumpable(false)?;
-    prctl::set_name(c"tendril-superv")?;
-    let raw = fcntl(io::stdin(), FcntlArg::F_DUPFD_CLOEXEC(3))?;
-    dup2_stdin(File::open("/dev/null")?)?;
-    Ok(own(raw))
-}
-
-#[expect(unsafe_code, reason = "fcntl hands out a bare number")]
-fn own(raw: std::os::fd::RawFd) -> OwnedFd {
-    use std::os::fd::FromRawFd;
-    // SAFETY: the caller has just got this descriptor from F_DUPFD_CLOEXEC and passes it on to nobody else.
-    unsafe { OwnedFd::from_raw_fd(raw) }
-}
-
-/// Closes what a library in the runner may have opened without close-on-exec.
-#[expect(unsafe_code, reason = "nix has no wrapper for this system call")]
-fn close_from(first: libc::c_uint) {
-    // SAFETY: called before this process has opened anything, so no Rust value owns one of these descriptors.
-    unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+    Ok(prctl::set_name(c"tendril-superv")?)
 }
 
 fn child_signals() -> io::Result<SignalFd> {

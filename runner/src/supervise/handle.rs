@@ -2,22 +2,18 @@
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::sync::Arc;
 
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{Pid, setsid};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
-use tokio::process::{Child, Command};
 
 use super::clock::boot_ms;
-use super::entry::SUBCOMMAND;
 use super::exit::StopReason;
+use super::launch::{Launcher, Supervisor};
 use super::lost::{self, Left, Main};
 use super::message::{Final, Garbled, Lines, Reply, Request, line};
 use super::record::ExitRecord;
@@ -35,7 +31,7 @@ pub enum SuperviseError {
         /// The system's words.
         source: io::Error,
     },
-    /// The supervisor ended at once; no command was started.
+    /// The supervisor, or what was to launch it, ended at once; no command was started.
     #[error("the supervisor from {binary:?} ended before it began ({status}); is that a tendril-runner?")]
     Unopened {
         /// The binary that was executed.
@@ -88,8 +84,7 @@ pub struct Control {
     name: String,
     stream: UnixStream,
     lines: Lines,
-    supervisor: Child,
-    supervisor_pid: i32,
+    supervisor: Supervisor,
     main: Option<Main>,
     last: Option<Final>,
 }
@@ -97,38 +92,48 @@ pub struct Control {
 /// This process's own binary, also after the file it was started from has been replaced.
 pub const OWN_BINARY: &str = "/proc/self/exe";
 
-/// A supervisor that has been given nothing to do. It takes longer to come than its command does, so that it is launched
-/// before it is known what the command will be, or whether it may start. Dropped, it goes without having done anything.
+/// A supervisor that has been given nothing to do: it comes before it is known what the command will be, or whether it may
+/// start. Dropped, it goes without having done anything.
 #[derive(Debug)]
 pub struct Launched {
     binary: PathBuf,
-    process: Option<(Child, UnixStream)>,
+    process: Option<(Supervisor, UnixStream)>,
 }
 
 impl Launched {
-    /// Launches a supervisor from `binary`, a `tendril-runner`: [`OWN_BINARY`] except in tests. `name` is for process
-    /// lists.
+    /// A new supervisor. Blocks for as long as a fork takes.
     ///
     /// # Errors
-    /// [`SuperviseError::Launch`].
-    pub fn new(binary: &Path, name: &str) -> Result<Self, SuperviseError> {
-        match launch_process(binary, name) {
-            Ok(process) => Ok(Self { binary: binary.to_owned(), process: Some(process) }),
-            Err(source) => Err(SuperviseError::Launch { binary: binary.to_owned(), source }),
+    /// [`SuperviseError::Launch`], [`SuperviseError::Unopened`].
+    pub fn by(launcher: &Launcher) -> Result<Self, SuperviseError> {
+        let binary = launcher.binary().to_owned();
+        let (supervisor, ours) = launcher.launch()?;
+        match UnixStream::from_std(ours) {
+            Ok(ours) => Ok(Self { binary, process: Some((supervisor, ours)) }),
+            Err(source) => Err(SuperviseError::Launch { binary, source }),
         }
     }
 
-    pub(super) fn pid(&self) -> Option<i32> {
-        self.process.as_ref().and_then(|(supervisor, _)| pid_of(supervisor))
+    /// As [`Launched::by`], off the runtime's threads.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn off_loop_by(launcher: &Arc<Launcher>) -> Result<Self, SuperviseError> {
+        let binary = launcher.binary().to_owned();
+        let launcher = launcher.clone();
+        let launched = tokio::task::spawn_blocking(move || Self::by(&launcher)).await;
+        launched.map_err(|e| SuperviseError::Launch { binary, source: io::Error::other(e) })?
+    }
+
+    /// Its process id; none once it has been used. For people: it is no address for signals.
+    #[must_use]
+    pub fn pid(&self) -> Option<i32> {
+        self.process.as_ref().map(|(supervisor, _)| supervisor.pid())
     }
 
     /// Whether it has not ended meanwhile, killed by somebody.
     pub(super) fn is_alive(&self) -> bool {
-        self.pid().is_some_and(|pid| {
-            // Looks without reaping, which is the handle's.
-            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-            matches!(waitid(Id::Pid(Pid::from_raw(pid)), flags), Ok(WaitStatus::StillAlive))
-        })
+        self.process.as_ref().is_some_and(|(supervisor, _)| supervisor.is_alive())
     }
 
     /// Starts the step's command under it.
@@ -150,27 +155,11 @@ impl Launched {
             let source = io::Error::other("it has been used before");
             return Err(SuperviseError::Launch { binary: self.binary.clone(), source });
         };
-        let control = Control {
-            supervisor_pid: pid_of(&supervisor).unwrap_or(0),
-            name: step.name.clone(),
-            stream,
-            lines: Lines::default(),
-            supervisor,
-            main: None,
-            last: None,
-        };
+        let control =
+            Control { name: step.name.clone(), stream, lines: Lines::default(), supervisor, main: None, last: None };
         // A supervisor that does not listen is one that has ended, which is noticed when the word is given.
         let _ = control.send(&prepare).await;
         Ok(Prepared { binary: self.binary.clone(), step, since_ms: boot_ms(), control: Some(control) })
-    }
-}
-
-impl Drop for Launched {
-    fn drop(&mut self) {
-        // It sees its socket closed and goes; the runtime reaps it.
-        if let Some(pid) = self.pid() {
-            lost::forget(pid);
-        }
     }
 }
 
@@ -210,61 +199,11 @@ impl Prepared {
 
     /// Takes it back, and returns once its supervisor has gone: nothing has run.
     pub async fn call_off(mut self) {
-        let Some(Control { stream, mut supervisor, supervisor_pid, .. }) = self.control.take() else { return };
+        let Some(Control { stream, mut supervisor, .. }) = self.control.take() else { return };
         drop(stream);
         // However it ended, it is gone.
         let _ = supervisor.wait().await;
-        lost::forget(supervisor_pid);
     }
-}
-
-impl Drop for Prepared {
-    fn drop(&mut self) {
-        // As above: the supervisor sees its socket closed, lets nothing run, and goes.
-        if let Some(control) = &self.control {
-            lost::forget(control.supervisor_pid);
-        }
-    }
-}
-
-/// Launches a supervisor and starts the step's command under it.
-///
-/// # Errors
-/// As [`Launched::new`] and [`Launched::start`].
-pub async fn spawn_by(binary: &Path, step: Step) -> Result<Running, SuperviseError> {
-    launch(binary, &step.name).await?.start(step).await
-}
-
-pub(super) async fn launch(binary: &Path, name: &str) -> Result<Launched, SuperviseError> {
-    let (at, name) = (binary.to_owned(), name.to_owned());
-    // Off the runtime's threads, which a fork would hold up.
-    let launched = tokio::task::spawn_blocking(move || Launched::new(&at, &name)).await;
-    let failed = |e| SuperviseError::Launch { binary: binary.to_owned(), source: io::Error::other(e) };
-    launched.map_err(failed)?
-}
-
-fn pid_of(process: &Child) -> Option<i32> {
-    process.id().and_then(|pid| i32::try_from(pid).ok())
-}
-
-#[expect(unsafe_code, reason = "the standard library cannot start a process in a session of its own")]
-fn launch_process(binary: &Path, name: &str) -> io::Result<(Child, UnixStream)> {
-    let (ours, theirs) = StdUnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    let mut command = Command::new(binary);
-    command
-        .arg0("tendril-runner")
-        .args([SUBCOMMAND, name])
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    // A session of its own from the first moment: no Ctrl-C meant for the runner reaches the supervisor.
-    // SAFETY: setsid is async-signal-safe, and the closure allocates and locks nothing.
-    unsafe { command.pre_exec(|| Ok(setsid().map(drop)?)) };
-    let supervisor = lost::register(|| command.spawn())?;
-    Ok((supervisor, UnixStream::from_std(ours)?))
 }
 
 impl Control {
@@ -277,7 +216,7 @@ impl Control {
     /// The supervisor's process id.
     #[must_use]
     pub fn supervisor_pid(&self) -> i32 {
-        self.supervisor_pid
+        self.supervisor.pid()
     }
 
     /// Asks for the one SIGINT, and SIGKILL for the tree after the grace. Asking again changes nothing, and the first
@@ -323,7 +262,6 @@ impl Control {
         self.ask(&Request::Dismiss).await?;
         let ended = self.supervisor.wait().await;
         ended.map_err(|source| self.channel_error(source))?;
-        lost::forget(self.supervisor_pid);
         if let Some(Final { unkept: Some(why), .. }) = &self.last {
             tracing::warn!(step = self.name, error = %why, "the exit record could not be kept on disk");
         }
@@ -393,7 +331,7 @@ impl Control {
             match self.hear().await? {
                 Some(Reply::Opened) => {}
                 Some(Reply::Started(pid)) => {
-                    self.main = Some(Main::new(pid, self.supervisor_pid, step));
+                    self.main = Some(Main::new(pid, self.supervisor.pid(), step));
                     return Ok(());
                 }
                 Some(Reply::Ended(last)) => {
@@ -407,11 +345,7 @@ impl Control {
 
     async fn unopened(&mut self, binary: &Path) -> SuperviseError {
         let ended = self.supervisor.wait().await;
-        lost::forget(self.supervisor_pid);
-        SuperviseError::Unopened {
-            binary: binary.to_owned(),
-            status: ended.map_or_else(|e| e.to_string(), |status| status.to_string()),
-        }
+        SuperviseError::Unopened { binary: binary.to_owned(), status: ended.unwrap_or_else(|e| e.to_string()) }
     }
 
     /// The supervisor is dead: ends what it was to end, as far as that can be found.
@@ -419,8 +353,7 @@ impl Control {
         if let Err(source) = self.supervisor.wait().await {
             return self.channel_error(source);
         }
-        let left = lost::end_rest(self.supervisor_pid, self.main.as_mut()).await;
-        lost::forget(self.supervisor_pid);
+        let left = lost::end_rest(self.supervisor.pid(), self.main.as_mut()).await;
         SuperviseError::Lost { name: self.name.clone(), left }
     }
 

@@ -14,19 +14,20 @@ use nix::libc;
 use nix::sys::prctl;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getsid};
-use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 
 use super::procs::Process;
 use super::step::{Class, Step};
-use super::{pidfd, procs};
+use super::{launch, pidfd, procs};
 
 /// Rounds of killing before giving up, with pauses that sum up to about ten seconds.
 const ROUNDS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Supervisors that this process has started and not yet seen dead: they and theirs are nobody's leftovers.
+/// Supervisors that this process has started and not yet seen dead, and their launcher: they and theirs are nobody's leftovers.
 static SUPERVISORS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+/// Those of them that nobody waits for any more.
+static LEFT: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
 /// Makes this process the parent of what a killed supervisor leaves behind, so that also those who left its session are
 /// found. For the runner's `main`. From then on a direct child in a session other than the runner's
@@ -118,17 +119,38 @@ impl Main {
     }
 }
 
-/// Starts a supervisor such that no search takes it for a leftover in between.
-pub(super) fn register(launch: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
+/// Starts a process of ours such that no search takes it for a leftover in between.
+pub(super) fn register<T>(
+    launch: impl FnOnce() -> io::Result<T>,
+    pid: impl FnOnce(&T) -> Option<i32>,
+) -> io::Result<T> {
     let mut supervisors = supervisors();
-    let child = launch()?;
-    supervisors.extend(child.id().and_then(|pid| i32::try_from(pid).ok()));
-    Ok(child)
+    let launched = launch()?;
+    supervisors.extend(pid(&launched));
+    drop(supervisors);
+    reap_left();
+    Ok(launched)
 }
 
-/// The supervisor is dead and reaped.
-pub(super) fn forget(supervisor: i32) {
-    supervisors().remove(&supervisor);
+/// The process is dead and reaped.
+pub(super) fn forget(pid: i32) {
+    supervisors().remove(&pid);
+}
+
+/// Nobody waits for this supervisor any more. It is still no leftover.
+pub(super) fn leave(supervisor: i32) {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner).insert(supervisor);
+}
+
+fn reap_left() {
+    let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    left.retain(|pid| match launch::reaped(*pid) {
+        true => {
+            forget(*pid);
+            false
+        }
+        false => true,
+    });
 }
 
 fn supervisors() -> MutexGuard<'static, BTreeSet<i32>> {

@@ -29,8 +29,8 @@
 //! # Where things are
 //!
 //! [`Step`] and [`ExitRecord`] are what goes in and comes out; `flow` decides what to do on which event
-//! and does no I/O; `entry` and `watch` are the supervisor process; `child` is the way from fork to exec and the place
-//! of the sandbox; `tree` ends and reaps; `handle` is the runner's side, and `standby` keeps a
+//! and does no I/O; `launcher` is the process that supervisors fork from; `entry` and `watch` are the supervisor process; `child` is the way from fork to exec and the place
+//! of the sandbox; `tree` ends and reaps; `launch` and `handle` are the runner's side, and `standby` keeps a
 //! supervisor ready; `inherit` is the side of a runner that comes after.
 
 mod channel;
@@ -41,6 +41,8 @@ mod exit;
 mod flow;
 mod handle;
 mod inherit;
+mod launch;
+mod launcher;
 mod lost;
 mod memory;
 mod message;
@@ -57,8 +59,9 @@ mod watch;
 
 pub use entry::{SUBCOMMAND, entry, keep_from_jobs};
 pub use exit::{Certainty, Ended, Exit, StopReason};
-pub use handle::{Control, Launched, OWN_BINARY, Prepared, Running, SuperviseError, spawn_by};
+pub use handle::{Control, Launched, OWN_BINARY, Prepared, Running, SuperviseError};
 pub use inherit::{Inherited, Orphan};
+pub use launch::Launcher;
 pub use lost::{Left, adopt_orphans};
 pub use oom::OomKills;
 pub use record::{EXIT_FILE, ExitRecord, Kept, OrphanOutput, read_record};

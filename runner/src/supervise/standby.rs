@@ -1,17 +1,15 @@
 //! A supervisor that waits for work.
 //!
-//! A supervisor takes longer to come than most commands take to start, so that one always stands by, and is replaced as
-//! soon as it has work. More commands at the same moment launch their own.
+//! A command that finds one starts sooner by a fork, so that one always stands by, and is replaced as soon as it has work. More
+//! commands at the same moment launch their own.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::handle::{Launched, Prepared, Running, SuperviseError, launch};
+use super::handle::{Launched, Prepared, Running, SuperviseError};
+use super::launch::Launcher;
 use super::step::Step;
-
-/// What one that stands by is called in process lists.
-const NAME: &str = "standby";
 
 /// How long a command that has just begun is left alone before the next supervisor is launched beside it.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -19,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Where the commands of a process get their supervisors.
 #[derive(Debug)]
 pub struct Supervisors {
-    binary: PathBuf,
+    launcher: Arc<Launcher>,
     standby: Mutex<Option<Launched>>,
 }
 
@@ -27,17 +25,17 @@ impl Supervisors {
     /// Launched from `binary`, a `tendril-runner`: [`super::OWN_BINARY`], except in tests.
     #[must_use]
     pub fn of(binary: impl AsRef<Path>) -> Arc<Self> {
-        Arc::new(Self { binary: binary.as_ref().to_owned(), standby: Mutex::new(None) })
+        Arc::new(Self { launcher: Launcher::of(binary), standby: Mutex::new(None) })
     }
 
     /// Has one stand by, if none does. That it does not come is no error here: the next command says why it cannot.
     pub fn call(self: &Arc<Self>) {
         let supervisors = self.clone();
-        // Off the runtime's threads, which a fork would hold up.
+        // Off the runtime's threads, which the wait for the fork would hold up.
         tokio::task::spawn_blocking(move || {
             let mut standby = supervisors.standby();
             if standby.is_none() {
-                *standby = Launched::new(&supervisors.binary, NAME).ok();
+                *standby = Launched::by(&supervisors.launcher).ok();
             }
         });
     }
@@ -73,7 +71,7 @@ impl Supervisors {
         let standby = self.standby.try_lock().ok().and_then(|mut standby| standby.take());
         let prepared = match standby.filter(Launched::is_alive) {
             Some(launched) => launched.prepare(step).await,
-            None => launch(&self.binary, &step.name).await?.prepare(step).await,
+            None => Launched::off_loop_by(&self.launcher).await?.prepare(step).await,
         };
         self.call_soon();
         prepared

@@ -2,17 +2,18 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use tendril_runner::supervise::{
-    EXIT_FILE, Ended, Exit, Launched, StartFailure, Step, SuperviseError, Supervisors, spawn_by,
+    EXIT_FILE, Ended, Exit, Launched, Launcher, StartFailure, Step, SuperviseError, Supervisors,
 };
 
-use super::support::{BINARY, Bed, alive, apart, finish, marker, run, spawn, within};
+use super::support::{BINARY, Bed, apart, finish, launched, run, spawn, spawn_by, within};
 
 #[tokio::test]
 async fn arguments_arrive_byte_for_byte_and_no_shell_looks_at_them() {
@@ -99,12 +100,10 @@ async fn the_command_starts_with_plain_signals_its_own_group_and_the_given_umask
 async fn the_supervisor_is_known_by_its_name_and_holds_no_environment() {
     let bed = Bed::new();
     bed.gate("gate");
-    let mut step = bed.bash("read < gate");
-    step.name = "apply of net".to_owned();
-    let running = spawn(step).await;
+    let running = spawn(bed.bash("read < gate")).await;
     let folder = format!("/proc/{}", running.control.supervisor_pid());
     let read = |file: &str| fs::read_to_string(format!("{folder}/{file}"));
-    assert_eq!(read("cmdline").expect("it lives"), "tendril-runner\0supervise\0apply of net\0");
+    assert_eq!(read("cmdline").expect("it lives"), "tendril-runner\0supervise\0");
     assert_eq!(read("comm").expect("it lives"), "tendril-superv\n");
     match nix::unistd::geteuid().is_root() {
         true => assert_eq!(read("environ").expect("root reads all"), ""),
@@ -230,7 +229,7 @@ async fn a_binary_that_is_no_runner_is_told_apart_from_a_failed_command() {
     let bed = Bed::new();
     let fail = |binary: &'static str| {
         let step = bed.bash("true");
-        async move { within(spawn_by(Path::new(binary), step)).await.expect_err("no supervisor") }
+        async move { within(spawn_by(binary, step)).await.expect_err("no supervisor") }
     };
     assert!(matches!(fail("/bin/true").await, SuperviseError::Unopened { .. }));
     assert!(matches!(fail("/nowhere/tendril-runner").await, SuperviseError::Launch { .. }));
@@ -239,26 +238,44 @@ async fn a_binary_that_is_no_runner_is_told_apart_from_a_failed_command() {
 #[tokio::test]
 async fn a_supervisor_that_came_early_starts_nothing_by_itself_and_goes_when_it_is_not_needed() {
     let bed = Bed::new();
-    let name = marker();
-    let early = Launched::new(Path::new(BINARY), &name).expect("a supervisor");
-    assert_eq!(alive(&name).len(), 1);
+    let early = launched();
+    let pid = early.pid().expect("it lives");
+    assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("it lives"), "");
     let running = within(early.start(bed.bash("echo here"))).await.expect("a command");
+    assert_eq!(running.control.supervisor_pid(), pid);
     assert_eq!(finish(running).await.text(), "here\n");
 
-    drop(Launched::new(Path::new(BINARY), &name).expect("a supervisor"));
-    let gone = move || {
-        while !alive(&name).is_empty() {
-            std::thread::yield_now();
-        }
-    };
-    apart(gone).await;
-    let nowhere = Launched::new(Path::new("/nowhere/tendril-runner"), "a");
+    let unneeded = launched();
+    let pid = Pid::from_raw(unneeded.pid().expect("it lives"));
+    drop(unneeded);
+    let ended = move || waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+    apart(ended).await.expect("it is ours");
+    // The next one that comes has it reaped.
+    drop(launched());
+    assert_eq!(waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT), Err(Errno::ECHILD));
+    let nowhere = Launched::by(&Launcher::of("/nowhere/tendril-runner"));
     assert!(matches!(nowhere, Err(SuperviseError::Launch { .. })));
 }
 
 #[tokio::test]
+async fn a_launcher_that_was_killed_is_replaced_and_its_supervisors_go_on() {
+    let bed = Bed::new();
+    let launcher = Launcher::of(BINARY);
+    let first = Launched::by(&launcher).expect("a supervisor");
+    // Tried: it is killed between two supervisors.
+    let killed = launcher.pid().expect("it lives");
+    kill(Pid::from_raw(killed), Signal::SIGKILL).expect("it is there");
+    let second = Launched::by(&launcher).expect("a supervisor of another launcher");
+    assert_ne!(launcher.pid(), Some(killed));
+    let elsewhere = Bed::new();
+    let running = within(first.start(bed.bash("echo first"))).await.expect("a command");
+    assert_eq!(finish(running).await.text(), "first\n");
+    let running = within(second.start(elsewhere.bash("echo second"))).await.expect("a command");
+    assert_eq!(finish(running).await.text(), "second\n");
+}
+
+#[tokio::test]
 async fn a_command_that_was_made_ready_runs_nothing_without_the_word() {
-    let early = || Launched::new(Path::new(BINARY), "early").expect("a supervisor");
     // Its record folder shows that the supervisor has the step.
     let comes = |file: PathBuf| {
         apart(move || {
@@ -269,7 +286,7 @@ async fn a_command_that_was_made_ready_runs_nothing_without_the_word() {
     };
     // Tried: the runner takes it back, drops it as if it had died, and gives the word.
     let bed = Bed::new();
-    let ready = within(early().prepare(bed.bash("touch run"))).await.expect("a command");
+    let ready = within(launched().prepare(bed.bash("touch run"))).await.expect("a command");
     comes(bed.path("record")).await;
     within(ready.call_off()).await;
     assert!(!bed.path("work").join("run").exists());
@@ -278,7 +295,7 @@ async fn a_command_that_was_made_ready_runs_nothing_without_the_word() {
     assert!(record.child_dead);
 
     let bed = Bed::new();
-    let ready = within(early().prepare(bed.bash("touch run"))).await.expect("a command");
+    let ready = within(launched().prepare(bed.bash("touch run"))).await.expect("a command");
     comes(bed.path("record")).await;
     drop(ready);
     comes(bed.path("record").join(EXIT_FILE)).await;
@@ -286,7 +303,7 @@ async fn a_command_that_was_made_ready_runs_nothing_without_the_word() {
     assert!(!bed.path("work").join("run").exists());
 
     let bed = Bed::new();
-    let ready = within(early().prepare(bed.bash("touch run"))).await.expect("a command");
+    let ready = within(launched().prepare(bed.bash("touch run"))).await.expect("a command");
     let outcome = finish(within(ready.run()).await.expect("a command")).await;
     assert_eq!(outcome.record.exit, Exit::Success);
     assert!(bed.path("work").join("run").exists());

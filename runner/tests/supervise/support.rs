@@ -12,7 +12,9 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::stat::Mode;
 use tempfile::TempDir;
-use tendril_runner::supervise::{Class, EXIT_FILE, ExitRecord, Running, Step, read_record, spawn_by};
+use tendril_runner::supervise::{
+    Class, EXIT_FILE, ExitRecord, Launched, Launcher, Running, Step, SuperviseError, read_record,
+};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 use tokio::net::unix::pipe;
 
@@ -116,7 +118,16 @@ pub async fn appears(file: PathBuf) {
 }
 
 pub async fn spawn(step: Step) -> Running {
-    within(spawn_by(Path::new(BINARY), step)).await.expect("a supervisor")
+    within(spawn_by(BINARY, step)).await.expect("a supervisor")
+}
+
+/// Starts the step's command under a supervisor of a launcher of its own.
+pub async fn spawn_by(binary: &str, step: Step) -> Result<Running, SuperviseError> {
+    Launched::off_loop_by(&Launcher::of(binary)).await?.start(step).await
+}
+
+pub fn launched() -> Launched {
+    Launched::by(&Launcher::of(BINARY)).expect("a supervisor")
 }
 
 /// Everything that a command said, and its record.
