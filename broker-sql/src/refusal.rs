@@ -50,7 +50,7 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// SQLSTATE; TD001 to TD014 are the broker's own and listed in docs/SQL.md.
+    /// SQLSTATE; TD001 to TD015 are the broker's own and listed in docs/SQL.md.
     pub sqlstate: String,
     /// What is wrong.
     pub message: String,

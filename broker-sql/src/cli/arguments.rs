@@ -12,6 +12,7 @@ use crate::archive::{ArchiveOptions, Location};
 use crate::cli::lost_work::{DeclareLost, Key, State};
 use crate::cli::queue::{DeadLetters, Limit, Pause, Runner, Snooze};
 use crate::cli::schedule::Schedule;
+use crate::cli::set_back::AfterRestore;
 
 const EXIT_CODES: &str = "Exit codes:
   0    done; watch: the deployment ended as SUCCESS
@@ -86,6 +87,8 @@ pub enum Command {
     Schedule(Schedule),
     /// End a started job whose runner is silent, as FAILED. Refused while the runner is heard; its state key stays held.
     DeclareLost(DeclareLost),
+    /// After a restore of the database that nothing shows by itself: leave all changes that wait to people's approval.
+    AfterRestore(AfterRestore),
     /// Show and free held state keys.
     #[command(subcommand)]
     Key(Key),

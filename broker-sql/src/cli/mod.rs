@@ -14,6 +14,7 @@ mod queue;
 mod schedule;
 mod schema;
 mod serve;
+mod set_back;
 mod submit;
 mod template;
 mod watch;
@@ -94,6 +95,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Outcome, Failur
         Command::DeadLetters(command) => queue::dead_letters(context, command).await,
         Command::Schedule(command) => schedule::schedule(context, command).await,
         Command::DeclareLost(options) => lost_work::declare_lost(context, &options).await,
+        Command::AfterRestore(options) => set_back::after_restore(context, &options).await,
         Command::Key(command) => lost_work::key(context, command).await,
         Command::State(command) => lost_work::state(context, command).await,
         Command::Template(command) => template::template(context, command).await,

@@ -6,5 +6,6 @@ pub mod grants;
 pub mod lost_work;
 pub mod migration;
 pub mod queue;
+pub mod set_back;
 pub mod templates;
 pub mod uninstall;

@@ -1,6 +1,6 @@
 //! The calls that share a small pool: register, claim, start, finish, progress, goodbye.
 
-use super::lease::{Adoption, Claimed, Disposition, Lease, Report};
+use super::lease::{Adoption, Claimed, Disposition, Lease, Outcome, Report};
 use super::{API_VERSION, BrokerError};
 use crate::connect::Connector;
 use deadpool_postgres::{
@@ -8,6 +8,7 @@ use deadpool_postgres::{
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use time::OffsetDateTime;
 use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
@@ -41,6 +42,8 @@ pub struct Registered {
     pub cluster_id: Uuid,
     /// Its name.
     pub cluster_name: String,
+    /// Rises when the database was set back in time.
+    pub incarnation: i64,
     /// How long a lease holds without a heartbeat.
     pub lease_ttl_ms: u64,
     /// How often to send one.
@@ -49,6 +52,49 @@ pub struct Registered {
     pub artifact_max_bytes: u64,
     /// Channel of the doorbell.
     pub channel: String,
+}
+
+/// What the broker had acknowledged to the processes of a place, as far as they remember.
+#[derive(Clone, Debug, Serialize)]
+pub struct Witness {
+    /// The cluster's, when it was last heard.
+    pub incarnation: i64,
+    /// The highest that was ever handed out to them in it.
+    pub fence: i64,
+    /// Earlier processes of the place.
+    pub runners: Vec<Uuid>,
+    /// What is held and may have changed the world.
+    pub open: Vec<Lease>,
+    /// Whose ends were acknowledged in the last hours.
+    pub ended: Vec<WitnessedEnd>,
+}
+
+/// An acknowledged end of an attempt that may have changed the world.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct WitnessedEnd {
+    /// Which attempt.
+    #[serde(flatten)]
+    pub lease: Lease,
+    /// Its deployment.
+    pub deployment_id: Uuid,
+    /// Its job.
+    pub job: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When that was acknowledged.
+    #[serde(with = "time::serde::rfc3339")]
+    pub ended_at: OffsetDateTime,
+}
+
+/// What the broker answers to a witness.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Compared {
+    /// From now on the cluster's.
+    pub incarnation: i64,
+    /// Attempts whose ends it has forgotten: their reports are to be sent again.
+    pub resend: Vec<Uuid>,
+    /// Attempts that it does not know any more.
+    pub lost: Vec<Uuid>,
 }
 
 /// A runner process's door to the broker.
@@ -92,6 +138,18 @@ impl Broker {
         let row = self.one(SQL, &[&self.runner, &API_VERSION, &Json(registration)]).await?;
         let Json(registered) = row.try_get::<_, Json<Registered>>(0)?;
         Ok(registered)
+    }
+
+    /// Says what the broker had acknowledged: to be called after each registration and whenever the connection was lost, since
+    /// what answers then may be a database that was set back in time. Idempotent.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn witness(&self, witness: &Witness) -> Result<Compared, BrokerError> {
+        const SQL: &str = "-- runner_witness\nselect tendril.runner_witness($1, $2)";
+        let row = self.one(SQL, &[&self.runner, &Json(witness)]).await?;
+        let Json(compared) = row.try_get::<_, Json<Compared>>(0)?;
+        Ok(compared)
     }
 
     /// Claims up to `slots` jobs. The same number again, after a lost reply, returns the same attempts.

@@ -28,6 +28,7 @@ mod runners;
 mod schedules;
 mod schema;
 mod serve;
+mod set_back;
 mod snapshots;
 mod state_lock;
 mod states;

@@ -1,0 +1,189 @@
+//! The database was set back in time: what runners know of it, and what is left to people.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::fleet::{Fleet, Runner, exec, id, needing, one, reading, refused, run, sqlstate, start_sql};
+
+/// As after a restore: the same rows, in another history.
+async fn set_back(fleet: &mut Fleet) {
+    run(&mut fleet.operator, "update tendril.clusters set origin = 'before'").await;
+    run(&mut fleet.operator, "update tendril_core.runner_leases set witnessed = 'before'").await;
+}
+
+/// What a runner says that has seen nothing which the database does not know.
+fn witness() -> Value {
+    json!({"incarnation": 1, "fence": 0, "runners": [], "open": [], "ended": []})
+}
+
+fn with(mut witness: Value, key: &str, value: Value) -> Value {
+    witness[key] = value;
+    witness
+}
+
+/// An attempt that the broker had acknowledged as ended.
+fn ended((attempt, fence): (Uuid, i64), deployment: Uuid) -> Value {
+    json!([{"attempt_id": attempt, "fence": fence, "deployment_id": deployment, "job": "a", "outcome": "success",
+        "ended_at": "2026-11-21T10:00:00Z"}])
+}
+
+fn witness_sql(runner: &Runner, witness: &Value) -> String {
+    format!("select tendril.runner_witness('{}', '{witness}')", runner.id)
+}
+
+async fn present(runner: &mut Runner, witness: &Value) -> Value {
+    let sql = witness_sql(runner, witness);
+    one(&mut runner.session, &sql).await
+}
+
+async fn incarnation(fleet: &mut Fleet) -> i64 {
+    one(&mut fleet.operator, "select incarnation from tendril.clusters").await
+}
+
+#[tokio::test]
+async fn nothing_is_started_in_a_new_history_until_all_runners_have_said_what_they_know() {
+    let mut fleet = Fleet::new().await;
+    let deployment = fleet.deploy_jobs(&[exec("a")]).await;
+    let (mut first, mut second) = (fleet.runner().await, fleet.runner().await);
+    let claimed = first.claim_one().await;
+    set_back(&mut fleet).await;
+    assert_eq!(sqlstate(&mut first.session, &start_sql(&claimed)).await, "TD015");
+    present(&mut first, &with(witness(), "fence", json!(claimed.fence))).await;
+    assert_eq!(sqlstate(&mut first.session, &start_sql(&claimed)).await, "TD015", "the other one may know more");
+    // What only reads does no harm when it is done twice.
+    fleet.deploy_jobs(&[reading("b")]).await;
+    first.perform("success").await;
+    present(&mut second, &witness()).await;
+    first.start(&claimed).await;
+    assert_eq!(first.finish(&claimed, "success").await, "accepted");
+    assert_eq!(fleet.status(deployment).await, "SUCCESS");
+    assert_eq!(incarnation(&mut fleet).await, 1, "nothing was lost");
+}
+
+#[tokio::test]
+async fn the_next_process_of_a_place_speaks_for_those_before_it() {
+    let mut fleet = Fleet::new().await;
+    fleet.deploy_jobs(&[exec("a")]).await;
+    let (gone, mut next) = (fleet.runner().await, fleet.runner().await);
+    let claimed = next.claim_one().await;
+    set_back(&mut fleet).await;
+    present(&mut next, &with(witness(), "runners", json!([gone.id]))).await;
+    next.start(&claimed).await;
+}
+
+#[tokio::test]
+async fn what_may_have_been_done_in_a_lost_time_waits_for_people() {
+    let mut fleet = Fleet::new().await;
+    let queued = fleet.deploy_jobs(&[exec("a"), needing(exec("b"), &["a"])]).await;
+    let mut runner = fleet.runner().await;
+    // The runner has done it; the database forgot.
+    let lost = (id(), 1);
+    let told = present(&mut runner, &with(witness(), "ended", ended(lost, queued))).await;
+    assert_eq!(told, json!({"incarnation": 2, "resend": [], "lost": [lost.0]}));
+    assert_eq!(fleet.status(queued).await, "AWAITING_APPROVAL");
+    let waits = fleet.waiting_for(queued).await.expect("it waits");
+    assert!(waits.contains("ended as success at 2026-11-21 10:00:00 UTC"), "{waits}");
+    assert!(runner.claim(10).await.is_empty());
+    // The same witness again, after a lost reply, changes nothing, and neither does an older one.
+    let again = present(&mut runner, &with(witness(), "ended", ended(lost, queued))).await;
+    assert_eq!(again["incarnation"], json!(2));
+
+    run(&mut fleet.portal, &format!("select tendril.approve('{queued}', 'a', 'nothing was there')")).await;
+    runner.perform("success").await;
+    assert_eq!(fleet.job(queued, "b").await, "AWAITING_APPROVAL", "it was waiting too");
+    let later = fleet.deploy_jobs(&[exec("a")]).await;
+    runner.perform("success").await;
+    assert_eq!(fleet.status(later).await, "SUCCESS", "what is submitted now is not in doubt");
+}
+
+#[tokio::test]
+async fn a_lost_end_is_asked_for_again_and_a_claim_of_before_is_not_started() {
+    let mut fleet = Fleet::new().await;
+    let (begun, claimed_only) = (fleet.deploy_jobs(&[exec("a")]).await, fleet.deploy_jobs(&[exec("a")]).await);
+    let mut runner = fleet.runner().await;
+    let [first, second] = runner.claim(2).await.try_into().expect("two jobs");
+    runner.start(&first).await;
+    let told = present(&mut runner, &with(witness(), "ended", ended((first.attempt_id, first.fence), begun))).await;
+    assert_eq!(told["resend"], json!([first.attempt_id]));
+    assert_eq!(runner.finish(&first, "success").await, "accepted");
+    assert_eq!(fleet.status(begun).await, "SUCCESS");
+    let refusal = refused(&mut runner.session, &start_sql(&second)).await;
+    assert_eq!(refusal.sqlstate, "TD005");
+    runner.heartbeat(&[]).await;
+    assert_eq!(fleet.job(claimed_only, "a").await, "AWAITING_APPROVAL");
+    run(&mut fleet.portal, &format!("select tendril.approve('{claimed_only}')")).await;
+    runner.perform("success").await;
+    assert_eq!(fleet.status(claimed_only).await, "SUCCESS");
+}
+
+#[tokio::test]
+async fn a_fence_or_an_incarnation_from_the_future_shows_a_lost_time_too() {
+    for (key, value, incarnation_after) in [("fence", json!(1_000_000_000), 2), ("incarnation", json!(7), 8)] {
+        let mut fleet = Fleet::new().await;
+        let queued = fleet.deploy_jobs(&[exec("a")]).await;
+        let mut runner = fleet.runner().await;
+        present(&mut runner, &with(witness(), key, value)).await;
+        assert_eq!(fleet.status(queued).await, "AWAITING_APPROVAL", "{key}");
+        assert_eq!(incarnation(&mut fleet).await, incarnation_after, "{key}");
+        let fences = "select last_value < 1000000 from tendril_core.fences";
+        assert!(one::<bool>(&mut fleet.operator, fences).await, "the sequence follows nobody's word");
+    }
+}
+
+#[tokio::test]
+async fn runners_that_are_not_heard_again_are_waited_for_so_long_and_then_people_decide() {
+    let mut fleet = Fleet::new().await;
+    let queued = fleet.deploy_jobs(&[exec("a")]).await;
+    let (_silent, mut heard) = (fleet.runner().await, fleet.runner().await);
+    set_back(&mut fleet).await;
+    present(&mut heard, &witness()).await;
+    assert_eq!(one::<i64>(&mut fleet.operator, "select tendril_core.duty_doubts()").await, 0, "its time is not over");
+    run(&mut fleet.operator, "update tendril.clusters set doubted_at = doubted_at - interval '1 h'").await;
+    assert_eq!(one::<i64>(&mut fleet.operator, "select tendril_core.duty_doubts()").await, 1);
+    assert_eq!(fleet.status(queued).await, "AWAITING_APPROVAL");
+    let why = "select quarantine_reason from tendril.clusters";
+    assert_eq!(one::<String>(&mut fleet.operator, why).await, "not all runners of that time were heard again");
+}
+
+#[tokio::test]
+async fn an_operator_who_has_restored_says_so_and_only_that_cluster_waits() {
+    let mut fleet = Fleet::new().await;
+    let other = fleet.database.cluster("other").await;
+    let queued = fleet.deploy_jobs(&[exec("a")]).await;
+    let elsewhere: Uuid = one(
+        &mut fleet.portal,
+        &format!("select tendril.submit('{}', '{}')", other.id, json!({"jobs": [exec("a")]})),
+    )
+    .await;
+    let cluster = fleet.cluster.id;
+    let told: Value =
+        one(&mut fleet.operator, &format!("select tendril.after_restore('{cluster}', 'a snapshot of noon')")).await;
+    assert_eq!((&told["incarnation"], &told["jobs"]), (&json!(2), &json!(1)));
+    assert_eq!((fleet.status(queued).await.as_str(), fleet.status(elsewhere).await.as_str()), ("AWAITING_APPROVAL", "QUEUED"));
+    let waits = fleet.waiting_for(queued).await.expect("it waits");
+    assert!(waits.contains("a snapshot of noon"), "{waits}");
+}
+
+#[tokio::test]
+async fn a_witness_that_is_none_is_refused_and_changes_nothing() {
+    let mut fleet = Fleet::new().await;
+    let queued = fleet.deploy_jobs(&[exec("a")]).await;
+    let mut runner = fleet.runner().await;
+    // Tried: nothing, other types, words for numbers and ids, too much; somebody else's runner.
+    for bad in [
+        json!({}),
+        json!([]),
+        with(witness(), "fence", json!("many")),
+        with(witness(), "open", json!({})),
+        with(witness(), "runners", json!(["me"])),
+        with(witness(), "open", json!([{"attempt_id": "none"}])),
+    ] {
+        let sql = witness_sql(&runner, &bad);
+        assert_eq!(sqlstate(&mut runner.session, &sql).await, "TD001", "{bad}");
+    }
+    let sql = witness_sql(&runner, &with(witness(), "noise", json!("x".repeat(1 << 20))));
+    assert_eq!(sqlstate(&mut runner.session, &sql).await, "TD011");
+    let sql = format!("select tendril.runner_witness('{}', '{}')", id(), witness());
+    assert_eq!(sqlstate(&mut runner.session, &sql).await, "TD002");
+    assert_eq!(fleet.status(queued).await, "QUEUED");
+}
