@@ -116,7 +116,7 @@ pub fn all(runner: &Arc<Runner>, left: Vec<Left>, jobs: &TaskTracker) {
 
 async fn send(runner: Arc<Runner>, work: Work, kept: Box<Kept>) {
     tracing::info!(attempt.id = %kept.lease.attempt_id, "an earlier process has left a report; it is sent now");
-    let reported = complete::finish(&runner, &kept.lease, &kept.report).await;
+    let reported = complete::finish_change(&runner, &kept).await;
     complete::tidy(&work, &kept, &reported).await;
 }
 

@@ -15,6 +15,7 @@ use crate::prepare::secrets::Keyring;
 use crate::runner::{Runner, Signals};
 use crate::seal::ArtifactKey;
 use crate::supervise::{self, StopReason, Supervisors};
+use crate::witness::Memory;
 use crate::{adopt, chance, claim, doorbell, heartbeat, http, variables};
 use anyhow::Context;
 use futures_util::FutureExt;
@@ -55,6 +56,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let left = adopt::find(&config);
     left.iter().for_each(|left| left.tell(&spool));
     let runner_id = chance::id();
+    let memory = Memory::open(&config.state_dir, runner_id)
+        .with_context(|| format!("state_dir: cannot read or write what was ended in {}", config.state_dir.display()))?;
     let broker = Broker::new(connector.clone(), runner_id, CALL_SESSIONS)?;
     let registration = registration(&config, &kinds, spool.writer());
     let holdings = Arc::new(Holdings::default());
@@ -73,6 +76,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         config,
         broker,
         registered,
+        registration,
+        memory,
         metrics,
         supervisors: Supervisors::of(supervise::OWN_BINARY),
         key,

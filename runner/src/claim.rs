@@ -118,6 +118,7 @@ impl Claims {
     fn take(&self, job: Claimed) {
         let Some(held) = self.runner.holdings.hold(&job) else { return };
         self.runner.metrics.claimed(&job.kind);
+        self.runner.memory.claimed(&job.lease);
         self.jobs.spawn(job::run(self.runner.clone(), job, held));
     }
 

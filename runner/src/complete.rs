@@ -13,16 +13,29 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 use tendril_broker::runner::{BrokerError, Disposition, Lease, Report};
+use uuid::Uuid;
 
 /// The file of a report in an attempt's folder.
 const REPORT: &str = "report.json";
 const DRAFT: &str = "report.json.draft";
+
+/// A job, as people know it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct JobName {
+    /// Its deployment.
+    pub deployment_id: Uuid,
+    /// Its name there.
+    pub job: String,
+}
 
 /// A report as it lies in an attempt's folder.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Kept {
     /// Whose.
     pub lease: Lease,
+    /// Of which job. Not in files of runners before 0.2.
+    #[serde(default)]
+    pub job: Option<JobName>,
     /// What is to be told.
     pub report: Report,
     /// The folder stays also when it is told: something in it is nowhere else, or may still be written to.
@@ -39,6 +52,18 @@ pub async fn finish(runner: &Runner, lease: &Lease, report: &Report) -> Result<D
     if disposition == Disposition::Noted {
         runner.metrics.lease_lost();
         tracing::warn!(attempt.id = %lease.attempt_id, "the job had gone on without this attempt; its report is kept as a note");
+    }
+    Ok(disposition)
+}
+
+/// Reports the end of an attempt that has changed the world, or may have; that it was taken is remembered.
+///
+/// # Errors
+/// As [`finish`].
+pub async fn finish_change(runner: &Runner, kept: &Kept) -> Result<Disposition, String> {
+    let disposition = finish(runner, &kept.lease, &kept.report).await?;
+    if disposition != Disposition::Noted {
+        runner.memory.ended(kept.lease, kept.job.as_ref(), &kept.report);
     }
     Ok(disposition)
 }

@@ -5,7 +5,7 @@ use crate::supervise::StopReason;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tendril_broker::runner::Claimed;
+use tendril_broker::runner::{Claimed, Lease};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -18,6 +18,7 @@ pub struct Holdings {
 }
 
 struct Entry {
+    lease: Lease,
     mutating: bool,
     started: bool,
     /// The next process of the place can go on with what it does now.
@@ -44,13 +45,19 @@ impl Holdings {
         }
         // For kinds that only read, the claim is the start.
         let (mutating, kill_grace) = (job.mutating, job.kill_grace);
-        held.insert(attempt, Entry { mutating, started: !mutating, handed_over: false, kill_grace, stop });
+        let lease = job.lease;
+        held.insert(attempt, Entry { lease, mutating, started: !mutating, handed_over: false, kill_grace, stop });
         Some(Held { attempt, all: self.clone(), stop: stopped })
     }
 
     /// Ids of all that is held.
     pub fn ids(&self) -> Vec<Uuid> {
         self.held().keys().copied().collect()
+    }
+
+    /// Those that may have begun to change the world.
+    pub fn changing(&self) -> Vec<Lease> {
+        self.held().values().filter(|entry| entry.is_changing()).map(|entry| entry.lease).collect()
     }
 
     /// How many are held.

@@ -2,7 +2,7 @@
 
 use crate::attempt_log::AttemptLog;
 use crate::clock::BootTime;
-use crate::complete::{self, Kept};
+use crate::complete::{self, JobName, Kept};
 use crate::desk::Metered;
 use crate::holdings::Held;
 use crate::logs::{LOCK_CONFLICT, value_without_secrets, without_nul, without_secrets};
@@ -73,7 +73,8 @@ pub async fn end(
     }
     let report = report(&verdict, log, run.as_ref());
     let (started, keeps_folder) = run.as_ref().map_or((false, false), |run| (run.has_started(), run.keeps_folder()));
-    let kept = Kept { lease, report, keeps_folder };
+    let name = |run: &Run| JobName { deployment_id: run.job.deployment_id, job: run.job.job.clone() };
+    let kept = Kept { lease, job: run.as_ref().map(name), report, keeps_folder };
     if let Some(run) = run.as_ref().filter(|_| started) {
         complete::keep(&run.work, &kept);
     }
@@ -81,7 +82,10 @@ pub async fn end(
     runner.metrics.log_screened(log.counters());
     tracing::info!(attempt.id = %lease.attempt_id, outcome = ?report.outcome, error = report.error.as_deref(), "ended");
 
-    let reported = complete::finish(runner, &lease, report).await;
+    let reported = match started {
+        true => complete::finish_change(runner, &kept).await,
+        false => complete::finish(runner, &lease, report).await,
+    };
     // What waited for this job may be claimable now, and the slot is free.
     runner.signals.work.notify_one();
     if let Some(run) = &run {

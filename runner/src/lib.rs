@@ -44,4 +44,5 @@ pub mod supervise;
 pub mod toolbox;
 pub mod variables;
 pub mod whose;
+pub mod witness;
 pub mod work;

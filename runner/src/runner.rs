@@ -8,11 +8,12 @@ use crate::metrics::Metrics;
 use crate::prepare::secrets::Keyring;
 use crate::seal::ArtifactKey;
 use crate::supervise::Supervisors;
+use crate::witness::Memory;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
-use tendril_broker::runner::{Broker, Registered};
+use tendril_broker::runner::{Broker, Registered, Registration};
 use tokio::sync::Notify;
 
 /// A registered runner.
@@ -21,7 +22,9 @@ pub struct Runner {
     pub config: Arc<Config>,
     /// The broker's calls.
     pub broker: Broker,
-    /// What the broker answered to the registration.
+    /// What it says of itself.
+    pub registration: Registration,
+    /// What the broker answered to that.
     pub registered: Registered,
     /// The attempts that it holds.
     pub holdings: Arc<Holdings>,
@@ -37,6 +40,8 @@ pub struct Runner {
     pub key: ArtifactKey,
     /// What it keeps out of logs and reports.
     pub keyring: Arc<Keyring>,
+    /// What the broker has acknowledged to this place.
+    pub memory: Memory,
     /// Signals between its loops.
     pub signals: Signals,
 }

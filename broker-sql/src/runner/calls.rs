@@ -75,10 +75,10 @@ pub struct WitnessedEnd {
     /// Which attempt.
     #[serde(flatten)]
     pub lease: Lease,
-    /// Its deployment.
-    pub deployment_id: Uuid,
+    /// Its deployment, if that is remembered.
+    pub deployment_id: Option<Uuid>,
     /// Its job.
-    pub job: String,
+    pub job: Option<String>,
     /// How it ended.
     pub outcome: Outcome,
     /// When that was acknowledged.

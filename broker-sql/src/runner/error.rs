@@ -112,7 +112,12 @@ mod tests {
 
     #[test]
     fn what_passes_by_itself_is_tried_again_and_what_does_not_is_not() {
-        assert!(is_passing_state("57P01") && is_passing_state("53100") && is_passing_state("TD015") && is_passing_state("40P01"));
+        assert!(
+            is_passing_state("57P01")
+                && is_passing_state("53100")
+                && is_passing_state("TD015")
+                && is_passing_state("40P01")
+        );
         assert!(!is_passing_state("TD001") && !is_passing_state("42501") && !is_passing_state("23505"));
         assert!(!BrokerError::LeaseLost(String::new()).is_passing());
     }

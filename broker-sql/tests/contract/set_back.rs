@@ -150,16 +150,17 @@ async fn an_operator_who_has_restored_says_so_and_only_that_cluster_waits() {
     let mut fleet = Fleet::new().await;
     let other = fleet.database.cluster("other").await;
     let queued = fleet.deploy_jobs(&[exec("a")]).await;
-    let elsewhere: Uuid = one(
-        &mut fleet.portal,
-        &format!("select tendril.submit('{}', '{}')", other.id, json!({"jobs": [exec("a")]})),
-    )
-    .await;
+    let elsewhere: Uuid =
+        one(&mut fleet.portal, &format!("select tendril.submit('{}', '{}')", other.id, json!({"jobs": [exec("a")]})))
+            .await;
     let cluster = fleet.cluster.id;
     let told: Value =
         one(&mut fleet.operator, &format!("select tendril.after_restore('{cluster}', 'a snapshot of noon')")).await;
     assert_eq!((&told["incarnation"], &told["jobs"]), (&json!(2), &json!(1)));
-    assert_eq!((fleet.status(queued).await.as_str(), fleet.status(elsewhere).await.as_str()), ("AWAITING_APPROVAL", "QUEUED"));
+    assert_eq!(
+        (fleet.status(queued).await.as_str(), fleet.status(elsewhere).await.as_str()),
+        ("AWAITING_APPROVAL", "QUEUED")
+    );
     let waits = fleet.waiting_for(queued).await.expect("it waits");
     assert!(waits.contains("a snapshot of noon"), "{waits}");
 }

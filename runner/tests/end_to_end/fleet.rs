@@ -46,6 +46,7 @@ pub struct Fleet {
     token: String,
     cluster: Uuid,
     portal: Client,
+    portal_url: String,
     /// Lines of the settings' last section, `[shutdown]`.
     shutdown: &'static str,
     /// Whose processes runners are, if not this test's own user's.
@@ -62,6 +63,12 @@ pub struct Runner {
     port: u16,
 }
 
+async fn session(url: &str) -> Client {
+    let (session, driver) = tokio_postgres::connect(url, NoTls).await.expect("a session");
+    tokio::spawn(driver);
+    session
+}
+
 impl Fleet {
     pub async fn new() -> Self {
         let database = TestDatabase::create().await;
@@ -70,11 +77,11 @@ impl Fleet {
         database.pulse().await;
         let credential = database.cluster("fleet").await;
         let portal = database.portal(Scope::All).await;
-        let (portal, driver) = tokio_postgres::connect(&portal.url, NoTls).await.expect("a portal's session");
-        tokio::spawn(driver);
+        let portal_url = portal.url.clone();
+        let portal = session(&portal_url).await;
         let folder = tempfile::tempdir().expect("a folder");
         let token = credential.token.reveal().to_owned();
-        Self { folder, token, cluster: credential.id, portal, shutdown: "", user: None, database }
+        Self { folder, token, cluster: credential.id, portal, portal_url, shutdown: "", user: None, database }
     }
 
     /// Connects as a runner of the cluster does.
@@ -91,6 +98,45 @@ impl Fleet {
         let (scheme, rest) = url.split_once("://").expect("a URL");
         let (_, host) = rest.rsplit_once('@').expect("a URL with a role");
         format!("{scheme}://{host}")
+    }
+
+    /// Keeps the database as it is now, to come back to.
+    pub async fn snapshot(&mut self) {
+        let name = self.database.name();
+        let sql = "select r.rolname::text from pg_roles r join pg_database d on d.datdba = r.oid where d.datname = current_database()";
+        let owner = self.portal.query_one(sql, &[]).await.expect("it has one");
+        let owner: String = owner.get(0);
+        self.unplugged(&format!("create database {name}_then template {name} owner {owner}")).await;
+    }
+
+    /// Restores the snapshot: the database of now is gone.
+    pub async fn restore(&mut self) {
+        let name = self.database.name();
+        self.unplugged(&format!(
+            "drop database {name}; alter database {name}_then rename to {name}; grant connect, temporary on database {name} to public"
+        ))
+        .await;
+    }
+
+    /// Does something to the database that needs it for itself.
+    async fn unplugged(&mut self, what: &str) {
+        let url = self.database.superuser_url().expect("the tests' server lets its superuser in");
+        let (server, name) = url.rsplit_once('/').expect("a database's URL");
+        let server = session(&format!("{server}/postgres")).await;
+        let closing = [
+            format!("alter database {name} allow_connections false"),
+            format!("select pg_terminate_backend(pid, 60000) from pg_stat_activity where datname = '{name}'"),
+        ];
+        for sql in closing.iter().map(String::as_str).chain(what.split("; ")) {
+            server.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+        server.batch_execute(&format!("alter database {name} allow_connections true")).await.expect("it is there");
+        self.portal = session(&self.portal_url).await;
+    }
+
+    /// Runs a statement as the operator.
+    pub async fn operate(&self, sql: &str) {
+        run(&mut self.database.operator().await, sql).await;
     }
 
     /// Nothing here takes this long unless it is stuck.
@@ -334,7 +380,11 @@ impl Fleet {
 
     /// A gate that a job reads from, and that blocks it until it is opened.
     pub fn gate(&self) -> Gate {
-        let path = self.folder.path().join("gate");
+        self.another_gate("gate")
+    }
+
+    pub fn another_gate(&self, name: &str) -> Gate {
+        let path = self.folder.path().join(name);
         mkfifo(&path, Mode::S_IRWXU).expect("a fifo");
         Gate(path)
     }

@@ -6,6 +6,7 @@
 mod adoption;
 mod fleet;
 mod logs;
+mod set_back;
 
 use fleet::{Fleet, terraform};
 use serde_json::json;

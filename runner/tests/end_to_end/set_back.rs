@@ -1,0 +1,81 @@
+//! The database is restored to an earlier moment under a living runner.
+
+use crate::fleet::Fleet;
+use serde_json::{Value, json};
+
+fn change(script: &str) -> Value {
+    json!({"jobs": [{"name": "change", "kind": "exec", "argv": ["/bin/bash", "-c", script]}]})
+}
+
+#[tokio::test]
+async fn what_was_done_in_the_lost_time_is_not_done_again() {
+    let mut fleet = Fleet::new().await;
+    let mut runner = fleet.runner("a", &[]).await;
+    fleet.operate("select tendril.pause(id) from tendril.clusters").await;
+    let (gate, ran) = (fleet.gate(), fleet.file("ran"));
+    let done = fleet.submit(&change(&format!("echo done >> {ran}"))).await;
+    let running = fleet.submit(&change(&format!("echo running >> {ran}; echo up; read go < {}", gate.path()))).await;
+    fleet.snapshot().await;
+    fleet.operate("select tendril.resume(id) from tendril.clusters").await;
+    assert_eq!(fleet.ended(done).await["status"], "SUCCESS");
+    fleet.lines(running, 1).await;
+
+    fleet.restore().await;
+    runner.said("the database was set back in time and has forgotten this attempt").await;
+    fleet.operate("select tendril.resume(id) from tendril.clusters").await;
+    for deployment in [done, running] {
+        assert_eq!(fleet.status(deployment).await["status"], "AWAITING_APPROVAL");
+    }
+    let waits = fleet.status(done).await["jobs"][0]["waiting_for"].as_str().expect("it waits").to_owned();
+    assert!(waits.contains("an attempt it does not know ended as success"), "{waits}");
+    gate.open();
+    runner.said("the broker refused the report; it stays on disk").await;
+    // What is new is done, once.
+    let later = fleet.submit(&change(&format!("echo later >> {ran}"))).await;
+    assert_eq!(fleet.ended(later).await["status"], "SUCCESS");
+    assert_eq!(std::fs::read_to_string(fleet.file("ran")).expect("they ran"), "done\nrunning\nlater\n");
+    runner.end().await;
+}
+
+#[tokio::test]
+async fn an_end_that_the_database_forgot_is_told_again_and_what_runs_goes_on() {
+    let mut fleet = Fleet::new().await;
+    let mut runner = fleet.runner("a", &[]).await;
+    let (first_gate, second_gate, ran) = (fleet.gate(), fleet.another_gate("second"), fleet.file("ran"));
+    let script = |gate: std::path::Display<'_>| {
+        change(&format!("echo before; read go < {gate}; echo after; echo once >> {ran}"))
+    };
+    let (first, second) =
+        (fleet.submit(&script(first_gate.path())).await, fleet.submit(&script(second_gate.path())).await);
+    fleet.lines(first, 1).await;
+    fleet.lines(second, 1).await;
+    fleet.snapshot().await;
+    first_gate.open();
+    assert_eq!(fleet.ended(first).await["status"], "SUCCESS");
+
+    fleet.restore().await;
+    runner.said("the database had forgotten this end; it was told again").await;
+    assert_eq!(fleet.ended(first).await["status"], "SUCCESS");
+    second_gate.open();
+    assert_eq!(fleet.ended(second).await["status"], "SUCCESS");
+    assert_eq!(fleet.whole_log(second).await, "before\nafter\n");
+    assert_eq!(std::fs::read_to_string(fleet.file("ran")).expect("they ran"), "once\nonce\n");
+    runner.end().await;
+}
+
+#[tokio::test]
+async fn a_new_history_in_which_nothing_is_missing_holds_nothing_up() {
+    let mut fleet = Fleet::new().await;
+    let runner = fleet.runner("a", &[]).await;
+    let gate = fleet.gate();
+    let running = fleet.submit(&change(&format!("echo before; read go < {}; echo after", gate.path()))).await;
+    fleet.lines(running, 1).await;
+    fleet.snapshot().await;
+    fleet.restore().await;
+    let next = fleet.submit(&change("echo next")).await;
+    assert_eq!(fleet.ended(next).await["status"], "SUCCESS");
+    gate.open();
+    assert_eq!(fleet.ended(running).await["status"], "SUCCESS");
+    assert_eq!(fleet.whole_log(running).await, "before\nafter\n");
+    runner.end().await;
+}
