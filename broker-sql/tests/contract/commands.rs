@@ -111,6 +111,7 @@ const REFUSED: &[Wrong] = &[
     (&["snooze", "{queued}", "--wake", "--job", "b"], "no job b of the deployment waits"),
     (&["declare-lost", "{queued}", "--job", "b", "--reason", "r"], "has no job b"),
     (&["declare-lost", "{queued}", "--job", "a", "--reason", "r"], "only one that started can be declared lost"),
+    (&["after-restore", "--cluster", "nobody"], "there is no cluster nobody"),
     (&["key", "release", "--cluster", "one", "k", "--reason", "r"], "key k is not held"),
     (&["key", "list", "--cluster", "nobody"], "there is no cluster nobody"),
     (&["template", "lint", "/nowhere"], "/nowhere"),

@@ -99,7 +99,7 @@ async fn every_sqlstate_is_documented_and_raised() {
                    where pronamespace in ('tendril'::regnamespace, 'tendril_core'::regnamespace)";
     let raised: BTreeSet<String> = column(&mut operator, raised).await.into_iter().collect();
     assert_eq!(documented, raised);
-    assert_eq!(documented.len(), 14);
+    assert_eq!(documented.len(), 15);
     let of_functions = "select oid::regprocedure::text as name, array(select distinct m[1] from regexp_matches(prosrc, 'TD[0-9]{3}', 'g') m) as codes
                           from pg_proc where pronamespace = 'tendril'::regnamespace";
     let functions = functions(&page);

@@ -66,6 +66,7 @@ const OPERATORS: &[Bad] = &[
     (By::Operator, "template_register(null)", "TD001", "needs name, version, inputs and engine"),
     (By::Operator, "declare_lost('{nobody}', 'a', 'r')", "TD002", "deployment {nobody} has no job a"),
     (By::Operator, "declare_lost('{deployment}', 'x', 'r')", "TD002", "has no job x"),
+    (By::Operator, "after_restore('{nobody}')", "TD002", "there is no cluster {nobody}"),
     (By::Operator, "pause('{nobody}')", "TD002", "there is no cluster {nobody}"),
     (By::Operator, "resume('{cluster}', '{nobody}')", "TD002", "there is no runner {nobody}"),
     (By::Operator, "limit_set('{cluster}', -1)", "TD001", "max: -1 does not lie between 0 and 100000"),
@@ -95,6 +96,7 @@ const RUNNERS: &[Bad] = &[
     (By::Runner, "runner_artifact_put('{nobody}', 1, 'x', 'x', 'x')", "TD002", "there is no attempt {nobody}"),
     (By::Runner, "runner_artifact_put('{attempt}', {fence}, 'A b', 'x', 'x')", "TD001", "artifact name A b"),
     (By::Runner, "runner_artifact_get('{attempt}', 'x')", "TD002", "there is no artifact x of attempt {attempt}"),
+    (By::Runner, "runner_witness('{nobody}', '{}')", "TD001", "witness: needs incarnation"),
     (By::Operator, "log_takeover('{nobody}')", "TD008", "is not a runner's credential"),
     (By::Operator, "log_positions('{nobody}')", "TD008", "is not a runner's credential"),
 ];

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::fleet::{Fleet, Runner, exec, id, needing, one, reading, refused, run, sqlstate, start_sql};
+use crate::program::broker;
 
 /// As after a restore: the same rows, in another history.
 async fn set_back(fleet: &mut Fleet) {
@@ -163,6 +164,25 @@ async fn an_operator_who_has_restored_says_so_and_only_that_cluster_waits() {
     );
     let waits = fleet.waiting_for(queued).await.expect("it waits");
     assert!(waits.contains("a snapshot of noon"), "{waits}");
+}
+
+#[tokio::test]
+async fn the_operators_program_shows_a_doubt_and_ends_it() {
+    let mut fleet = Fleet::new().await;
+    let queued = fleet.deploy_jobs(&[exec("a")]).await;
+    let _silent = fleet.runner().await;
+    set_back(&mut fleet).await;
+    let url = fleet.database.url();
+    let examined = broker(&url, &["doctor"]).await;
+    assert!(examined.out.contains("no change is started in one (1 runners unheard"), "{}", examined.out);
+    let told = broker(&url, &["after-restore", "--cluster", "one", "--reason", "restored", "--json"]).await;
+    let told: Value = serde_json::from_str(&told.out).unwrap();
+    assert_eq!((&told[0]["name"], &told[0]["jobs"]), (&json!("one"), &json!(1)));
+    assert_eq!(fleet.status(queued).await, "AWAITING_APPROVAL");
+    let examined = broker(&url, &["doctor"]).await;
+    assert!(examined.out.contains("runners agree with this history"), "{}", examined.out);
+    let told = broker(&url, &["after-restore"]).await;
+    assert!(told.out.contains("CLUSTER") && told.out.contains("approve"), "{}", told.out);
 }
 
 #[tokio::test]

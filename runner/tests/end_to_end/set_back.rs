@@ -79,3 +79,28 @@ async fn a_new_history_in_which_nothing_is_missing_holds_nothing_up() {
     assert_eq!(fleet.whole_log(running).await, "before\nafter\n");
     runner.end().await;
 }
+
+#[tokio::test]
+async fn lines_that_the_database_forgot_are_a_gap_in_a_log_that_goes_on() {
+    let mut fleet = Fleet::new().await;
+    let runner = fleet.runner("a", &[]).await;
+    let (first_gate, second_gate) = (fleet.gate(), fleet.another_gate("second"));
+    let script = format!(
+        "echo before; read go < {}; echo lost; read go < {}; echo after",
+        first_gate.path(),
+        second_gate.path()
+    );
+    let deployment = fleet.submit(&change(&script)).await;
+    fleet.lines(deployment, 1).await;
+    fleet.snapshot().await;
+    first_gate.open();
+    fleet.lines(deployment, 2).await;
+    fleet.restore().await;
+    second_gate.open();
+    assert_eq!(fleet.ended(deployment).await["status"], "SUCCESS");
+    let text = fleet.whole_log(deployment).await;
+    assert_eq!(text, "before\nafter\n");
+    let rows: Vec<_> = fleet.chunks(deployment).await.into_iter().map(|(_, text)| text).collect();
+    assert!(rows.iter().any(|text| text.contains("missing")), "{rows:?}");
+    runner.end().await;
+}

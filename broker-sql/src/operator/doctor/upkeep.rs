@@ -10,6 +10,12 @@ struct Late {
     age_s: Option<f64>,
 }
 
+struct Doubted {
+    name: String,
+    unheard: i64,
+    until: String,
+}
+
 const START_SERVE: &str = "start `tendril-broker serve`; two replicas are better than one";
 
 pub async fn examine(connection: &mut PgConnection) -> Result<Vec<Finding>, Error> {
@@ -61,9 +67,35 @@ pub async fn examine(connection: &mut PgConnection) -> Result<Vec<Finding>, Erro
         let remedy = "look into the log of `tendril-broker serve`, or start it";
         findings.push(Finding::warn("duties", format!("duties are late: {}", names.join(", ")), remedy));
     }
+    findings.extend(histories(connection).await?);
     findings.extend(log_quotas(connection).await?);
     findings.extend(examine_archive(connection).await?);
     Ok(findings)
+}
+
+/// Clusters whose runners have yet to say what they know of a database that was restored or has failed over.
+async fn histories(connection: &mut PgConnection) -> Result<Vec<Finding>, Error> {
+    let doubted = sqlx::query_as!(
+        Doubted,
+        r#"-- examine histories
+        select c.name, (select count(*) from tendril_core.runner_leases l where l.cluster_id = c.id and l.witnessed <> tendril_core.origin()) as "unheard!",
+               (coalesce(c.doubted_at, clock_timestamp()) + s.witness_patience)::text as "until!"
+          from tendril.clusters c, tendril_core.settings s
+         where c.origin <> tendril_core.origin() and c.status <> 'REVOKED' order by c.name limit 20"#
+    );
+    let doubted = doubted.fetch_all(connection).await?;
+    if doubted.is_empty() {
+        return Ok(vec![Finding::ok("history", "all clusters' runners agree with this history of the database")]);
+    }
+    let tell = |c: &Doubted| format!("{} ({} runners unheard, waits until {})", c.name, c.unheard, c.until);
+    Ok(vec![Finding::warn(
+        "history",
+        format!(
+            "the database was restored or has failed over; no change is started in {}",
+            doubted.iter().map(tell).collect::<Vec<_>>().join(", ")
+        ),
+        "start their runners, or end the wait with `tendril-broker after-restore --cluster NAME`",
+    )])
 }
 
 /// Clusters that have used most of their day, and logs that a quota ended in the last day.
