@@ -5,6 +5,7 @@
 //! every command gets its one SIGINT, later SIGKILL; results and logs have `shutdown.report_within_s` to arrive. With
 //! `shutdown.hand_over` what changes the world is left to the next process of the place instead.
 
+use crate::adopt::{self, Left};
 use crate::clock::BootTime;
 use crate::config::Config;
 use crate::holdings::Holdings;
@@ -14,9 +15,10 @@ use crate::pipeline::{self, Pipeline};
 use crate::prepare::secrets::Keyring;
 use crate::runner::{Runner, Signals};
 use crate::seal::ArtifactKey;
+use crate::spool::Spool;
 use crate::supervise::{self, StopReason, Supervisors};
 use crate::witness::Memory;
-use crate::{adopt, chance, claim, doorbell, heartbeat, http, variables};
+use crate::{chance, claim, doorbell, heartbeat, http, variables};
 use anyhow::Context;
 use futures_util::FutureExt;
 use nix::fcntl::{Flock, FlockArg};
@@ -52,12 +54,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let keyring = Arc::new(Keyring::new(&config, &variables::own()));
 
-    let spool = pipeline::open_spool(&config)?;
-    let left = adopt::find(&config);
-    left.iter().for_each(|left| left.tell(&spool));
     let runner_id = chance::id();
-    let memory = Memory::open(&config.state_dir, runner_id)
-        .with_context(|| format!("state_dir: cannot read or write what was ended in {}", config.state_dir.display()))?;
+    let (spool, left, memory) = open_place(&config, runner_id)?;
     let broker = Broker::new(connector.clone(), runner_id, CALL_SESSIONS)?;
     let registration = registration(&config, &kinds, spool.writer());
     let holdings = Arc::new(Holdings::default());
@@ -144,6 +142,16 @@ async fn wind_down(runner: &Runner, jobs: &TaskTracker, stop: &mut Stops) {
         () = tokio::time::sleep(most) => tracing::error!(running = runner.holdings.count(), "leaving with work unreported"),
         () = stop.next() => tracing::error!(running = runner.holdings.count(), "a third signal: leaving with work unreported"),
     }
+}
+
+/// What earlier processes of this place have left: log text, attempts to go on with, and what the broker had acknowledged.
+fn open_place(config: &Config, runner: Uuid) -> anyhow::Result<(Arc<Spool>, Vec<Left>, Memory)> {
+    let spool = pipeline::open_spool(config)?;
+    let left = adopt::find(config);
+    left.iter().for_each(|left| left.tell(&spool));
+    let memory = Memory::open(&config.state_dir, runner)
+        .with_context(|| format!("state_dir: cannot read or write `ended` in {}", config.state_dir.display()))?;
+    Ok((spool, left, memory))
 }
 
 /// Registers, with patience for an outage and none for a refusal.
