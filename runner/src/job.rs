@@ -74,9 +74,7 @@ pub async fn end(
     let report = report(&verdict, log, run.as_ref());
     let (started, keeps_folder) = run.as_ref().map_or((false, false), |run| (run.has_started(), run.keeps_folder()));
     let kept = Kept { lease, report, keeps_folder };
-    if let Some(run) = run.as_ref().filter(|_| started) {
-        complete::keep(&run.work, &kept);
-    }
+    complete::ready(&runner.collector, &kept, run.as_ref().filter(|_| started).map(|run| &run.work)).await;
     let report = &kept.report;
     runner.metrics.log_screened(log.counters());
     tracing::info!(attempt.id = %lease.attempt_id, outcome = ?report.outcome, error = report.error.as_deref(), "ended");

@@ -216,6 +216,11 @@ impl Backlog {
         self.end = Some(to);
     }
 
+    /// Whether it has ended and segments hold all of it that is not stored.
+    pub(super) fn is_written(&self) -> bool {
+        self.end_written && self.unwritten == 0
+    }
+
     /// Whether nothing of it is left to do.
     pub(super) fn is_done(&self) -> bool {
         self.end.is_some_and(|end| end <= self.stored) && self.entries.is_empty()

@@ -295,6 +295,11 @@ impl Spool {
         inner.backlogs.values().filter_map(first).min()
     }
 
+    /// Whether all of a log that has ended is on disk, or not wanted any more.
+    pub fn has_all_of(&self, attempt: Uuid) -> bool {
+        self.inner().backlogs.get(&attempt).is_none_or(|log| log.over_quota.is_some() || log.is_written())
+    }
+
     /// Whether something is still to be written to the disk, which did not take it.
     pub fn is_failing(&self) -> bool {
         self.inner().failing
