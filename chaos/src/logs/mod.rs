@@ -15,6 +15,7 @@ mod journal;
 mod op;
 mod outage;
 mod perform;
+mod pieces;
 mod printer;
 mod proxy;
 mod room;

@@ -205,7 +205,7 @@ async fn kill_runner(
         done.owed = witness::lengths(&world.desk.witness)?;
         tokio::time::sleep(SPOOLED_BY).await;
     } else {
-        pause(chance.between(0, 1500)).await;
+        done.owed = printed_long_before(&world.desk.witness, chance.between(0, 3000)).await?;
     }
     let settings = world.kill_runner().await?;
     done.allowed.cut_off = true;
@@ -218,6 +218,15 @@ async fn kill_runner(
     release(before).await?;
     pause(chance.between(0, 500)).await;
     world.start_runner(settings)
+}
+
+/// Waits for so many milliseconds; returns what had been printed long enough before their end to be in the spool.
+async fn printed_long_before(witness: &Path, ms: u64) -> anyhow::Result<Vec<(Uuid, u64, u64)>> {
+    let before = ms.saturating_sub(u64::try_from(SPOOLED_BY.as_millis()).unwrap_or(u64::MAX));
+    pause(before).await;
+    let printed = if before > 0 { witness::lengths(witness)? } else { Vec::new() };
+    pause(ms - before).await;
+    Ok(printed)
 }
 
 /// Waits until the spool takes so much.

@@ -174,7 +174,7 @@ impl Desk {
     pub async fn submit(&self, id: Uuid, scripts: &[Script], op: LogOp) -> anyhow::Result<()> {
         let job = |script: &Script| {
             // Some go on without their runner, others die with it.
-            let reading = op != LogOp::KillRunner || !script.number.is_multiple_of(3);
+            let reading = !op.outlives(script.number);
             let mut argv = vec![self.chaos.display().to_string(), "print".to_owned()];
             argv.extend(["--witness".to_owned(), self.witness.display().to_string()]);
             for (flag, value) in
@@ -231,12 +231,14 @@ impl Desk {
         done: Done,
     ) -> anyhow::Result<Evidence> {
         let mut first = Reading::new(id);
-        first.until_rest(self, scripts.len(), done.allowed.cut_off).await?;
+        first.until_rest(self, scripts.len(), (of.0, done.allowed.cut_off)).await?;
         let mut again = Reading::new(id);
         again.read(self).await?;
         let mut attempts = Vec::new();
         for log in &again.logs {
-            attempts.push(self.attempt(log, scripts, (&first, &again), &done).await?);
+            let mut attempt = self.attempt(log, scripts, (&first, &again), &done).await?;
+            attempt.outlives = of.0.outlives(attempt.script.number);
+            attempts.push(attempt);
         }
         let without_attempt = scripts.len().saturating_sub(attempts.len());
         Ok(Evidence { op: of.0, seed: of.1, acts: done.acts, allowed: done.allowed, attempts, without_attempt })
@@ -272,6 +274,7 @@ impl Desk {
             stdout: self.stored_text(&printed.stdout).await?,
             stderr: self.stored_text(&printed.stderr).await?,
             ended,
+            outlives: false,
             owed,
             destroyed: done.destroyed.get(&id).cloned(),
             log_end: log.log_end,
@@ -359,16 +362,16 @@ impl Reading {
     ///
     /// # Errors
     /// As for [`Reading::read`].
-    pub async fn until_rest(&mut self, desk: &Desk, jobs: usize, cut_off: bool) -> anyhow::Result<()> {
+    pub async fn until_rest(&mut self, desk: &Desk, jobs: usize, (op, cut_off): (LogOp, bool)) -> anyhow::Result<()> {
         let begun = Instant::now();
         let mut newest = begun;
         while begun.elapsed() < REST_PATIENCE {
             if self.read(desk).await? {
                 newest = Instant::now();
             }
-            let done = self.logs.iter().filter(|log| self.is_at_its_end(log)).count();
             let quiet = cut_off && newest.elapsed() > QUIET;
-            if self.logs.len() >= jobs && (done == self.logs.len() && (cut_off || self.finished >= jobs) || quiet) {
+            let rests = self.logs.iter().all(|log| self.rests(desk, log, (op, quiet)));
+            if self.logs.len() >= jobs && rests && (cut_off || self.finished >= jobs) {
                 return Ok(());
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -376,9 +379,11 @@ impl Reading {
         Ok(())
     }
 
-    fn is_at_its_end(&self, log: &LogState) -> bool {
+    fn rests(&self, desk: &Desk, log: &LogState, (op, quiet): (LogOp, bool)) -> bool {
+        let outlives = || witness::number_of(&desk.witness, log.attempt_id).is_some_and(|number| op.outlives(number));
         let last = self.rows.get(&log.attempt_id).and_then(|rows| rows.last());
-        last.is_some_and(Row::is_open_gap) || self.reader.is_done_with(log)
+        // What lives on behind such a gap is waited for.
+        self.reader.is_done_with(log) || (quiet || last.is_some_and(Row::is_open_gap)) && !outlives()
     }
 }
 
