@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::world::Settings;
+use super::settings::Settings;
 use crate::chance::Chance;
 
 /// The operations by name.
