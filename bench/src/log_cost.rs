@@ -18,6 +18,10 @@ pub struct Cost {
     pub lines_per_s: f64,
     /// Rows that hold a thousand lines.
     pub rows: f64,
+    /// Microseconds for which sessions of the database were busy for a line; waiting for the runner's next byte counts.
+    pub database_us: f64,
+    /// Lines stored.
+    pub lines: f64,
 }
 
 /// Runs a load in a cluster of its own, and sees that all of it is stored.
@@ -25,14 +29,15 @@ pub struct Cost {
 /// # Errors
 /// A program or the database failed, or lines are missing.
 pub async fn of(stage: &Stage, server: &Server, name: &str, load: &Load) -> anyhow::Result<Cost> {
-    let mut before = 0.0;
-    let begins = || {
-        before = server.processor_ms()?;
+    let table = LogTable::open(&stage.operator_url()).await?;
+    let mut before = (0.0, 0.0);
+    let begins = async || {
+        before = (server.processor_ms()?, table.busy_ms().await?);
         Ok(())
     };
     let (said, cluster) = log_program::run_beside(stage, name, load, begins).await?;
-    let server_ms = server.processor_ms()? - before;
-    let (rows, lines) = LogTable::open(&stage.operator_url()).await?.counted(cluster).await?;
+    let (server_ms, busy_ms) = (server.processor_ms()? - before.0, table.busy_ms().await? - before.1);
+    let (rows, lines) = table.counted(cluster).await?;
     let printed = i64::from(load.streams) * i64::try_from(load.lines)?;
     ensure!(lines == printed, "{printed} lines were printed, {lines} are stored");
     let lines = lines as f64;
@@ -41,5 +46,7 @@ pub async fn of(stage: &Stage, server: &Server, name: &str, load: &Load) -> anyh
         server_us: server_ms * 1e3 / lines,
         lines_per_s: lines / said.stored_ms * 1e3,
         rows: rows as f64 * 1e3 / lines,
+        database_us: busy_ms * 1e3 / lines,
+        lines,
     })
 }

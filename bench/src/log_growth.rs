@@ -17,6 +17,17 @@ pub enum Grows {
     Both,
 }
 
+/// How streams print whose number grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Voice {
+    /// The same lines, as fast as they are taken.
+    Loud,
+    /// Ten thousand lines a second, whoever prints them.
+    Quiet,
+    /// A line a second each: more streams print more lines.
+    Steady,
+}
+
 /// Settings of the row.
 #[derive(Clone, Debug, Args)]
 pub struct LogGrowth {
@@ -27,6 +38,16 @@ pub struct LogGrowth {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 1000, 10_000], num_args = 1..,
           value_parser = clap::value_parser!(u32).range(1..=18_000))]
     pub streams: Vec<u32>,
+    /// How they print
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["loud", "quiet", "steady"], num_args = 1..)]
+    pub voices: Vec<Voice>,
+    /// Steady streams at once, a line a second each
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 100, 1000, 10_000], num_args = 1..,
+          value_parser = clap::value_parser!(u32).range(1..=18_000))]
+    pub steady: Vec<u32>,
+    /// Lines that each steady stream prints
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: u32,
     /// Lines that are printed for each figure, by all streams together
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(20_000..))]
     pub work: u64,
@@ -40,8 +61,16 @@ pub struct LogGrowth {
 
 impl Default for LogGrowth {
     fn default() -> Self {
-        let (streams, lines) = (vec![1, 100, 1000, 10_000], vec![2_000_000]);
-        Self { grows: Grows::Both, streams, work: 1_000_000, lines, rounds: 3 }
+        Self {
+            grows: Grows::Both,
+            streams: vec![1, 100, 1000, 10_000],
+            voices: vec![Voice::Loud, Voice::Quiet, Voice::Steady],
+            steady: vec![1, 10, 100, 1000, 10_000],
+            seconds: 20,
+            work: 1_000_000,
+            lines: vec![2_000_000],
+            rounds: 3,
+        }
     }
 }
 

@@ -71,7 +71,7 @@ pub struct Outcome {
 /// # Errors
 /// A program or the database failed.
 pub async fn run(stage: &Stage, name: &str, load: &Load) -> anyhow::Result<Outcome> {
-    let (said, cluster) = run_beside(stage, name, load, || Ok(())).await?;
+    let (said, cluster) = run_beside(stage, name, load, async || Ok(())).await?;
     let stored = logs::stored(&stage.operator_url(), cluster).await?;
     Ok(Outcome { said, stored })
 }
@@ -85,7 +85,7 @@ pub async fn run_beside(
     stage: &Stage,
     name: &str,
     load: &Load,
-    begins: impl FnOnce() -> anyhow::Result<()>,
+    begins: impl AsyncFnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<(Said, Uuid)> {
     let access = stage.add_cluster(name).await;
     logs::wait_for_logs(&stage.operator_url(), access.cluster, load.streams).await?;
@@ -97,7 +97,7 @@ pub async fn run_beside(
     let stdout = child.stdout.take().context("its standard output")?;
     let mut lines = BufReader::new(stdout).lines();
     lines.next_line().await?.with_context(|| format!("{PROGRAM} has claimed nothing"))?;
-    begins()?;
+    begins().await?;
     child.stdin.take().context("its standard input")?.write_all(b"\n").await?;
     let said = lines.next_line().await?.with_context(|| format!("{PROGRAM} said nothing of itself"))?;
     let status = child.wait().await?;

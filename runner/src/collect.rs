@@ -23,6 +23,8 @@ use uuid::Uuid;
 const LINGER: Duration = Duration::from_millis(20);
 /// How often it is looked for chunks that are too old.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
+/// How long a report waits for the spool to take its log: a turn of the collector takes milliseconds.
+const SPOOL_WITHIN: Duration = Duration::from_secs(5);
 
 /// The logs of all running attempts.
 pub struct Collector {
@@ -67,6 +69,24 @@ impl Collector {
     /// Waits until the broker has said once how far it has each log, and takes none from anybody else.
     pub async fn taken_over(&self) {
         self.spool.taken_over().await;
+    }
+
+    /// Waits until the spool holds a log that has ended to its end: what is on disk then outlives this process. Longer than
+    /// [`SPOOL_WITHIN`] only a spool takes that is full or fails, and nobody waits for that.
+    pub async fn spooled(&self, lease: &Lease) {
+        let begun = Instant::now();
+        loop {
+            let turned = self.intake.freed.notified();
+            let (spool, attempt) = (self.spool.clone(), lease.attempt_id);
+            if beside(move || spool.has_all_of(attempt)).await {
+                return;
+            }
+            let left = SPOOL_WITHIN.saturating_sub(begun.elapsed());
+            if tokio::time::timeout(left, turned).await.is_err() {
+                tracing::warn!(attempt.id = %lease.attempt_id, "the spool does not take its log; its end is reported all the same");
+                return;
+            }
+        }
     }
 
     fn begin(&self, whose: Arc<Whose>, next_seq: i64) -> Arc<AttemptLog> {

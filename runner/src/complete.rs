@@ -1,6 +1,7 @@
 //! The report of an attempt's end, and what happens to its folder.
 
 use crate::clock::BootTime;
+use crate::collect::Collector;
 use crate::handover::FILE as HANDOVER;
 use crate::runner::Runner;
 use crate::stop::Stop;
@@ -98,9 +99,17 @@ pub async fn until_answered<'a, T>(
     }
 }
 
-/// Puts the report of a job that has changed the world where the next process finds it, if this one is lost before the
-/// broker has answered.
-pub fn keep(work: &Work, kept: &Kept) {
+/// Makes a report ready to be sent: waits until the spool holds the log to its end, which the report tells, and puts that of
+/// a job that has changed the world where the next process finds it, if this one is lost before the broker has answered.
+/// In this order: whoever finds a report, or hears of a log's end, reads nothing anew of what the command has printed.
+pub async fn ready(collector: &Collector, kept: &Kept, work: Option<&Work>) {
+    collector.spooled(&kept.lease).await;
+    if let Some(work) = work {
+        keep(work, kept);
+    }
+}
+
+fn keep(work: &Work, kept: &Kept) {
     let (path, draft) = (work.file(REPORT), work.file(DRAFT));
     let bytes = serde_json::to_vec_pretty(kept).map_err(std::io::Error::other);
     // Half a report would keep the next process from finding out anew.
@@ -163,4 +172,81 @@ fn backoff() -> impl Iterator<Item = Duration> {
         .with_jitter()
         .without_max_times()
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chance;
+    use crate::clock;
+    use crate::config::Logs;
+    use crate::logs::Stream;
+    use crate::spool::Spool;
+    use std::sync::Arc;
+    use tempfile::TempDir;
+    use tendril_broker::runner::{Claimed, Outcome};
+    use time::Date;
+    use tokio_util::sync::CancellationToken;
+    use uuid::Uuid;
+
+    const LEASE: Lease = Lease { attempt_id: Uuid::from_u128(1), fence: 1 };
+
+    fn claimed() -> Claimed {
+        Claimed {
+            lease: LEASE,
+            ordinal: 1,
+            claim_day: Date::MIN,
+            job_id: Uuid::nil(),
+            deployment_id: Uuid::nil(),
+            job: "a".into(),
+            kind: "exec".into(),
+            mutating: true,
+            timeout: Duration::ZERO,
+            kill_grace: Duration::ZERO,
+            state_key: None,
+            spec: Value::Null,
+            snapshot: Value::Null,
+            plan_attempt: None,
+        }
+    }
+
+    fn opened(folder: &TempDir, settings: &Logs) -> Spool {
+        Spool::open_dir(&folder.path().join("spool"), settings.limits(), chance::id(), clock::wall()).unwrap().0
+    }
+
+    #[tokio::test]
+    async fn a_report_is_on_disk_only_when_the_spool_holds_the_log_to_its_end() {
+        let folder = TempDir::new().unwrap();
+        let settings = Logs::default();
+        let spool = Arc::new(opened(&folder, &settings));
+        let collector = Arc::new(Collector::new(settings.clone(), spool, Arc::default()));
+        let work = Work::create(folder.path(), LEASE.attempt_id).unwrap();
+        let log = collector.open(&claimed());
+        log.push(Stream::Stdout, b"the last line\n");
+        let report = Report {
+            outcome: Outcome::Success,
+            log_end: log.finish(),
+            child_dead: true,
+            error: None,
+            permanent: false,
+            result: Value::Null,
+            commands: Value::Null,
+        };
+        let kept = Kept { lease: LEASE, report, keeps_folder: false };
+        let mut ready = Box::pin(ready(&collector, &kept, Some(&work)));
+        // Nobody has collected the log yet: a process that is killed here leaves no report that says that it has ended.
+        assert!(futures_util::poll!(&mut ready).is_pending());
+        assert!(!work.file(REPORT).exists());
+        let end = CancellationToken::new();
+        let collecting = tokio::spawn(collector.clone().run(end.clone()));
+        tokio::time::timeout(Duration::from_secs(30), ready).await.unwrap();
+        assert!(work.file(REPORT).exists());
+        // One that is killed here leaves all of it.
+        let left = opened(&folder, &settings);
+        let text: String = left.take(usize::MAX).into_iter().map(|row| row.chunk.text.clone()).collect();
+        assert_eq!(text, "the last line\n");
+        assert!(left.has_all_of(LEASE.attempt_id));
+        end.cancel();
+        collecting.await.unwrap();
+    }
 }

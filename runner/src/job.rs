@@ -75,9 +75,7 @@ pub async fn end(
     let (started, keeps_folder) = run.as_ref().map_or((false, false), |run| (run.has_started(), run.keeps_folder()));
     let name = |run: &Run| JobName { deployment_id: run.job.deployment_id, job: run.job.job.clone() };
     let kept = Kept { lease, job: run.as_ref().map(name), report, keeps_folder };
-    if let Some(run) = run.as_ref().filter(|_| started) {
-        complete::keep(&run.work, &kept);
-    }
+    complete::ready(&runner.collector, &kept, run.as_ref().filter(|_| started).map(|run| &run.work)).await;
     let report = &kept.report;
     runner.metrics.log_screened(log.counters());
     tracing::info!(attempt.id = %lease.attempt_id, outcome = ?report.outcome, error = report.error.as_deref(), "ended");

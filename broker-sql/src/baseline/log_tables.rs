@@ -101,6 +101,17 @@ impl LogTable {
         Ok(self.client.batch_execute(SQL).await?)
     }
 
+    /// Milliseconds for which sessions of the database were busy so far, those that have ended included. A session that goes on
+    /// tells of its last second late.
+    ///
+    /// # Errors
+    /// The server refused.
+    pub async fn busy_ms(&self) -> Result<f64, BaselineError> {
+        const SQL: &str =
+            "-- time of sessions\nselect s.active_time from pg_stat_database s where s.datname = current_database()";
+        Ok(self.client.query_one(SQL, &[]).await?.try_get(0)?)
+    }
+
     /// Rows and lines that a cluster has, gaps aside.
     ///
     /// # Errors

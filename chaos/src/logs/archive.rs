@@ -7,18 +7,17 @@ use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnection;
-use tendril_broker::testing::shelf::{self, Shelved};
+use tendril_broker::testing::shelf::{self as records, Shelved};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::bucket::Bucket;
+use super::done::Done;
 use super::door::{Cut, Way};
 use super::evidence::{Archived, Evidence, Row};
-use super::perform::Done;
-use super::run::Reading;
+use super::reading::Reading;
+use super::shelf::Shelf;
 use super::world::{Desk, LogWorld};
 use crate::chance::Chance;
-use crate::world::ServeSeat;
 
 /// Logs made old begin so many days ago, each run's a day earlier.
 const OLD: u32 = 40;
@@ -26,15 +25,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// All logs are archived by then, once the archive is back.
 const PATIENCE: Duration = Duration::from_secs(60);
 const GOODBYE: Duration = Duration::from_secs(5);
-
-/// The bucket, and the replicas of `serve` that archive there.
-pub struct Shelf {
-    /// Where logs go.
-    pub bucket: Bucket,
-    replicas: Vec<ServeSeat>,
-    /// Runs whose logs were made old.
-    aged: u32,
-}
 
 /// What is broken of the archive; of a seed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,18 +46,6 @@ impl Fault {
             2 => Self::Way(Way::Sick),
             _ => Self::Cuts,
         }
-    }
-}
-
-impl Shelf {
-    /// A bucket, and two replicas beside the one that archives nothing.
-    ///
-    /// # Errors
-    /// The system's error.
-    pub async fn start(folder: &std::path::Path, serve: &ServeSeat) -> anyhow::Result<Self> {
-        let bucket = Bucket::start(&folder.join("bucket")).await?;
-        let replicas = (1..=2).map(|number| serve.beside(number, bucket.environment()));
-        Ok(Self { replicas: replicas.collect::<anyhow::Result<_>>()?, bucket, aged: 0 })
     }
 }
 
@@ -122,7 +100,7 @@ pub async fn bring_back(world: &mut LogWorld, (seed, id): (u64, Uuid), evidence:
         shelf.bucket.door.set(Way::Shut);
         made_old(&mut operator, id, days).await?;
         removal(&mut operator).await?;
-        left_early = shelf::shelved(&mut operator, id).await?.iter().any(|log| !log.in_database);
+        left_early = records::shelved(&mut operator, id).await?.iter().any(|log| !log.in_database);
     }
     let killed = replace_a_replica(shelf, &mut chance, &mut evidence.acts).await?;
     let cuts = shelf.bucket.door.cuts_made();
@@ -133,8 +111,8 @@ pub async fn bring_back(world: &mut LogWorld, (seed, id): (u64, Uuid), evidence:
     // The leases of the dead one run out once: again and again the living would lose theirs in the middle of a large log.
     let mut run_out = killed;
     while begun.elapsed() < PATIENCE {
-        shelf::hasten(&mut operator, std::mem::take(&mut run_out)).await?;
-        if shelf::shelved(&mut operator, id).await?.iter().all(|log| log.state.as_deref() != Some("waiting")) {
+        records::hasten(&mut operator, std::mem::take(&mut run_out)).await?;
+        if records::shelved(&mut operator, id).await?.iter().all(|log| log.state.as_deref() != Some("waiting")) {
             break;
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -142,11 +120,11 @@ pub async fn bring_back(world: &mut LogWorld, (seed, id): (u64, Uuid), evidence:
     if !is_away {
         made_old(&mut operator, id, days).await?;
     }
-    while begun.elapsed() < PATIENCE && shelf::shelved(&mut operator, id).await?.iter().any(|log| log.in_database) {
+    while begun.elapsed() < PATIENCE && records::shelved(&mut operator, id).await?.iter().any(|log| log.in_database) {
         removal(&mut operator).await?;
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    let logs = shelf::shelved(&mut operator, id).await?;
+    let logs = records::shelved(&mut operator, id).await?;
     note(shelf, &desk, id, (logs, left_early), evidence).await
 }
 
@@ -154,7 +132,7 @@ pub async fn bring_back(world: &mut LogWorld, (seed, id): (u64, Uuid), evidence:
 async fn tried(shelf: &Shelf, operator: &mut PgConnection, id: Uuid) -> anyhow::Result<String> {
     let begun = Instant::now();
     loop {
-        let logs = shelf::shelved(operator, id).await?;
+        let logs = records::shelved(operator, id).await?;
         let stored = logs.iter().filter(|log| log.state.as_deref() == Some("stored")).count();
         let tries = logs.iter().filter(|log| log.tries > 0).count();
         let failed = logs.iter().find_map(|log| log.trouble.as_deref());
@@ -174,7 +152,7 @@ async fn tried(shelf: &Shelf, operator: &mut PgConnection, id: Uuid) -> anyhow::
 /// Makes the logs old, once nobody is at one of them.
 async fn made_old(operator: &mut PgConnection, id: Uuid, days: u32) -> anyhow::Result<()> {
     let begun = Instant::now();
-    while !shelf::make_old(operator, id, days).await? {
+    while !records::make_old(operator, id, days).await? {
         if begun.elapsed() > PATIENCE {
             bail!("a replica is at a log for longer than {} s", PATIENCE.as_secs());
         }
@@ -185,7 +163,7 @@ async fn made_old(operator: &mut PgConnection, id: Uuid, days: u32) -> anyhow::R
 
 /// A lock that somebody else holds only delays it.
 async fn removal(operator: &mut PgConnection) -> anyhow::Result<()> {
-    match shelf::remove_old_days(operator).await {
+    match records::remove_old_days(operator).await {
         Err(error) if error.refusal().is_some_and(|refusal| refusal.sqlstate == "55P03") => Ok(()),
         done => Ok(done?),
     }

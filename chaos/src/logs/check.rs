@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::evidence::{Attempt, Evidence};
+use super::evidence::{Attempt, Evidence, Row};
+use super::pieces::{missing, text_of};
 use super::script::SECRET;
 
 /// What the pipeline may hold back of a stream that goes on: a line without its end, and a sequence that is not complete.
@@ -68,32 +69,39 @@ fn numbers(attempt: &Attempt) -> Option<String> {
 
 fn end(evidence: &Evidence, attempt: &Attempt) -> Option<String> {
     let stored = attempt.rows.last().map_or(-1, |row| row.seq_to);
-    let destroyed = attempt.destroyed.as_ref();
-    let open_end = attempt.open_end().is_some();
     match attempt.log_end {
         Some(end) if stored > end => Some(format!("rows end at {stored}, beyond the log's end at {end}")),
-        // The runner does not know how far it went: the open gap is its last word.
-        Some(end) if stored < end && destroyed.is_some_and(|log| log.end && open_end || log.all) => None,
+        // Also what was destroyed of it is told by gaps up to there.
         Some(end) if stored < end => Some(format!("rows end at {stored}, and the log at {end}")),
         Some(_) => None,
+        None if attempt.outlives || attempt.is_adopted() => Some(format!(
+            "its command has outlived the runner, and its log never came to its end: rows end at {stored}"
+        )),
         None if !evidence.allowed.cut_off => Some("it never came to its end".to_owned()),
-        None if open_end || destroyed.is_some_and(|log| log.all) => None,
-        // All is there, and only the attempt's report was lost; or nothing of it had been captured.
-        None if attempt.ended || attempt.rows.is_empty() => None,
+        None if attempt.rows.last().is_some_and(Row::is_open_gap) || attempt.is_unsaid() => None,
+        None if attempt.rows.is_empty() => Some("nothing of it is left, and no gap says so".to_owned()),
+        // All is there, and only the attempt's report was lost.
+        None if attempt.ended => None,
         None => Some(format!("it was cut off at {stored}, and no gap says so")),
     }
 }
 
 fn gaps_allowed(evidence: &Evidence, attempt: &Attempt) -> Option<String> {
-    let last = attempt.open_end().map(|row| row.seq);
     let chunks = attempt.destroyed.as_ref().map_or([].as_slice(), |log| &log.chunks);
-    attempt.rows.iter().find_map(|row| {
+    let after = attempt.rows.iter().skip(1).map(Some).chain([None]);
+    attempt.rows.iter().zip(after).find_map(|(row, next)| {
         let kind = row.gap_kind.as_deref()?;
         let hit = |seq: i64| chunks.iter().any(|(first, last)| (*first..=*last).contains(&seq));
+        // Where the log's end was reported all was in the spool by then; only what outlived its runner goes on behind a gap.
+        let cut_off = || match next {
+            None => attempt.log_end.is_none(),
+            Some(next) => next.is_adoption(),
+        };
         let allowed = match kind {
             "overflow" => evidence.allowed.overflow && row.gap_bytes.is_some(),
             "capped" => evidence.allowed.capped && row.gap_bytes.is_some(),
-            "lost" => (row.seq..=row.seq_to).all(hit) || evidence.allowed.cut_off && last == Some(row.seq),
+            "lost" if (row.seq..=row.seq_to).all(hit) => true,
+            "lost" => evidence.allowed.cut_off && row.seq == row.seq_to && row.is_open_gap() && cut_off(),
             _ => false,
         };
         let what = format!("a gap ({kind}) of {} to {}, {:?} bytes", row.seq, row.seq_to, row.gap_bytes);
@@ -138,84 +146,6 @@ fn kept(attempt: &Attempt) -> Option<String> {
     let gone = attempt.seen_before.iter().zip(attempt.rows.iter().map(Some).chain(std::iter::repeat(None)));
     let gone = gone.into_iter().find(|(before, now)| *now != Some(*before));
     gone.map(|(row, _)| format!("row {} to {} had been read, and is gone or another", row.seq, row.seq_to))
-}
-
-/// What a stream's rows say, as pieces of text with what is missing between them.
-struct Rows {
-    /// Text, and whether something of unknown size may be missing before it.
-    pieces: Vec<(bool, String)>,
-    /// Something may be missing at the end.
-    open: bool,
-}
-
-fn rows(attempt: &Attempt, stream: &str) -> Rows {
-    let mut pieces = vec![(false, String::new())];
-    let mut gap = false;
-    for row in &attempt.rows {
-        match &row.gap_kind {
-            Some(_) if row.stream == stream || row.stream == "system" => gap = true,
-            None if row.stream == stream => {
-                if gap {
-                    pieces.push((true, String::new()));
-                    gap = false;
-                }
-                if let Some((_, text)) = pieces.last_mut() {
-                    text.push_str(&row.text);
-                }
-            }
-            _ => {}
-        }
-    }
-    let nowhere = attempt.destroyed.as_ref().is_some_and(|log| log.all);
-    Rows { pieces, open: gap || nowhere || !attempt.ended }
-}
-
-/// Compares a stream with what had to be stored. Returns how many bytes are missing in gaps.
-fn text_of(attempt: &Attempt, stream: &str) -> Result<u64, String> {
-    let printed = if stream == "stdout" { &attempt.stdout } else { &attempt.stderr };
-    let rows = rows(attempt, stream);
-    let (mut at, mut missing) = (0, 0);
-    let last = rows.pieces.len() - 1;
-    for (index, (floats, text)) in rows.pieces.iter().enumerate() {
-        let rest = printed.get(at..).unwrap_or("");
-        let found = match floats {
-            false => rest.starts_with(text.as_str()).then_some(0),
-            // The last piece ends where the stream does, unless something is missing there, too.
-            true if index == last && !rows.open => rest.ends_with(text.as_str()).then(|| rest.len() - text.len()),
-            true => rest.find(text.as_str()),
-        };
-        let Some(skipped) = found else {
-            let differs =
-                rest.bytes().zip(text.bytes()).position(|(a, b)| a != b).unwrap_or(rest.len().min(text.len()));
-            let excerpt =
-                |text: &str| format!("{:?}", text.bytes().skip(differs).take(60).map(char::from).collect::<String>());
-            return Err(format!(
-                "{stream} holds what was not printed: piece {index} of {}, byte {differs}: {} instead of {}",
-                rows.pieces.len(),
-                excerpt(text),
-                excerpt(rest)
-            ));
-        };
-        missing += skipped as u64;
-        at += skipped + text.len();
-    }
-    let left = printed.len() - at;
-    if left > 0 && !rows.open {
-        return Err(format!("{stream} lacks the end, from byte {at} of {}", printed.len()));
-    }
-    Ok(missing + left as u64)
-}
-
-/// The bytes that gaps tell of are those that are missing.
-fn missing(attempt: &Attempt) -> Option<String> {
-    let (Ok(stdout), Ok(stderr)) = (text_of(attempt, "stdout"), text_of(attempt, "stderr")) else { return None };
-    let told: Vec<Option<u64>> =
-        attempt.rows.iter().filter(|row| row.gap_kind.is_some()).map(|row| row.gap_bytes).collect();
-    let sum: u64 = told.iter().flatten().sum();
-    let nowhere = attempt.destroyed.as_ref().is_some_and(|log| log.all);
-    let open = told.contains(&None) || nowhere || !attempt.ended;
-    let wrong = if open { sum > stdout + stderr } else { sum != stdout + stderr };
-    wrong.then(|| format!("gaps tell of {sum} bytes, and {} are missing", stdout + stderr))
 }
 
 /// What had been printed long enough before its runner was killed is there.

@@ -10,11 +10,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::check::check;
+use super::done::Done;
 use super::op::LogOp;
-use super::perform::Done;
 use super::script::Script;
+use super::settings::Settings;
 use super::witness;
-use super::world::{Desk, LogWorld, SLOTS, Settings};
+use super::world::{Desk, LogWorld, SLOTS};
 use crate::chance::Chance;
 
 /// Of each child: bytes, and at least so many milliseconds for them. Eight of them print at once, and without a rest.

@@ -52,7 +52,11 @@ pub struct Attempt {
     pub stderr: String,
     /// The child has told its end: then nothing follows for certain. Else the last piece is in doubt.
     pub ended: bool,
-    /// Of both streams, what had to be in the spool when its runner was killed: stored bytes.
+    /// Its command outlives the runner, and the next process of the place goes on with it.
+    #[serde(default)]
+    pub outlives: bool,
+    /// Of both streams, what had to be in the spool when its runner was killed: stored bytes. None where it had begun too
+    /// shortly before.
     pub owed: Option<(u64, u64)>,
     /// What was destroyed of it in the spool.
     pub destroyed: Option<Destroyed>,
@@ -116,11 +120,16 @@ impl Row {
 }
 
 impl Attempt {
-    /// The gap that its log ends in, if it does, or behind which the next process of the place goes on.
-    pub fn open_end(&self) -> Option<&Row> {
-        let after = self.rows.iter().skip(1).map(Some).chain([None]);
-        let mut rows = self.rows.iter().zip(after);
-        rows.find(|(row, next)| row.is_open_gap() && next.is_none_or(Row::is_adoption)).map(|(row, _)| row)
+    /// Whether the next process of the place has gone on with it.
+    pub fn is_adopted(&self) -> bool {
+        self.rows.iter().any(Row::is_adoption)
+    }
+
+    /// Whether something of it may be missing without a word: nobody has heard of its end, and nothing of it had reached the
+    /// spool, or all that had was destroyed.
+    pub fn is_unsaid(&self) -> bool {
+        let nothing_owed = self.rows.is_empty() && self.owed.is_none();
+        self.log_end.is_none() && (nothing_owed || self.destroyed.as_ref().is_some_and(|log| log.all))
     }
 }
 

@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use tendril_broker::Address;
 use tendril_broker::testing::history;
 use tokio::process::Command;
 use tokio::time::Instant;
 
 use super::room::Room;
-use super::world::LogWorld;
 use crate::chance::Chance;
+use crate::world::Server;
 
 /// Postgres has given up by then: the segments that it keeps for later are used up.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -56,12 +56,16 @@ impl Journal {
 ///
 /// # Errors
 /// Postgres goes on without room, or does not come back with it.
-pub async fn fill(world: &LogWorld, chance: &mut Chance) -> anyhow::Result<String> {
-    let journal = world.journal.as_ref().context("the journal is on no disk of its own")?;
-    let (superuser, room, before) = (world.superuser()?, &journal.room, journal.panics()?);
+pub async fn fill(
+    journal: &Journal,
+    server: &Server,
+    superuser: &Address,
+    chance: &mut Chance,
+) -> anyhow::Result<String> {
+    let (room, before) = (&journal.room, journal.panics()?);
     room.take()?;
     let begun = Instant::now();
-    while write(&superuser).await {
+    while write(superuser).await {
         if begun.elapsed() > PATIENCE {
             bail!("Postgres writes on although its journal's disk is full");
         }
@@ -71,10 +75,10 @@ pub async fn fill(world: &LogWorld, chance: &mut Chance) -> anyhow::Result<Strin
     let away_ms = chance.between(500, 4000);
     tokio::time::sleep(Duration::from_millis(away_ms)).await;
     room.give()?;
-    let by_itself = is_back(&superuser, BY_ITSELF).await;
+    let by_itself = is_back(superuser, BY_ITSELF).await;
     if !by_itself {
-        world.server.resume().await?;
-        if !is_back(&superuser, PATIENCE).await {
+        server.resume().await?;
+        if !is_back(superuser, PATIENCE).await {
             bail!("Postgres is not back");
         }
     }

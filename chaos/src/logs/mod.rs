@@ -9,64 +9,36 @@ mod bucket;
 mod check;
 mod corrupt;
 mod crashes;
+mod done;
 mod door;
 mod evidence;
 mod journal;
 mod op;
+mod options;
 mod outage;
 mod perform;
+mod pieces;
 mod printer;
 mod proxy;
+mod reading;
 mod room;
 mod run;
 mod script;
+mod settings;
+mod shelf;
 #[cfg(test)]
 mod tests;
 mod wire;
 mod witness;
 mod world;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use clap::Args;
-
-use crate::seeds::Seeds;
 use crate::world::dev_script;
 pub use op::LogOp;
+pub use options::Options;
 pub use printer::Task;
 pub use printer::run as print;
-
-/// What `./dev chaos logs` takes.
-#[derive(Args, Clone, Debug)]
-pub struct Options {
-    /// Operations, one after the other
-    #[arg(long, value_delimiter = ',', value_name = "OP,...", default_values_t = LogOp::all(), value_enum)]
-    ops: Vec<LogOp>,
-    /// Seeds of each, both ends included: 1..100
-    #[arg(long, value_name = "A..B", default_value = "1..1")]
-    seeds: Seeds,
-    /// Crash Postgres so many times under full load instead
-    #[arg(long, value_name = "COUNT", conflicts_with_all = ["ops", "seeds"])]
-    crashes: Option<u32>,
-    /// Take the database away for so many minutes instead, while quiet streams print
-    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["ops", "seeds", "crashes"])]
-    outage: Option<f64>,
-    /// Streams of the outage
-    #[arg(long, default_value_t = 1000, requires = "outage", value_parser = clap::value_parser!(u32).range(1..=2500))]
-    streams: u32,
-    /// Lines of 200 bytes that each of them prints in a second
-    #[arg(long, default_value_t = 10.0, requires = "outage")]
-    rate: f64,
-    /// Where everything is left; it is emptied first [default: .state/chaos/logs]
-    #[arg(long, value_name = "FOLDER")]
-    into: Option<PathBuf>,
-    /// Print a JSON object for each seed
-    #[arg(long)]
-    json: bool,
-    /// Judge again what a run has left, and do nothing else
-    #[arg(long, value_name = "FILE")]
-    check: Option<PathBuf>,
-}
 
 /// Does it; whether everything held.
 ///

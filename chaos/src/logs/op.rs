@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::world::Settings;
+use super::settings::Settings;
 use crate::chance::Chance;
 
 /// The operations by name.
@@ -69,6 +69,11 @@ impl LogOp {
             Self::EndLogSessionAtTheCap => Settings { cap_bytes: 400_000, ..usual },
             _ => usual,
         }
+    }
+
+    /// Whether this child changes the world, as far as the broker knows: it goes on without its runner.
+    pub fn outlives(self, child: u64) -> bool {
+        self == Self::KillRunner && child.is_multiple_of(3)
     }
 
     /// Children, and what each prints: bytes, the milliseconds it takes for that, and how many times longer every other

@@ -1,17 +1,17 @@
 //! Carries an operation out while children print.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context;
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use tendril_broker::testing::history;
 use uuid::Uuid;
 
 use super::archive;
-use super::corrupt::{self, Destroyed};
-use super::evidence::Allowed;
+use super::corrupt;
+use super::done::Done;
 use super::journal;
 use super::op::LogOp;
 use super::proxy::Cut;
@@ -26,25 +26,6 @@ use nix::unistd::Pid;
 const SPOOLED_BY: Duration = Duration::from_secs(2);
 /// The longest wait for something that is to happen to the logs.
 const PATIENCE: Duration = Duration::from_secs(12);
-
-/// What was done.
-#[derive(Debug, Default)]
-pub struct Done {
-    /// In words.
-    pub acts: Vec<String>,
-    /// What may be missing now.
-    pub allowed: Allowed,
-    /// What each attempt had printed long before its runner was killed: bytes of standard output and standard error.
-    pub owed: Vec<(Uuid, u64, u64)>,
-    /// What was destroyed of each log.
-    pub destroyed: BTreeMap<Uuid, Destroyed>,
-}
-
-impl Done {
-    fn act(&mut self, what: impl Into<String>) {
-        self.acts.push(what.into());
-    }
-}
 
 /// What has to be so before the children start.
 #[derive(Default)]
@@ -123,8 +104,8 @@ pub async fn perform(world: &mut LogWorld, op: LogOp, seed: u64, before: Before)
             release(before).await?;
         }
         LogOp::PostgresWalFull => {
-            let what = journal::fill(world, &mut chance).await?;
-            done.act(what);
+            let journal = world.journal.as_ref().context("the journal is on no disk of its own")?;
+            done.act(journal::fill(journal, &world.server, &world.superuser()?, &mut chance).await?);
         }
         LogOp::S3Down => archive::take_away(world, seed, &mut chance, &mut done).await?,
         LogOp::PostgresDiskFull => {
@@ -205,7 +186,7 @@ async fn kill_runner(
         done.owed = witness::lengths(&world.desk.witness)?;
         tokio::time::sleep(SPOOLED_BY).await;
     } else {
-        pause(chance.between(0, 1500)).await;
+        done.owed = printed_long_before(&world.desk.witness, chance.between(0, 3000)).await?;
     }
     let settings = world.kill_runner().await?;
     done.allowed.cut_off = true;
@@ -218,6 +199,15 @@ async fn kill_runner(
     release(before).await?;
     pause(chance.between(0, 500)).await;
     world.start_runner(settings)
+}
+
+/// Waits for so many milliseconds; returns what had been printed long enough before their end to be in the spool.
+async fn printed_long_before(witness: &Path, ms: u64) -> anyhow::Result<Vec<(Uuid, u64, u64)>> {
+    let before = ms.saturating_sub(u64::try_from(SPOOLED_BY.as_millis()).unwrap_or(u64::MAX));
+    pause(before).await;
+    let printed = if before > 0 { witness::lengths(witness)? } else { Vec::new() };
+    pause(ms - before).await;
+    Ok(printed)
 }
 
 /// Waits until the spool takes so much.

@@ -1,6 +1,5 @@
 //! Runs: submit, break, wait, read, judge; one after the other in one world.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -8,34 +7,30 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::json;
-use tendril_broker::Error;
-use tendril_broker::archive::Archive;
-use tendril_broker::portal::deployments::{self, LogState};
-use tendril_broker::portal::logs::LogReader;
+use tendril_broker::portal::deployments::LogState;
 use tendril_broker::portal::submission::{self, Submission};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::archive::{self, Fault};
 use super::check::{Verdict, check};
-use super::evidence::{Attempt, Evidence, Row};
+use super::done::Done;
+use super::evidence::{Attempt, Evidence};
 use super::op::LogOp;
-use super::perform::{self, Done};
-use super::script::Script;
+use super::options::Options;
+use super::perform;
+use super::reading::{Logs, Reading};
+use super::script::{Script, name};
+use super::witness;
 use super::world::{Desk, LogWorld, can_mount};
-use super::{Options, witness};
 use crate::chance::Chance;
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// All children have started by then.
 const START_PATIENCE: Duration = Duration::from_secs(30);
-/// All logs are at their end by then; a batch on a line that is gone alone may take 23 s to be given up.
-const REST_PATIENCE: Duration = Duration::from_secs(90);
 /// Of these compressed, S3 gets more than one part.
 const NOISE_BYTES: u64 = 14_000_000;
 const NEEDS_ROOT: &str = "it takes root, and a private mount namespace: unshare --mount ./dev chaos logs ...";
-/// When nothing has come for so long, nothing more will of a log whose runner was killed.
-const QUIET: Duration = Duration::from_secs(6);
 
 /// Carries out what was asked for; whether everything held.
 ///
@@ -174,7 +169,7 @@ impl Desk {
     pub async fn submit(&self, id: Uuid, scripts: &[Script], op: LogOp) -> anyhow::Result<()> {
         let job = |script: &Script| {
             // Some go on without their runner, others die with it.
-            let reading = op != LogOp::KillRunner || !script.number.is_multiple_of(3);
+            let reading = !op.outlives(script.number);
             let mut argv = vec![self.chaos.display().to_string(), "print".to_owned()];
             argv.extend(["--witness".to_owned(), self.witness.display().to_string()]);
             for (flag, value) in
@@ -231,12 +226,14 @@ impl Desk {
         done: Done,
     ) -> anyhow::Result<Evidence> {
         let mut first = Reading::new(id);
-        first.until_rest(self, scripts.len(), done.allowed.cut_off).await?;
+        first.until_rest(self, scripts.len(), (of.0, done.allowed.cut_off)).await?;
         let mut again = Reading::new(id);
         again.read(self).await?;
         let mut attempts = Vec::new();
         for log in &again.logs {
-            attempts.push(self.attempt(log, scripts, (&first, &again), &done).await?);
+            let mut attempt = self.attempt(log, scripts, (&first, &again), &done).await?;
+            attempt.outlives = of.0.outlives(attempt.script.number);
+            attempts.push(attempt);
         }
         let without_attempt = scripts.len().saturating_sub(attempts.len());
         Ok(Evidence { op: of.0, seed: of.1, acts: done.acts, allowed: done.allowed, attempts, without_attempt })
@@ -272,6 +269,7 @@ impl Desk {
             stdout: self.stored_text(&printed.stdout).await?,
             stderr: self.stored_text(&printed.stderr).await?,
             ended,
+            outlives: false,
             owed,
             destroyed: done.destroyed.get(&id).cloned(),
             log_end: log.log_end,
@@ -281,110 +279,4 @@ impl Desk {
             archived: None,
         })
     }
-}
-
-/// Rows by attempt.
-type Logs = BTreeMap<Uuid, Vec<Row>>;
-
-/// What a portal reads of a deployment.
-pub struct Reading {
-    id: Uuid,
-    reader: LogReader,
-    /// Rows so far.
-    pub rows: Logs,
-    /// Where each attempt's log ends.
-    pub logs: Vec<LogState>,
-    numbers: BTreeMap<Uuid, u64>,
-    finished: usize,
-}
-
-impl Reading {
-    /// From the beginning.
-    pub fn new(id: Uuid) -> Self {
-        let reader = LogReader::new(id);
-        Self { id, reader, rows: Logs::new(), logs: Vec::new(), numbers: BTreeMap::new(), finished: 0 }
-    }
-
-    /// The same with an archive to fall back to.
-    pub fn with_archive(mut self, archive: Archive) -> Self {
-        self.reader = self.reader.with_archive(Some(archive));
-        self
-    }
-
-    /// Reads what is new; whether there was anything.
-    ///
-    /// # Errors
-    /// What asking again does not mend.
-    pub async fn read(&mut self, desk: &Desk) -> anyhow::Result<bool> {
-        loop {
-            match self.try_read(desk).await {
-                Ok(any) => return Ok(any),
-                Err(error) if error.downcast_ref::<Error>().is_some_and(Error::is_outage) => {
-                    tokio::time::sleep(LOOK_EVERY).await;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    async fn try_read(&mut self, desk: &Desk) -> anyhow::Result<bool> {
-        let mut portal = desk.portal().await?;
-        let state = deployments::state(&mut portal, self.id).await?;
-        self.finished = state.jobs.iter().filter(|job| job.is_final()).count();
-        self.logs = state.logs;
-        let mut any = false;
-        loop {
-            let (chunks, more) = self.reader.next(&mut portal).await?;
-            any |= !chunks.is_empty();
-            for chunk in chunks {
-                if let Some(number) = chunk.job.strip_prefix(NAME).and_then(|number| number.parse().ok()) {
-                    self.numbers.insert(chunk.attempt_id, number);
-                }
-                self.rows.entry(chunk.attempt_id).or_default().push(Row {
-                    seq: chunk.seq,
-                    seq_to: chunk.seq_to,
-                    stream: chunk.stream,
-                    text: chunk.log_chunk,
-                    gap_kind: chunk.gap_kind,
-                    gap_bytes: chunk.gap_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
-                });
-            }
-            if !more {
-                return Ok(any);
-            }
-        }
-    }
-
-    /// Reads until all logs are at their end, or until nothing comes any more of those that were cut off.
-    ///
-    /// # Errors
-    /// As for [`Reading::read`].
-    pub async fn until_rest(&mut self, desk: &Desk, jobs: usize, cut_off: bool) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        let mut newest = begun;
-        while begun.elapsed() < REST_PATIENCE {
-            if self.read(desk).await? {
-                newest = Instant::now();
-            }
-            let done = self.logs.iter().filter(|log| self.is_at_its_end(log)).count();
-            let quiet = cut_off && newest.elapsed() > QUIET;
-            if self.logs.len() >= jobs && (done == self.logs.len() && (cut_off || self.finished >= jobs) || quiet) {
-                return Ok(());
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        Ok(())
-    }
-
-    fn is_at_its_end(&self, log: &LogState) -> bool {
-        let last = self.rows.get(&log.attempt_id).and_then(|rows| rows.last());
-        last.is_some_and(Row::is_open_gap) || self.reader.is_done_with(log)
-    }
-}
-
-/// How jobs are called, before their number.
-const NAME: &str = "print-";
-
-fn name(number: u64) -> String {
-    format!("{NAME}{number}")
 }

@@ -34,6 +34,19 @@ pub struct Script {
     pub noise: bool,
 }
 
+/// How jobs are called, before the child's number.
+const NAME: &str = "print-";
+
+/// The name of a child's job.
+pub fn name(number: u64) -> String {
+    format!("{NAME}{number}")
+}
+
+/// Which child a job of this name is.
+pub fn number_of_job(job: &str) -> Option<u64> {
+    job.strip_prefix(NAME)?.parse().ok()
+}
+
 /// The secret that a runner under test is told of, by its variable.
 pub const SECRET: &str = "correct-horse/battery+staple";
 /// That variable.

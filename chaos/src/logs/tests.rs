@@ -37,6 +37,7 @@ fn sound() -> Evidence {
         stdout: stdout.into(),
         stderr: "oh\nno".into(),
         ended: true,
+        outlives: false,
         owed: None,
         destroyed: None,
         log_end: Some(8),
@@ -108,7 +109,12 @@ fn overflowed(e: &mut Evidence, bytes: Option<u64>) {
 #[test]
 fn a_gap_says_how_much_is_missing_where_and_why() {
     assert_eq!(found(|e| overflowed(e, Some(11))), Vec::<String>::new());
-    is_found("gaps tell of 10 bytes, and 11 are missing", |e| overflowed(e, Some(10)));
+    is_found("behind a gap of 10 bytes", |e| overflowed(e, Some(10)));
+    // The same of nobody knows which stream.
+    is_found("gaps tell of 10 bytes, and 11 are missing", |e| {
+        overflowed(e, Some(10));
+        attempt(e).rows[2].stream = "system".into();
+    });
     is_found("a gap (overflow)", |e| overflowed(e, None));
     is_found("a gap (overflow)", |e| {
         overflowed(e, Some(11));
@@ -167,6 +173,147 @@ fn a_log_that_was_cut_off_says_so_and_holds_what_was_in_the_spool() {
     is_found("was not printed", |e| {
         cut(e);
         attempt(e).rows[0].text = "one\nTwo\n".into();
+    });
+}
+
+/// The runner was killed behind "three, four", and the next process of its place went on; "five" was lost with it.
+fn adopted(e: &mut Evidence) {
+    e.allowed.cut_off = true;
+    let attempt = attempt(e);
+    attempt.outlives = true;
+    attempt.rows.truncate(3);
+    attempt.rows.extend([
+        gap(5, "system", "lost", None),
+        row(6, 6, "system", "tendril: the runner was lost; the next process of its place goes on\n"),
+        row(7, 7, "stdout", "six\n"),
+        row(8, 8, "stderr", "no"),
+    ]);
+}
+
+#[test]
+fn an_adopted_log_comes_to_its_end_behind_one_gap() {
+    assert_eq!(found(adopted), Vec::<String>::new());
+    is_found("never came to its end", |e| {
+        adopted(e);
+        attempt(e).log_end = None;
+    });
+    // Cut off before anybody could say that it goes on: the next process never came to it.
+    is_found("never came to its end", |e| {
+        adopted(e);
+        attempt(e).rows.truncate(4);
+        attempt(e).log_end = None;
+    });
+    is_found("rows end at 7, and the log at 8", |e| {
+        adopted(e);
+        attempt(e).rows.pop();
+    });
+    is_found("was not printed", |e| {
+        adopted(e);
+        attempt(e).stderr.push_str(", never");
+    });
+    // One record is cut off, not several; and no gap stands elsewhere.
+    is_found("a gap (lost)", |e| {
+        adopted(e);
+        attempt(e).rows[3].seq_to = 6;
+        for row in &mut attempt(e).rows[4..] {
+            (row.seq, row.seq_to) = (row.seq + 1, row.seq_to + 1);
+        }
+        attempt(e).log_end = Some(9);
+    });
+    is_found("a gap (lost)", |e| {
+        adopted(e);
+        attempt(e).rows.swap(3, 4);
+        (attempt(e).rows[3].seq, attempt(e).rows[3].seq_to) = (5, 5);
+        (attempt(e).rows[4].seq, attempt(e).rows[4].seq_to) = (6, 6);
+    });
+}
+
+#[test]
+fn a_reported_end_is_reached_and_nothing_before_it_is_lost() {
+    // The report says that the log ends with 5: all of it was in the spool by then.
+    is_found("a gap (lost) of 5 to 5", |e| {
+        e.allowed.cut_off = true;
+        let attempt = attempt(e);
+        attempt.rows.truncate(3);
+        attempt.rows.push(gap(5, "system", "lost", None));
+        attempt.log_end = Some(5);
+    });
+    // What was destroyed of it is told by gaps up to its end: tried are the record of the end, and all of it.
+    for destroyed in
+        [Destroyed { end: true, ..Destroyed::default() }, Destroyed { all: true, end: true, ..Destroyed::default() }]
+    {
+        is_found("rows end at 5, and the log at 8", |e| {
+            e.allowed.cut_off = true;
+            let attempt = attempt(e);
+            attempt.rows.truncate(3);
+            attempt.rows.push(gap(5, "system", "lost", None));
+            attempt.destroyed = Some(Destroyed { chunks: vec![(5, 8)], ..destroyed });
+        });
+    }
+    // A child that was killed, and a report that says that its log is whole.
+    is_found("lacks the end", |e| {
+        e.allowed.cut_off = true;
+        attempt(e).stdout.push_str("seven\n");
+        attempt(e).ended = false;
+    });
+    is_found("lacks the end", |e| {
+        e.allowed.cut_off = true;
+        let attempt = attempt(e);
+        (attempt.rows, attempt.seen_before) = (vec![], vec![]);
+        (attempt.log_end, attempt.ended) = (Some(-1), false);
+    });
+}
+
+#[test]
+fn where_nothing_is_left_somebody_says_so_unless_nothing_had_come_to_the_spool() {
+    let nothing = |e: &mut Evidence, owed: Option<(u64, u64)>| {
+        e.allowed.cut_off = true;
+        let attempt = attempt(e);
+        (attempt.rows, attempt.seen_before) = (vec![], vec![]);
+        (attempt.log_end, attempt.ended, attempt.owed) = (None, false, owed);
+    };
+    assert_eq!(found(|e| nothing(e, None)), Vec::<String>::new());
+    is_found("nothing of it is left", |e| nothing(e, Some((8, 3))));
+    is_found("nothing of it is left", |e| {
+        nothing(e, Some((8, 3)));
+        attempt(e).destroyed = Some(Destroyed { chunks: vec![(0, 4)], end: true, all: false });
+    });
+    let destroyed = |e: &mut Evidence| {
+        nothing(e, Some((8, 3)));
+        attempt(e).destroyed = Some(Destroyed { chunks: vec![(0, 4)], end: true, all: true });
+    };
+    assert_eq!(found(destroyed), Vec::<String>::new());
+    is_found("never came to its end", |e| {
+        nothing(e, None);
+        e.allowed.cut_off = false;
+    });
+}
+
+#[test]
+fn a_gap_tells_of_its_own_stream_and_stands_in_its_place() {
+    // "two" of one stream, "oh" of the other.
+    let two = |e: &mut Evidence, stdout: u64, stderr: u64| {
+        e.allowed.overflow = true;
+        let attempt = attempt(e);
+        attempt.rows[0] = row(0, 0, "stdout", "one\n");
+        attempt.rows.insert(1, gap(1, "stdout", "overflow", Some(stdout)));
+        attempt.rows[2] = gap(2, "stderr", "overflow", Some(stderr));
+        attempt.seen_before.clear();
+    };
+    assert_eq!(found(|e| two(e, 4, 3)), Vec::<String>::new());
+    // The sum is right, and each is wrong.
+    is_found("was not printed", |e| two(e, 3, 4));
+    // Behind what follows it: at the end, where nothing is missing.
+    is_found("stdout", |e| {
+        two(e, 4, 3);
+        let last = attempt(e).rows.remove(1);
+        attempt(e).rows.push(last);
+        let mut next = 0;
+        for row in &mut attempt(e).rows {
+            let records = row.seq_to - row.seq;
+            (row.seq, row.seq_to) = (next, next + records);
+            next += records + 1;
+        }
     });
 }
 

@@ -41,6 +41,11 @@ pub fn number(folder: &Path, attempt: Uuid) -> PathBuf {
     folder.join(format!("{}.number", attempt.simple()))
 }
 
+/// Which child it is, as far as that is known.
+pub fn number_of(folder: &Path, attempt: Uuid) -> Option<u64> {
+    fs::read_to_string(number(folder, attempt)).ok().and_then(|number| number.parse().ok())
+}
+
 /// Removes what is said of an attempt.
 pub fn forget(folder: &Path, attempt: Uuid) {
     for file in [
@@ -64,7 +69,7 @@ pub fn read(folder: &Path, attempt: Uuid) -> io::Result<Printed> {
         read => read,
     };
     let ended = end(folder, attempt).exists();
-    let number = fs::read_to_string(number(folder, attempt)).ok().and_then(|number| number.parse().ok());
+    let number = number_of(folder, attempt);
     Ok(Printed { stdout: read(Stream::Stdout)?, stderr: read(Stream::Stderr)?, ended, number })
 }
 

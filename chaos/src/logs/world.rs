@@ -16,11 +16,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use uuid::Uuid;
 
-use super::archive::Shelf;
 use super::journal::Journal;
 use super::proxy::Line;
 use super::room::Room;
 use super::script::{SECRET, SECRET_NAME};
+use super::settings::Settings;
+use super::shelf::Shelf;
 use crate::processes;
 use crate::world::{Program, ServeSeat, Server, beside_this_one, output};
 
@@ -35,27 +36,6 @@ const DEATH_PATIENCE: Duration = Duration::from_secs(5);
 /// How often to look for a session of `serve`.
 const SESSION_LOOKS: u32 = 200;
 const RETRY: Duration = Duration::from_millis(100);
-
-/// How the runner is set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// `logs.spool_bytes`.
-    pub spool_bytes: u64,
-    /// `logs.memory_bytes`.
-    pub memory_bytes: u64,
-    /// `logs.stall_s`.
-    pub stall_s: u64,
-    /// `logs.cap_bytes`.
-    pub cap_bytes: u64,
-    /// Its folder is a disk of its own, of this size.
-    pub disk_bytes: Option<u64>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { spool_bytes: 1 << 30, memory_bytes: 64 << 20, stall_s: 10, cap_bytes: 64 << 20, disk_bytes: None }
-    }
-}
 
 /// Everything that runs stand on.
 pub struct LogWorld {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use crate::logs::{Chunk, ChunkKind, Gap, GapKind, Stream};
+use super::entry::{Entry, Gone, Place, gap};
+use super::packed::{Packed, Row};
+use crate::logs::{Chunk, ChunkKind, GapKind};
 use crate::whose::Whose;
 
 /// One log on its way.
@@ -16,6 +18,10 @@ pub(super) struct Backlog {
     pub(super) entries: VecDeque<Entry>,
     /// Bytes of their text.
     pub(super) bytes: u64,
+    /// Bytes of memory that the places of those take that are on disk only.
+    pub(super) index_bytes: usize,
+    /// When the first one was printed, by its number, once that was read from the disk.
+    pub(super) first_printed: Option<(i64, OffsetDateTime)>,
     /// Entries at the end that stand in no segment yet.
     pub(super) unwritten: usize,
     /// The number that the next chunk begins with.
@@ -36,49 +42,14 @@ pub(super) struct Backlog {
     pub(super) cut_off: bool,
 }
 
-/// One chunk.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) seq: i64,
-    pub(super) seq_to: i64,
-    /// Of its text.
-    pub(super) bytes: u32,
-    pub(super) place: Place,
-    /// The chunk itself, while there is room for it in memory.
-    pub(super) kept: Option<Arc<Chunk>>,
-}
-
-/// Where a chunk stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// Only in memory: it was not written yet, or the disk did not take it.
-    Unwritten,
-    /// In a segment.
-    Disk { segment: u32, offset: u32, size: u32 },
-    /// A gap that is found anew each time.
-    Found,
-}
-
-impl Entry {
-    pub(super) fn new(chunk: Chunk, place: Place) -> Self {
-        let bytes = u32::try_from(chunk.text.len()).unwrap_or(u32::MAX);
-        Self { seq: chunk.seq, seq_to: chunk.seq_to, bytes, place, kept: Some(Arc::new(chunk)) }
-    }
-
-    pub(super) fn segment(&self) -> Option<u32> {
-        match self.place {
-            Place::Disk { segment, .. } => Some(segment),
-            Place::Unwritten | Place::Found => None,
-        }
-    }
-}
-
 impl Backlog {
     pub(super) fn new(whose: Arc<Whose>, next_seq: i64) -> Self {
         Self {
             whose,
             entries: VecDeque::new(),
             bytes: 0,
+            index_bytes: 0,
+            first_printed: None,
             unwritten: 0,
             next_seq,
             stored: -1,
@@ -93,9 +64,79 @@ impl Backlog {
 
     pub(super) fn push(&mut self, entry: Entry) {
         self.bytes += u64::from(entry.bytes);
-        self.unwritten += usize::from(entry.place == Place::Unwritten);
+        self.unwritten += usize::from(entry.is_unwritten());
         self.next_seq = self.next_seq.max(entry.seq_to + 1);
         self.entries.push_back(entry);
+    }
+
+    /// A row that is on disk only.
+    pub(super) fn push_row(&mut self, row: &Row) {
+        self.bytes += u64::from(row.bytes);
+        self.next_seq = self.next_seq.max(row.seq_to + 1);
+        self.put_row(self.entries.len(), row);
+    }
+
+    /// Puts a row that is on disk only to this place.
+    fn put_row(&mut self, at: usize, row: &Row) {
+        if let Some(before) = at.checked_sub(1).and_then(|before| self.entries.get_mut(before)) {
+            let memory_bytes = before.memory_bytes();
+            if before.add(row) {
+                self.index_bytes = self.index_bytes + before.memory_bytes() - memory_bytes;
+                return;
+            }
+        }
+        let entry = Entry { place: Place::Packed(Box::new(Packed::new(row))), ..Entry::cold(row) };
+        self.index_bytes += entry.memory_bytes();
+        self.entries.insert(at, entry);
+    }
+
+    /// The first chunk that no segment has.
+    pub(super) fn first_unwritten(&self) -> Option<&Chunk> {
+        self.entries.get(self.entries.len() - self.unwritten)?.kept.as_deref()
+    }
+
+    /// The first chunk that no segment had stands in this place now. When it is not to be `kept` in memory, returns the bytes
+    /// that this sets free.
+    pub(super) fn written(&mut self, place: Place, kept: bool) -> usize {
+        let at = self.entries.len() - self.unwritten;
+        let Some(entry) = self.entries.get_mut(at) else { return 0 };
+        entry.place = place;
+        let (row, kept_bytes) = (entry.row(), entry.kept_bytes());
+        self.unwritten -= 1;
+        match row {
+            Some(row) if !kept => {
+                self.entries.remove(at);
+                self.put_row(at, &row);
+                kept_bytes
+            }
+            _ => 0,
+        }
+    }
+
+    /// Keeps nothing in memory that is on disk, too; returns the bytes that this sets free.
+    pub(super) fn cool(&mut self) -> usize {
+        let mut freed = 0;
+        self.index_bytes = 0;
+        for entry in std::mem::take(&mut self.entries) {
+            match (&entry.place, entry.row()) {
+                (Place::Packed(packed), _) => {
+                    packed.rows(entry.seq).for_each(|row| self.put_row(self.entries.len(), &row));
+                }
+                (_, Some(row)) => {
+                    freed += entry.kept_bytes();
+                    self.put_row(self.entries.len(), &row);
+                }
+                _ => self.entries.push_back(entry),
+            }
+        }
+        freed
+    }
+
+    /// No more memory for entries than there are, about: a burst had many.
+    pub(super) fn tighten(&mut self) {
+        if self.entries.capacity() > 64 + 4 * self.entries.len() {
+            self.entries.shrink_to(2 * self.entries.len());
+        }
     }
 
     /// Its next number is this one at least: if it had ended before, it was reopened.
@@ -106,22 +147,40 @@ impl Backlog {
     }
 
     /// Takes away what is stored.
-    pub(super) fn acknowledge(&mut self, stored: i64) -> Vec<Entry> {
+    pub(super) fn acknowledge(&mut self, stored: i64, gone: &mut Gone) {
         self.stored = self.stored.max(stored);
-        let mut gone = Vec::new();
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.seq_to <= stored) {
-            self.bytes -= u64::from(entry.bytes);
-            self.unwritten -= usize::from(entry.place == Place::Unwritten);
-            gone.push(entry);
+            self.forget(&entry, gone);
         }
+        self.take_rows(stored, gone);
         self.trim(stored);
-        gone
+    }
+
+    fn forget(&mut self, entry: &Entry, gone: &mut Gone) {
+        self.bytes -= u64::from(entry.bytes);
+        self.index_bytes -= entry.memory_bytes();
+        self.unwritten -= usize::from(entry.is_unwritten());
+        gone.entry(entry);
+    }
+
+    /// Takes away those of the first rows that are stored.
+    fn take_rows(&mut self, stored: i64, gone: &mut Gone) {
+        let Some(front) = self.entries.front_mut().filter(|front| front.seq <= stored) else { return };
+        let Place::Packed(packed) = &mut front.place else { return };
+        while packed.rows(front.seq).next().is_some_and(|row| row.seq_to <= stored) {
+            let Some(row) = packed.pop(front.seq) else { return };
+            front.seq = row.seq_to + 1;
+            front.bytes = front.bytes.saturating_sub(row.bytes);
+            self.bytes -= u64::from(row.bytes);
+            gone.row(&row);
+        }
     }
 
     /// A gap that was found here may begin before what is stored: text that is stored already had become too old to be read
     /// again. Only the rest of it is missing.
     fn trim(&mut self, stored: i64) {
-        let Some(front) = self.entries.front_mut().filter(|front| front.place == Place::Found && front.seq <= stored)
+        let Some(front) =
+            self.entries.front_mut().filter(|front| matches!(front.place, Place::Found) && front.seq <= stored)
         else {
             return;
         };
@@ -137,68 +196,97 @@ impl Backlog {
         if !std::mem::take(&mut self.cut_off) || self.end.is_none_or(|end| end > stored) {
             return 0;
         }
-        let gap = gap(stored + 1, stored + 1, GapKind::Lost, None, now);
-        let bytes = gap.text.len();
-        self.push(Entry::new(gap, Place::Unwritten));
+        let gap = Entry::new(gap(stored + 1, stored + 1, GapKind::Lost, None, now), Place::Unwritten);
+        let kept_bytes = gap.kept_bytes();
+        self.push(gap);
         self.end = Some(stored + 1);
         self.end_written = false;
-        bytes
+        kept_bytes
     }
 
     /// The log ends with this number, as was reported to the broker: takes away what stands behind it, which is the gap of
     /// a log that was cut off.
-    pub(super) fn end_at(&mut self, end: i64) -> Vec<Entry> {
-        let mut gone = Vec::new();
+    pub(super) fn end_at(&mut self, end: i64, gone: &mut Gone) {
         let mut is_guess = std::mem::take(&mut self.cut_off);
-        while let Some(entry) = self.entries.pop_back_if(|entry| std::mem::take(&mut is_guess) || entry.seq_to > end) {
-            self.bytes -= u64::from(entry.bytes);
-            self.unwritten -= usize::from(entry.place == Place::Unwritten);
-            gone.push(entry);
+        while self.entries.back().is_some_and(|entry| is_guess || entry.seq_to > end) {
+            self.unpack_last();
+            is_guess = false;
+            if let Some(entry) = self.entries.pop_back() {
+                self.forget(&entry, gone);
+            }
         }
         self.end_written &= self.end == Some(end);
         self.end = Some(end);
-        gone
     }
 
-    /// Puts gaps in the place of numbers that are nowhere any more, behind what is stored and up to the log's end.
-    pub(super) fn mend(&mut self, stored: i64, why: GapKind, now: OffsetDateTime) {
-        let mut next = stored + 1;
-        let mut at = 0;
+    /// Gives each of the last rows an entry of its own.
+    fn unpack_last(&mut self) {
+        let Some(entry) = self.entries.pop_back_if(|entry| matches!(entry.place, Place::Packed(_))) else { return };
+        self.index_bytes -= entry.memory_bytes();
+        if let Place::Packed(packed) = &entry.place {
+            self.entries.extend(packed.rows(entry.seq).map(|row| Entry::cold(&row)));
+        }
+    }
+
+    /// Puts gaps in the place of numbers that are nowhere any more, behind what is stored and up to the log's end. Returns
+    /// the bytes that are kept in memory for it.
+    pub(super) fn mend(&mut self, stored: i64, why: GapKind, now: OffsetDateTime) -> usize {
+        let (mut next, mut at, mut kept_bytes) = (stored + 1, 0, 0);
         while let Some(entry) = self.entries.get(at) {
-            if entry.seq > next {
-                let gap = gap(next, entry.seq - 1, why, None, now);
-                next = entry.seq;
-                self.bytes += gap.text.len() as u64;
-                self.entries.insert(at, Entry::new(gap, Place::Found));
-            } else {
-                next = entry.seq_to + 1;
+            let (seq, seq_to) = (entry.seq, entry.seq_to);
+            if seq > next {
+                kept_bytes += self.put_gap(at, gap(next, seq - 1, why, None, now));
+                at += 1;
             }
+            next = next.max(seq_to + 1);
             at += 1;
         }
         if let Some(end) = self.end.filter(|end| *end >= next) {
-            let gap = gap(next, end, why, None, now);
-            self.push(Entry::new(gap, Place::Found));
+            kept_bytes += self.put_gap(at, gap(next, end, why, None, now));
         }
+        kept_bytes
+    }
+
+    /// Puts a gap to this place. Those that no segment has stand at the end: behind one of them it is one, too.
+    fn put_gap(&mut self, at: usize, gap: Chunk) -> usize {
+        let is_written = at <= self.entries.len() - self.unwritten;
+        let entry = Entry::new(gap, if is_written { Place::Found } else { Place::Unwritten });
+        self.unwritten += usize::from(!is_written);
+        self.bytes += u64::from(entry.bytes);
+        self.next_seq = self.next_seq.max(entry.seq_to + 1);
+        let kept_bytes = entry.kept_bytes();
+        self.entries.insert(at, entry);
+        kept_bytes
     }
 
     /// Takes away what stands in these segments, and puts gaps in its place.
-    pub(super) fn expire(&mut self, segments: &[u32], now: OffsetDateTime) -> Vec<Entry> {
-        let is_old = |entry: &Entry| entry.segment().is_some_and(|number| segments.contains(&number));
-        let mut gone: Vec<Entry> = Vec::new();
+    pub(super) fn expire(&mut self, segments: &[u32], now: OffsetDateTime, gone: &mut Gone) {
         let mut hole: Option<(i64, i64, u64)> = None;
+        self.index_bytes = 0;
         for entry in std::mem::take(&mut self.entries) {
-            if is_old(&entry) {
-                let (from, _, bytes) = hole.unwrap_or((entry.seq, entry.seq_to, 0));
-                hole = Some((from, entry.seq_to, bytes + u64::from(entry.bytes)));
-                self.bytes -= u64::from(entry.bytes);
-                gone.push(entry);
+            let rows: Vec<Row> = match &entry.place {
+                Place::Packed(packed) => packed.rows(entry.seq).collect(),
+                _ => entry.row().into_iter().collect(),
+            };
+            if rows.is_empty() || entry.kept.is_some() && !rows.iter().any(|row| segments.contains(&row.segment)) {
+                self.close_hole(hole.take(), now);
+                self.entries.push_back(entry);
                 continue;
             }
-            self.close_hole(hole.take(), now);
-            self.entries.push_back(entry);
+            for row in &rows {
+                if segments.contains(&row.segment) {
+                    let (from, _, bytes) = hole.unwrap_or((row.seq, row.seq_to, 0));
+                    hole = Some((from, row.seq_to, bytes + u64::from(row.bytes)));
+                    self.bytes -= u64::from(row.bytes);
+                    gone.row(row);
+                } else {
+                    self.close_hole(hole.take(), now);
+                    self.put_row(self.entries.len(), row);
+                }
+            }
+            gone.kept_bytes += entry.kept_bytes();
         }
         self.close_hole(hole, now);
-        gone
     }
 
     fn close_hole(&mut self, hole: Option<(i64, i64, u64)>, now: OffsetDateTime) {
@@ -216,14 +304,13 @@ impl Backlog {
         self.end = Some(to);
     }
 
+    /// Whether it has ended and segments hold all of it that is not stored.
+    pub(super) fn is_written(&self) -> bool {
+        self.end_written && self.unwritten == 0
+    }
+
     /// Whether nothing of it is left to do.
     pub(super) fn is_done(&self) -> bool {
         self.end.is_some_and(|end| end <= self.stored) && self.entries.is_empty()
     }
-}
-
-/// A chunk that stands for others which cannot be read any more.
-pub(super) fn gap(seq: i64, seq_to: i64, kind: GapKind, bytes: Option<u64>, ts: OffsetDateTime) -> Chunk {
-    let gap = Gap { kind, bytes };
-    Chunk { seq, seq_to, stream: Stream::System, text: format!("{gap}\n"), ts, kind: ChunkKind::Gap(gap) }
 }

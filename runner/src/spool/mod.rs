@@ -8,6 +8,8 @@
 //! been redacted already.
 
 mod backlog;
+mod entry;
+mod packed;
 mod record;
 mod recover;
 mod resume;
@@ -31,18 +33,18 @@ use uuid::Uuid;
 
 use crate::logs::{Chunk, GapKind};
 use crate::whose::Whose;
-use backlog::{Backlog, Entry, Place};
+use backlog::Backlog;
+use entry::{Entry, Gone, Place};
+use packed::Row;
 use segment::Segment;
-
-/// What a kept chunk is reckoned to take in memory beside its text, in bytes.
-const OVERHEAD_BYTES: usize = 160;
 
 /// How much a spool may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Bytes on disk.
     pub disk_bytes: u64,
-    /// Bytes of chunks that are also kept in memory, so that they need not be read again.
+    /// Bytes in memory: of chunks that need not be read again, and of where the others stand on disk. Without room for the
+    /// latter the spool is full.
     pub memory_bytes: usize,
     /// Chunks older than this are not sent any more.
     pub max_age: Duration,
@@ -75,7 +77,7 @@ pub struct Level {
     pub waiting_bytes: u64,
     /// Bytes that the segments take on disk.
     pub disk_bytes: u64,
-    /// Bytes of chunks in memory.
+    /// Bytes in memory: of chunks, and of where those stand that are on disk only.
     pub memory_bytes: usize,
     /// Logs that are not stored to their end.
     pub logs: usize,
@@ -132,14 +134,18 @@ impl Spool {
     /// What of each of these logs may be put in now.
     ///
     /// A log gets as much as the others leave free, less what it has: a loud one alone fills half of the spool and leaves
-    /// room for quiet ones, many equal ones share it.
+    /// room for quiet ones, many equal ones share it. The same goes for memory to say where rows stand: a row is reckoned to
+    /// take an eighth of what its text has.
     pub fn admits(&self, attempts: &[Uuid]) -> Vec<Admission> {
         let inner = self.inner();
-        let free = inner.free();
+        let (free, places) = (inner.free(), inner.free_places());
         let admission = |attempt: &Uuid| match inner.backlogs.get(attempt) {
             None => Admission::Unwanted,
             Some(Backlog { over_quota: Some((from, _)), .. }) => Admission::OverQuota(*from),
-            Some(log) => Admission::Bytes(free.saturating_sub(log.bytes)),
+            Some(log) => {
+                let places = 8 * places.saturating_sub(log.index_bytes) as u64;
+                Admission::Bytes(free.saturating_sub(log.bytes).min(places))
+            }
         };
         attempts.iter().map(admission).collect()
     }
@@ -157,9 +163,9 @@ impl Spool {
                 continue;
             };
             let mut bytes = 0;
-            for chunk in chunks {
-                bytes += chunk.text.len() + OVERHEAD_BYTES;
-                backlog.push(Entry::new(chunk, Place::Unwritten));
+            for entry in chunks.into_iter().map(|chunk| Entry::new(chunk, Place::Unwritten)) {
+                bytes += entry.kept_bytes();
+                backlog.push(entry);
             }
             inner.kept_bytes += bytes;
         }
@@ -241,8 +247,8 @@ impl Spool {
             // Not even the gap was taken.
             return inner.close(attempt);
         }
-        let bytes = backlog.bytes;
-        let gone = backlog.acknowledge(i64::MAX);
+        let (bytes, mut gone) = (backlog.bytes, Gone::default());
+        backlog.acknowledge(i64::MAX, &mut gone);
         backlog.over_quota = Some((stored + 1, now));
         let end = backlog.end;
         inner.release(&gone);
@@ -267,12 +273,12 @@ impl Spool {
         self.inner().close(attempt)
     }
 
-    /// Drops what is older than it may become, with a gap in its place. Returns the bytes on disk that this freed.
+    /// Drops what is older than it may become, with a gap in its place. Returns the bytes of text that are gone by that.
     pub fn expire(&self, now: OffsetDateTime) -> u64 {
         let mut inner = self.inner();
-        let before = inner.disk_bytes();
+        let before = inner.expired_bytes;
         inner.expire(now);
-        before - inner.disk_bytes()
+        inner.expired_bytes - before
     }
 
     /// What waits.
@@ -281,18 +287,22 @@ impl Spool {
         Level {
             waiting_bytes: inner.backlogs.values().map(|log| log.bytes).sum(),
             disk_bytes: inner.disk_bytes(),
-            memory_bytes: inner.kept_bytes,
+            memory_bytes: inner.memory_bytes(),
             logs: inner.backlogs.len(),
             unreadable: inner.unreadable,
             expired_bytes: inner.expired_bytes,
         }
     }
 
-    /// When the oldest chunk that waits was printed, as far as that is known without reading the disk.
+    /// When the oldest chunk that waits was printed.
     pub fn oldest(&self) -> Option<OffsetDateTime> {
-        let inner = self.inner();
-        let first = |log: &Backlog| log.entries.front().and_then(|entry| inner.printed(entry));
-        inner.backlogs.values().filter_map(first).min()
+        let Inner { backlogs, segments, .. } = &mut *self.inner();
+        backlogs.values_mut().filter_map(|log| first_printed(log, segments)).min()
+    }
+
+    /// Whether all of a log that has ended is on disk, or not wanted any more.
+    pub fn has_all_of(&self, attempt: Uuid) -> bool {
+        self.inner().backlogs.get(&attempt).is_none_or(|log| log.over_quota.is_some() || log.is_written())
     }
 
     /// Whether something is still to be written to the disk, which did not take it.
@@ -324,50 +334,76 @@ impl Inner {
     /// Bytes that may still be put in.
     fn free(&self) -> u64 {
         if self.failing {
-            return (self.limits.memory_bytes.saturating_sub(self.kept_bytes)) as u64;
+            return (self.limits.memory_bytes.saturating_sub(self.memory_bytes())) as u64;
         }
         self.limits.disk_bytes.saturating_sub(self.disk_bytes())
     }
 
+    fn memory_bytes(&self) -> usize {
+        self.kept_bytes + self.index_bytes()
+    }
+
+    /// Bytes of memory that may still be used to say where rows stand.
+    fn free_places(&self) -> usize {
+        self.usual_memory_bytes().saturating_sub(self.index_bytes())
+    }
+
+    /// What is usually taken of the memory: what one turn brings must not go beyond the bound.
+    fn usual_memory_bytes(&self) -> usize {
+        self.limits.memory_bytes - self.limits.memory_bytes / 8
+    }
+
+    fn index_bytes(&self) -> usize {
+        self.backlogs.values().map(|log| log.index_bytes).sum()
+    }
+
+    /// Where rows stand that are on disk only comes before chunks that need not be read again.
+    fn cool(&mut self) {
+        if self.memory_bytes() > self.limits.memory_bytes {
+            self.kept_bytes -= self.backlogs.values_mut().map(Backlog::cool).sum::<usize>();
+        }
+    }
+
     fn take_of(&mut self, (attempt, behind): (Uuid, i64), budget: usize, batch: &mut Vec<Outgoing>) -> usize {
-        let Some(backlog) = self.backlogs.get(&attempt) else { return 0 };
+        let Some(backlog) = self.backlogs.get_mut(&attempt) else { return 0 };
         let first = backlog.entries.partition_point(|entry| entry.seq_to <= behind);
-        let mut taken = 0;
-        for entry in backlog.entries.range(first..) {
-            if taken >= budget {
-                break;
-            }
-            let chunk = match (&entry.kept, entry.place) {
-                (Some(chunk), _) => chunk.clone(),
-                (None, Place::Disk { segment, offset, size }) => {
-                    let read = self.segments.get(&segment).and_then(|segment| segment.chunk(attempt, offset, size));
-                    match read {
-                        Some(chunk) => Arc::new(chunk),
-                        None => {
-                            self.unreadable += 1;
-                            Arc::new(backlog::gap(
-                                entry.seq,
-                                entry.seq_to,
-                                GapKind::Lost,
-                                Some(entry.bytes.into()),
-                                self.segments.get(&segment).map_or(OffsetDateTime::UNIX_EPOCH, |s| s.newest),
-                            ))
-                        }
-                    }
-                }
-                (None, Place::Unwritten | Place::Found) => continue,
-            };
+        let (mut taken, mut unreadable) = (0, 0);
+        let mut give = |chunk: Arc<Chunk>| {
             taken += chunk.text.len().max(1);
             batch.push(Outgoing { whose: backlog.whose.clone(), chunk });
+            taken < budget
+        };
+        let mut read = |row: &Row| {
+            let segment = self.segments.get(&row.segment);
+            let read = segment.and_then(|segment| segment.chunk(attempt, row));
+            Arc::new(read.unwrap_or_else(|| {
+                unreadable += 1;
+                let printed = segment.and_then(|segment| segment.newest).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+                entry::gap(row.seq, row.seq_to, GapKind::Lost, Some(row.bytes.into()), printed)
+            }))
+        };
+        for entry in backlog.entries.range(first..) {
+            let goes_on = match (&entry.place, &entry.kept, entry.row()) {
+                (Place::Packed(packed), ..) => {
+                    packed.rows(entry.seq).filter(|row| row.seq_to > behind).all(|row| give(read(&row)))
+                }
+                (_, Some(chunk), _) => give(chunk.clone()),
+                (_, None, Some(row)) => give(read(&row)),
+                (_, None, None) => true,
+            };
+            if !goes_on {
+                break;
+            }
         }
+        self.unreadable += unreadable;
         taken
     }
 
     fn acknowledge(&mut self, stored: &BTreeMap<Uuid, i64>) {
-        let mut gone = Vec::new();
+        let mut gone = Gone::default();
         for (attempt, stored) in stored {
             let Some(backlog) = self.backlogs.get_mut(attempt) else { continue };
-            gone.extend(backlog.acknowledge(*stored));
+            backlog.acknowledge(*stored, &mut gone);
             if backlog.is_done() {
                 self.backlogs.remove(attempt);
                 self.done.push(*attempt);
@@ -378,21 +414,19 @@ impl Inner {
 
     fn close(&mut self, attempt: Uuid) -> u64 {
         let Some(mut backlog) = self.backlogs.remove(&attempt) else { return 0 };
-        let bytes = backlog.bytes;
-        let gone = backlog.acknowledge(i64::MAX);
+        let (bytes, mut gone) = (backlog.bytes, Gone::default());
+        backlog.acknowledge(i64::MAX, &mut gone);
         self.release(&gone);
         self.done.push(attempt);
         bytes
     }
 
     /// Chunks are not wanted any more.
-    fn release(&mut self, gone: &[Entry]) {
-        for entry in gone {
-            if let Some(chunk) = entry.kept.as_ref().filter(|_| entry.place != Place::Found) {
-                self.kept_bytes -= chunk.text.len() + OVERHEAD_BYTES;
-            }
-            if let Some(segment) = entry.segment().and_then(|number| self.segments.get_mut(&number)) {
-                segment.live -= 1;
+    fn release(&mut self, gone: &Gone) {
+        self.kept_bytes -= gone.kept_bytes;
+        for (number, rows) in &gone.rows {
+            if let Some(segment) = self.segments.get_mut(number) {
+                segment.live -= rows;
             }
         }
         self.remove_dead();
@@ -415,7 +449,8 @@ impl Inner {
 
     fn expire(&mut self, now: OffsetDateTime) {
         let Ok(max_age) = time::Duration::try_from(self.limits.max_age) else { return };
-        let old = |segment: &Segment| segment.live > 0 && now - segment.newest > max_age;
+        self.roll_by_age(now, max_age);
+        let old = |segment: &Segment| segment.live > 0 && segment.newest.is_some_and(|newest| now - newest > max_age);
         let expired: Vec<u32> = self
             .segments
             .iter()
@@ -425,21 +460,33 @@ impl Inner {
         if expired.is_empty() {
             return;
         }
-        let mut gone = Vec::new();
+        let mut gone = Gone::default();
         for backlog in self.backlogs.values_mut() {
-            gone.extend(backlog.expire(&expired, now));
+            backlog.expire(&expired, now, &mut gone);
         }
-        self.expired_bytes += gone.iter().map(|entry| u64::from(entry.bytes)).sum::<u64>();
+        self.expired_bytes += gone.text_bytes;
         self.release(&gone);
     }
+}
 
-    /// When a chunk was printed; of one that is only on disk, when the newest of its segment was.
-    fn printed(&self, entry: &Entry) -> Option<OffsetDateTime> {
-        match &entry.kept {
-            Some(chunk) => Some(chunk.ts),
-            None => self.segments.get(&entry.segment()?).map(|segment| segment.newest),
-        }
+/// When the first chunk of a log that waits was printed.
+fn first_printed(log: &mut Backlog, segments: &BTreeMap<u32, Segment>) -> Option<OffsetDateTime> {
+    let first = log.entries.front()?;
+    if let Some(chunk) = &first.kept {
+        return Some(chunk.ts);
     }
+    if let Some((_, printed)) = log.first_printed.filter(|(seq, _)| *seq == first.seq) {
+        return Some(printed);
+    }
+    let row = match &first.place {
+        Place::Packed(packed) => packed.rows(first.seq).next(),
+        _ => first.row(),
+    }?;
+    let segment = segments.get(&row.segment)?;
+    let read = segment.chunk(log.whose.lease.attempt_id, &row).map(|chunk| chunk.ts);
+    let printed = read.or(segment.oldest)?;
+    log.first_printed = Some((row.seq, printed));
+    Some(printed)
 }
 
 /// The folder of a cluster's spool below a runner's `state_dir`.

@@ -11,7 +11,9 @@ use time::OffsetDateTime;
 use tokio::sync::{Notify, SetOnce};
 use uuid::Uuid;
 
-use super::backlog::{self, Backlog, Entry, Place};
+use super::backlog::Backlog;
+use super::entry::{self, Entry, Gone, Place};
+use super::packed::Row;
 use super::record::{self, Found, Record};
 use super::segment::{self, Segment};
 use super::{Inner, Limits, Spool};
@@ -125,11 +127,9 @@ impl Inner {
                     return;
                 }
                 let (Ok(offset), Ok(size)) = (u32::try_from(offset), u32::try_from(size)) else { return };
-                segment.live += 1;
-                segment.newest = segment.newest.max(chunk.ts);
-                let mut entry = Entry::new(chunk, Place::Disk { segment: number, offset, size });
-                entry.kept = None;
-                log.push(entry);
+                segment.holds(chunk.ts);
+                let bytes = u32::try_from(chunk.text.len()).unwrap_or(u32::MAX);
+                log.push_row(&Row { seq: chunk.seq, seq_to: chunk.seq_to, bytes, segment: number, offset, size });
             }
             Record::End { attempt, last_seq } => {
                 if let Some(log) = self.backlogs.get_mut(&attempt) {
@@ -139,15 +139,13 @@ impl Inner {
             }
             Record::Done { attempt } => {
                 if let Some(mut log) = self.backlogs.remove(&attempt) {
-                    for entry in log.acknowledge(i64::MAX) {
-                        match entry.segment() {
-                            Some(other) if other == number => segment.live -= 1,
-                            Some(other) => {
-                                if let Some(segment) = self.segments.get_mut(&other) {
-                                    segment.live -= 1;
-                                }
-                            }
-                            None => {}
+                    let mut gone = Gone::default();
+                    log.acknowledge(i64::MAX, &mut gone);
+                    for (other, rows) in gone.rows {
+                        if other == number {
+                            segment.live -= rows;
+                        } else if let Some(segment) = self.segments.get_mut(&other) {
+                            segment.live -= rows;
                         }
                     }
                 }
@@ -160,9 +158,10 @@ impl Inner {
     fn end_what_was_cut_off(&mut self, now: OffsetDateTime) -> usize {
         let mut count = 0;
         for log in self.backlogs.values_mut().filter(|log| log.end.is_none()) {
-            let gap = backlog::gap(log.next_seq, log.next_seq, GapKind::Lost, None, now);
-            self.kept_bytes += gap.text.len() + super::OVERHEAD_BYTES;
-            log.push(Entry::new(gap, Place::Unwritten));
+            let gap = entry::gap(log.next_seq, log.next_seq, GapKind::Lost, None, now);
+            let gap = Entry::new(gap, Place::Unwritten);
+            self.kept_bytes += gap.kept_bytes();
+            log.push(gap);
             log.end = Some(log.next_seq - 1);
             log.cut_off = true;
             count += 1;

@@ -7,9 +7,13 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::backlog::Backlog;
-use super::{Inner, OVERHEAD_BYTES, Spool};
+use super::entry::Gone;
+use super::{Inner, Spool};
 use crate::logs::GapKind;
 use crate::whose::Whose;
+
+/// More records than a log has: a terabyte of empty lines. Numbers of several such leaps are still exact in JSON.
+const LEAP: i64 = 1 << 40;
 
 /// How far the broker has a log that may still be appended to.
 #[derive(Clone, Debug)]
@@ -38,9 +42,7 @@ impl Spool {
             standings.iter().map(|standing| (standing.whose.lease.attempt_id, standing.stored)).collect();
         inner.acknowledge(&stored);
         for (attempt, stored) in &stored {
-            if let Some(log) = inner.backlogs.get_mut(attempt) {
-                log.mend(*stored, GapKind::Lost, now);
-            }
+            inner.mend(*attempt, *stored, now);
         }
         let closed =
             |(attempt, log): (&Uuid, &Backlog)| (log.recovered && !stored.contains_key(attempt)).then_some(*attempt);
@@ -63,12 +65,21 @@ impl Spool {
 
     /// Goes on with a log that was reopened. Returns its next number, which is behind all that the broker has of it, and
     /// whether something of it is missing of which nothing in it says so: a spool that was lost, or lost its end.
+    ///
+    /// Where the broker has said nothing yet, it may have more of the log than the spool, which is not synced. To number on
+    /// from what the spool knows would give a number to a second record, which the next takeover takes for stored. So it
+    /// goes on beyond all numbers that can have been given, and the takeover, before which nothing is sent, puts a gap
+    /// between what the broker has and that.
     pub fn go_on(&self, whose: Arc<Whose>) -> (i64, bool) {
         let attempt = whose.lease.attempt_id;
-        let stored = self.first_stored(attempt);
+        let (is_heard, stored) = (self.first.initialized(), self.first_stored(attempt));
         let mut inner = self.inner();
         let is_known = inner.backlogs.contains_key(&attempt);
         let log = inner.backlogs.entry(attempt).or_insert_with(|| Backlog::new(whose, 0));
+        if !is_heard {
+            log.next_seq = log.next_seq.saturating_add(LEAP);
+            return (log.next_seq, false);
+        }
         // The gap of a log that was cut off is its last row: one that the broker has is another row.
         let is_lost = !is_known || log.next_seq - 1 <= stored;
         log.next_seq = log.next_seq.max(stored + 1);
@@ -82,8 +93,10 @@ impl Spool {
         let mut inner = self.inner();
         let Some(log) = inner.backlogs.get_mut(&attempt) else { return };
         log.recovered = true;
-        let gone = log.end_at(told.unwrap_or(log.next_seq - 1));
-        log.mend(log.stored.max(stored), GapKind::Lost, now);
+        let mut gone = Gone::default();
+        log.end_at(told.unwrap_or(log.next_seq - 1), &mut gone);
+        let stored = log.stored.max(stored);
+        inner.mend(attempt, stored, now);
         inner.release(&gone);
         drop(inner);
         self.filled.notify_one();
@@ -97,9 +110,7 @@ impl Spool {
     pub fn rewind(&self, attempt: Uuid, stored: i64, now: OffsetDateTime) {
         let mut inner = self.inner();
         inner.acknowledge(&BTreeMap::from([(attempt, stored)]));
-        if let Some(log) = inner.backlogs.get_mut(&attempt) {
-            log.mend(stored, GapKind::Lost, now);
-        }
+        inner.mend(attempt, stored, now);
     }
 
     /// An earlier process has reported that a log ends with this number, or was about to, and has perhaps not written that
@@ -107,7 +118,8 @@ impl Spool {
     pub fn end_at(&self, attempt: Uuid, end: i64) {
         let mut inner = self.inner();
         let Some(log) = inner.backlogs.get_mut(&attempt) else { return };
-        let gone = log.end_at(end);
+        let mut gone = Gone::default();
+        log.end_at(end, &mut gone);
         inner.release(&gone);
     }
 
@@ -118,6 +130,12 @@ impl Spool {
 }
 
 impl Inner {
+    fn mend(&mut self, attempt: Uuid, stored: i64, now: OffsetDateTime) {
+        if let Some(log) = self.backlogs.get_mut(&attempt) {
+            self.kept_bytes += log.mend(stored, GapKind::Lost, now);
+        }
+    }
+
     fn correct_end(&mut self, standing: &Standing, now: OffsetDateTime) {
         let attempt = standing.whose.lease.attempt_id;
         match (self.backlogs.get_mut(&attempt), standing.end) {
@@ -130,13 +148,11 @@ impl Inner {
                 self.backlogs.insert(attempt, log);
             }
             (Some(log), Some(end)) if log.recovered => {
-                let gone = log.end_at(end);
+                let mut gone = Gone::default();
+                log.end_at(end, &mut gone);
                 self.release(&gone);
             }
-            (Some(log), None) => {
-                let bytes = log.end_behind(standing.stored, now);
-                self.kept_bytes += if bytes > 0 { bytes + OVERHEAD_BYTES } else { 0 };
-            }
+            (Some(log), None) => self.kept_bytes += log.end_behind(standing.stored, now),
             _ => {}
         }
     }

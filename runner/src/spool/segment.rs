@@ -9,6 +9,7 @@ use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::packed::Row;
 use super::record::{self, Found, Record};
 use crate::logs::Chunk;
 
@@ -28,8 +29,10 @@ pub(super) struct Segment {
     pub(super) len: u64,
     /// Chunks in it that are not stored yet.
     pub(super) live: usize,
-    /// When the newest of its chunks was printed.
-    pub(super) newest: OffsetDateTime,
+    /// When the oldest of its chunks was printed.
+    pub(super) oldest: Option<OffsetDateTime>,
+    /// When the newest of them was.
+    pub(super) newest: Option<OffsetDateTime>,
 }
 
 impl Segment {
@@ -37,7 +40,7 @@ impl Segment {
     pub(super) fn create(dir: &Path, number: u32) -> io::Result<Self> {
         let path = dir.join(format!("{number:08x}{SUFFIX}"));
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Self { path, file, len: 0, live: 0, newest: OffsetDateTime::UNIX_EPOCH })
+        Ok(Self { path, file, len: 0, live: 0, oldest: None, newest: None })
     }
 
     /// A file that an earlier process has left. Whoever else could write there may have put anything in its place.
@@ -48,7 +51,7 @@ impl Segment {
         if !metadata.is_file() || len > LARGEST_BYTES {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file, or larger than any segment"));
         }
-        Ok(Self { path, file, len, live: 0, newest: OffsetDateTime::UNIX_EPOCH })
+        Ok(Self { path, file, len, live: 0, oldest: None, newest: None })
     }
 
     /// Appends whole records; none of them when it fails.
@@ -70,10 +73,17 @@ impl Segment {
         Ok(bytes)
     }
 
-    /// The chunk of an attempt at a place; none when it cannot be read.
-    pub(super) fn chunk(&self, attempt: Uuid, offset: u32, size: u32) -> Option<Chunk> {
-        let mut bytes = vec![0; usize::try_from(size).ok()?];
-        self.file.read_exact_at(&mut bytes, u64::from(offset)).ok()?;
+    /// One more chunk that is wanted.
+    pub(super) fn holds(&mut self, printed: OffsetDateTime) {
+        self.live += 1;
+        self.oldest = Some(self.oldest.map_or(printed, |oldest| oldest.min(printed)));
+        self.newest = self.newest.max(Some(printed));
+    }
+
+    /// The chunk of an attempt in a row; none when it cannot be read.
+    pub(super) fn chunk(&self, attempt: Uuid, row: &Row) -> Option<Chunk> {
+        let mut bytes = vec![0; usize::try_from(row.size).ok()?];
+        self.file.read_exact_at(&mut bytes, u64::from(row.offset)).ok()?;
         match record::read(&bytes) {
             Found::Record(Record::Chunk { whose, chunk }, _) if whose.lease.attempt_id == attempt => Some(chunk),
             _ => None,

@@ -2,14 +2,18 @@
 
 use std::io;
 
+use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::backlog::{Backlog, Place};
+use super::backlog::Backlog;
+use super::entry::Place;
 use super::segment::{SEGMENT_BYTES, Segment};
-use super::{Inner, OVERHEAD_BYTES, record};
+use super::{Inner, record};
 
 /// Written at one go.
 const PAGE_BYTES: usize = 1024 * 1024;
+/// A segment takes chunks for this part of the time that they may wait: it goes when its newest is too old.
+const SEGMENTS_OF_AN_AGE: i32 = 8;
 
 /// Records that go to the active segment together, and what becomes true with them.
 #[derive(Default)]
@@ -55,6 +59,7 @@ impl Inner {
         }
         self.append(&page)?;
         self.done.clear();
+        self.cool();
         Ok(())
     }
 
@@ -65,16 +70,33 @@ impl Inner {
             segment.len >= SEGMENT_BYTES || segment.live == 0 && segment.len >= SEGMENT_BYTES / 2
         };
         let active = self.active.and_then(|number| self.segments.get(&number));
-        let mut page = Page::default();
-        if active.is_some_and(|segment| !full(segment)) {
-            return Ok(page);
+        if active.is_none_or(full) {
+            self.roll()?;
         }
+        Ok(Page::default())
+    }
+
+    /// Nothing is written to a segment any more that holds old chunks, so that it can go as a whole, also when nothing new
+    /// is printed.
+    pub(super) fn roll_by_age(&mut self, now: OffsetDateTime, max_age: time::Duration) {
+        let active = self.active.and_then(|number| self.segments.get(&number));
+        let is_old = |oldest| now - oldest > max_age / SEGMENTS_OF_AN_AGE;
+        if active.and_then(|segment| segment.oldest).is_some_and(is_old)
+            && let Err(error) = self.roll()
+        {
+            tracing::warn!(%error, "the disk takes no new segment of the log spool; what is too old waits on");
+        }
+    }
+
+    /// Goes on in a new segment.
+    fn roll(&mut self) -> io::Result<()> {
         let number = self.next_segment;
         let segment = Segment::create(&self.dir, number)?;
         self.next_segment += 1;
         self.segments.insert(number, segment);
         let former = self.active.replace(number);
         // The newest segment names every log, so that older ones can go.
+        let mut page = Page::default();
         for log in self.backlogs.values() {
             page.name(log, self.active);
         }
@@ -87,12 +109,13 @@ impl Inner {
             return Err(error);
         }
         self.remove_dead();
-        Ok(Page::default())
+        Ok(())
     }
 
     /// All of a page, or nothing.
     fn append(&mut self, page: &Page) -> io::Result<()> {
         let Some(number) = self.active else { return Ok(()) };
+        let room = self.usual_memory_bytes().saturating_sub(self.index_bytes());
         let Some(segment) = self.segments.get_mut(&number) else { return Ok(()) };
         let base = segment.len;
         segment.append(&page.records)?;
@@ -103,20 +126,13 @@ impl Inner {
         }
         for (attempt, begin, size) in &page.chunks {
             let Some(log) = self.backlogs.get_mut(attempt) else { continue };
-            let at = log.entries.len() - log.unwritten;
-            let Some(entry) = log.entries.get_mut(at) else { continue };
+            let Some(chunk) = log.first_unwritten() else { continue };
+            segment.holds(chunk.ts);
             let offset = u32::try_from(base).unwrap_or(u32::MAX) + u32::try_from(*begin).unwrap_or(u32::MAX);
-            entry.place = Place::Disk { segment: number, offset, size: u32::try_from(*size).unwrap_or(u32::MAX) };
-            log.unwritten -= 1;
-            segment.live += 1;
-            if let Some(chunk) = &entry.kept {
-                segment.newest = segment.newest.max(chunk.ts);
-                // The oldest are sent first: those stay in memory.
-                if self.kept_bytes > self.limits.memory_bytes {
-                    self.kept_bytes -= chunk.text.len() + OVERHEAD_BYTES;
-                    entry.kept = None;
-                }
-            }
+            let place = Place::Disk { segment: number, offset, size: u32::try_from(*size).unwrap_or(u32::MAX) };
+            // The oldest are sent first: those stay in memory.
+            self.kept_bytes -= log.written(place, self.kept_bytes <= room);
+            log.tighten();
         }
         for attempt in &page.ended {
             if let Some(log) = self.backlogs.get_mut(attempt) {

@@ -1,0 +1,102 @@
+//! What is sent, in which order, and until when.
+
+use super::*;
+
+#[test]
+fn chunks_are_sent_in_order_until_they_are_acknowledged() {
+    for limits in [ROOMY, DISK_ONLY] {
+        let folder = TempDir::new().unwrap();
+        let spool = filled(&folder, limits, &["a", "b", "c"]);
+        assert_eq!(sent(&spool), [(0, "a".into()), (1, "b".into()), (2, "c".into())]);
+        spool.acknowledge(&stored(1, 1));
+        assert_eq!(sent(&spool), [(2, "c".into())]);
+        assert_eq!(spool.take_of(id(1), 1)[0].whose, whose(1));
+        spool.put(vec![], &[(id(1), 2)]).unwrap();
+        spool.acknowledge(&stored(1, 2));
+        assert!(spool.is_empty() && spool.level().logs == 0);
+    }
+}
+
+#[test]
+fn while_one_batch_is_on_its_way_the_next_one_is_taken_behind_it() {
+    for limits in [ROOMY, DISK_ONLY] {
+        let folder = TempDir::new().unwrap();
+        let spool = filled(&folder, limits, &["a", "b", "c", "d"]);
+        spool.open(whose(2));
+        put(&spool, 2, 0, &["x"]);
+        let texts = |batch: Vec<Outgoing>| batch.iter().map(|row| row.chunk.text.clone()).collect::<Vec<_>>();
+        assert_eq!(texts(spool.exchange(&BTreeMap::new(), 1 << 20, &stored(1, 1))), ["c", "d", "x"]);
+        // The first one is stored, the second one on its way.
+        let sent = BTreeMap::from([(id(1), 2), (id(2), 0)]);
+        assert_eq!(texts(spool.exchange(&stored(1, 1), 1 << 20, &sent)), ["d"]);
+        // That one was refused: everything behind what is stored comes again.
+        assert_eq!(texts(spool.take(1 << 20)).len(), 3);
+    }
+}
+
+#[test]
+fn each_of_many_logs_with_much_to_send_has_its_turn_before_any_has_a_second_one() {
+    let folder = TempDir::new().unwrap();
+    let (spool, _) = open(&folder, ROOMY);
+    let text = "x".repeat(5000);
+    for log in 1..=100 {
+        spool.open(whose(log));
+        put(&spool, log, 0, &[&text, &text, &text]);
+    }
+    let mut served = BTreeMap::new();
+    while served.len() < 100 {
+        for row in spool.take(20_000) {
+            *served.entry(row.whose.lease.attempt_id).or_insert(0) += 1;
+            spool.acknowledge(&BTreeMap::from([(row.whose.lease.attempt_id, row.chunk.seq_to)]));
+        }
+        assert!(served.values().all(|count| *count == 1), "{served:?}");
+    }
+}
+
+#[test]
+fn a_log_that_is_over_its_quota_is_closed_by_one_gap() {
+    let folder = TempDir::new().unwrap();
+    for ended in [false, true] {
+        let spool = filled(&folder, ROOMY, &["a", "b", "c"]);
+        if ended {
+            spool.put(vec![], &[(id(1), 2)]).unwrap();
+        }
+        assert_eq!(spool.over_quota(id(1), 0, NOW), 2, "what waited behind the first chunk");
+        if !ended {
+            assert_eq!(spool.admits(&[id(1)]), [Admission::OverQuota(1)]);
+            spool.end_over_quota(id(1), 1, None, NOW);
+        }
+        let rows = spool.take(usize::MAX);
+        let gap = &rows[0].chunk;
+        let to = if ended { 2 } else { 1 };
+        assert_eq!((rows.len(), gap.seq, gap.seq_to, gap.gap_kind()), (1, 1, to, Some("quota")));
+        spool.acknowledge(&stored(1, to));
+        assert_eq!(spool.level().logs, 0);
+        spool.put(vec![], &[]).unwrap();
+    }
+    // The collector had asked what is admitted before the broker said so: only the gap follows, also when the log has ended.
+    for ended in [false, true] {
+        let spool = filled(&folder, ROOMY, &["a"]);
+        assert!(admitted(&spool, 1) > 0);
+        spool.over_quota(id(1), 0, NOW);
+        put(&spool, 1, 1, &["b", "c"]);
+        if ended {
+            spool.put(vec![], &[(id(1), 2)]).unwrap();
+        } else {
+            spool.end_over_quota(id(1), 2, None, NOW);
+        }
+        let rows = spool.take(usize::MAX);
+        let gap = &rows[0].chunk;
+        assert_eq!((rows.len(), gap.seq, gap.seq_to, gap.gap_kind()), (1, 1, 2, Some("quota")));
+        spool.acknowledge(&stored(1, 2));
+        assert_eq!((spool.level().logs, spool.level().memory_bytes), (0, 0));
+        spool.put(vec![], &[]).unwrap();
+    }
+    // When not even the gap is taken, nothing is sent for ever.
+    let spool = filled(&folder, ROOMY, &["a"]);
+    for _ in 0..2 {
+        spool.over_quota(id(1), -1, NOW);
+        spool.end_over_quota(id(1), 0, None, NOW);
+    }
+    assert!(spool.is_empty());
+}
