@@ -232,7 +232,7 @@ mod tests {
             result: Value::Null,
             commands: Value::Null,
         };
-        let kept = Kept { lease: LEASE, report, keeps_folder: false };
+        let kept = Kept { lease: LEASE, job: None, report, keeps_folder: false };
         let mut ready = Box::pin(ready(&collector, &kept, Some(&work)));
         // Nobody has collected the log yet: a process that is killed here leaves no report that says that it has ended.
         assert!(futures_util::poll!(&mut ready).is_pending());
