@@ -15,6 +15,8 @@ pub enum OpName {
     SigtermRunner,
     /// Immediate stop of Postgres, as in a crash, and a start
     RestartPostgresImmediate,
+    /// Immediate stop of Postgres, whose synchronous standby is promoted and takes its address
+    Failover,
     /// SIGKILL to one backend, after which Postgres ends all sessions and recovers
     KillBackend,
     /// An administrator ends one session
@@ -95,6 +97,11 @@ pub enum Op {
         /// For how long it is away.
         down_ms: u64,
     },
+    /// See [`OpName::Failover`].
+    Failover {
+        /// For how long the standby follows before.
+        after_ms: u64,
+    },
     /// See [`OpName::KillBackend`].
     KillBackend {
         /// Whose.
@@ -128,6 +135,9 @@ impl std::fmt::Display for Op {
             Self::SigtermRunner { runner } => write!(f, "SIGTERM runner {runner}"),
             Self::RestartPostgresImmediate { down_ms } => {
                 write!(f, "Postgres stops at once and is away for {down_ms} ms")
+            }
+            Self::Failover { after_ms } => {
+                write!(f, "Postgres stops at once, and a standby that followed for {after_ms} ms takes over")
             }
             Self::KillBackend { of, nth } => write!(f, "SIGKILL backend {nth} of '{}'", of.application()),
             Self::EndSession { of, nth } => write!(f, "end session {nth} of '{}'", of.application()),

@@ -12,7 +12,7 @@ use tendril_broker::testing::history::{self, Session};
 use crate::clock::{self, Moment};
 use crate::history::{Act, RunnerEnd};
 use crate::op::{Op, SessionOf};
-use crate::world::{RunnerSeat, World};
+use crate::world::{RunnerSeat, Standby, World};
 
 /// How long a drain may take: the longest child, its grace, and the reports.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(60);
@@ -28,6 +28,7 @@ pub async fn perform(world: &World, op: Op) -> anyhow::Result<Act> {
         Op::SigstopRunner { runner, for_ms } => sigstop_runner(seat(world, runner)?, for_ms).await,
         Op::SigtermRunner { runner } => sigterm_runner(seat(world, runner)?).await,
         Op::RestartPostgresImmediate { down_ms } => restart_postgres(world, down_ms).await,
+        Op::Failover { after_ms } => fail_over(world, after_ms).await,
         Op::KillBackend { of, nth } => kill_backend(world, of, nth).await,
         Op::EndSession { of, nth } => end_session(world, of, nth).await,
         Op::SigkillServe { serve, back_after_ms } => sigkill_serve(world, serve, back_after_ms).await,
@@ -98,6 +99,21 @@ async fn restart_postgres(world: &World, down_ms: u64) -> anyhow::Result<(String
     server.crash().await?;
     pause(down_ms).await;
     server.resume().await?;
+    drop(world.operator_session().await?);
+    Ok(("postgres".to_owned(), began))
+}
+
+async fn fail_over(world: &World, after_ms: u64) -> anyhow::Result<(String, Moment)> {
+    let server = world.server.lock().await;
+    let standby = match world.standby.lock().await.take() {
+        Some(standby) => standby,
+        // The second failover of a run.
+        None => Standby::of(&server).await?,
+    };
+    pause(after_ms).await;
+    let began = clock::now();
+    server.crash().await?;
+    standby.takes_over(&server).await?;
     drop(world.operator_session().await?);
     Ok(("postgres".to_owned(), began))
 }

@@ -54,6 +54,7 @@ fn op(name: OpName, options: &Options, chance: &mut Chance) -> Op {
         }
         OpName::SigtermRunner => Op::SigtermRunner { runner: runner() },
         OpName::RestartPostgresImmediate => Op::RestartPostgresImmediate { down_ms: chance.between(0, 3000) },
+        OpName::Failover => Op::Failover { after_ms: chance.between(0, 2000) },
         OpName::KillBackend => Op::KillBackend { of: session(chance), nth: chance.index(20) },
         OpName::EndSession => Op::EndSession { of: session(chance), nth: chance.index(20) },
         OpName::SigkillServe => {

@@ -64,8 +64,9 @@ impl BrokerError {
 
 /// Serialisation failures, deadlocks, lock and statement time-outs, crashes, shut-downs, a full disk.
 fn is_passing_state(code: &str) -> bool {
+    // 25006: a standby that is about to be promoted, behind the address of the server that it replaces.
     // TD015: runners have yet to say what they know of a database that was set back in time.
-    matches!(code, "40001" | "40P01" | "55P03" | "57014" | "TD015")
+    matches!(code, "40001" | "40P01" | "55P03" | "57014" | "25006" | "TD015")
         || ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class))
 }
 
@@ -116,6 +117,7 @@ mod tests {
             is_passing_state("57P01")
                 && is_passing_state("53100")
                 && is_passing_state("TD015")
+                && is_passing_state("25006")
                 && is_passing_state("40P01")
         );
         assert!(!is_passing_state("TD001") && !is_passing_state("42501") && !is_passing_state("23505"));

@@ -4,6 +4,7 @@ mod program;
 mod runner;
 mod serve;
 mod server;
+mod standby;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,9 @@ pub use program::{Program, beside_this_one, output};
 pub use runner::{RunnerSeat, STATES, Seat};
 pub use serve::ServeSeat;
 pub use server::{Server, dev_script};
+pub use standby::Standby;
 
+use crate::op::OpName;
 use crate::options::{Engine, Options, TIMES};
 use crate::processes;
 
@@ -34,6 +37,8 @@ const CLUSTER: &str = "chaos";
 pub struct World {
     /// The database server; locked by who crashes it.
     pub server: Mutex<Server>,
+    /// Who follows it, where a failover is to come.
+    pub standby: Mutex<Option<Standby>>,
     /// The runners.
     pub runners: Vec<RunnerSeat>,
     /// The replicas of `serve`.
@@ -60,7 +65,8 @@ impl World {
         let broker = beside_this_one("tendril-broker")?;
         let server = Server::start(format!("chaos-world-{}", std::process::id())).await?;
         match Self::settle(folder, options, engine, (&broker, &server)).await {
-            Ok((cluster, runners, serves)) => Ok(Self {
+            Ok((cluster, runners, serves, standby)) => Ok(Self {
+                standby: Mutex::new(standby),
                 runners,
                 serves,
                 cluster,
@@ -81,7 +87,7 @@ impl World {
         options: &Options,
         engine: Option<&Engine>,
         (broker, server): (&Path, &Server),
-    ) -> anyhow::Result<(Uuid, Vec<RunnerSeat>, Vec<ServeSeat>)> {
+    ) -> anyhow::Result<(Uuid, Vec<RunnerSeat>, Vec<ServeSeat>, Option<Standby>)> {
         history::create_database(&server.address()?, DATABASE, PORTAL_PASSWORD).await?;
         let url = server.operator_url(DATABASE);
         let run = async |arguments: &[&str]| output(broker, arguments, &[("TENDRIL_DATABASE_URL", &url)]).await;
@@ -90,6 +96,10 @@ impl World {
         history::prepare(&mut operator, TIMES).await?;
         run(&["portal", "grant", &format!("{DATABASE}_portal"), "--scope", "all"]).await?;
         let cluster: Cluster = serde_json::from_str(&run(&["cluster", "create", CLUSTER, "--json"]).await?)?;
+        let standby = match options.ops.contains(&OpName::Failover) {
+            true => Some(Standby::of(server).await?),
+            false => None,
+        };
 
         let mut serves = Vec::new();
         for number in 0..options.serves {
@@ -107,7 +117,7 @@ impl World {
             engine: engine.cloned(),
         };
         let runners = (0..options.runners).map(|number| RunnerSeat::start(seat.clone(), number));
-        Ok((cluster.id, runners.collect::<anyhow::Result<_>>()?, serves))
+        Ok((cluster.id, runners.collect::<anyhow::Result<_>>()?, serves, standby))
     }
 
     /// Where the operator connects.
@@ -155,7 +165,13 @@ impl World {
         for process in processes::descendants().iter().filter(|process| !process.dead) {
             let _ = kill(Pid::from_raw(process.identity.pid), Signal::SIGKILL);
         }
-        if let Err(error) = self.server.lock().await.stop().await {
+        let server = self.server.lock().await;
+        if let Some(standby) = self.standby.lock().await.take()
+            && let Err(error) = standby.stop(&server).await
+        {
+            eprintln!("the standby was not stopped: {error:#}");
+        }
+        if let Err(error) = server.stop().await {
             eprintln!("the server was not stopped: {error:#}");
         }
     }

@@ -55,6 +55,15 @@ impl Server {
         dev_server(&self.dev, "resume", &self.name).await.map(drop)
     }
 
+    /// Runs one of its Postgres' programs as the user that it belongs to.
+    ///
+    /// # Errors
+    /// What the program says.
+    pub async fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        let arguments = [&[program], arguments].concat();
+        dev_server_with(&self.dev, "run", &self.name, &arguments).await.map(drop)
+    }
+
     /// Stops it and removes its data.
     ///
     /// # Errors
@@ -104,7 +113,11 @@ impl Server {
 }
 
 async fn dev_server(dev: &Path, verb: &str, name: &str) -> anyhow::Result<String> {
-    let output = Command::new(dev).args(["server", verb, name]).kill_on_drop(true).output().await;
+    dev_server_with(dev, verb, name, &[]).await
+}
+
+async fn dev_server_with(dev: &Path, verb: &str, name: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(dev).args(["server", verb, name]).args(arguments).kill_on_drop(true).output().await;
     let output = output.with_context(|| format!("cannot run {}", dev.display()))?;
     if !output.status.success() {
         bail!("./dev server {verb}: {}", String::from_utf8_lossy(&output.stderr).trim());

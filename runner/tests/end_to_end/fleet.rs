@@ -118,6 +118,13 @@ impl Fleet {
         .await;
     }
 
+    /// From now on the database only reads, as a standby does, or writes again.
+    pub async fn read_only(&mut self, only: bool) {
+        let name = self.database.name();
+        let set = if only { "set default_transaction_read_only = on" } else { "reset default_transaction_read_only" };
+        self.unplugged(&format!("alter database {name} {set}")).await;
+    }
+
     /// Does something to the database that needs it for itself.
     async fn unplugged(&mut self, what: &str) {
         let url = self.database.superuser_url().expect("the tests' server lets its superuser in");

@@ -107,3 +107,21 @@ async fn lines_that_the_database_forgot_are_a_gap_in_a_log_that_goes_on() {
     assert!(rows.iter().any(|text| text.contains("missing")), "{rows:?}");
     runner.end().await;
 }
+
+#[tokio::test]
+async fn a_standby_that_is_not_promoted_yet_is_waited_for() {
+    let mut fleet = Fleet::new().await;
+    let mut runner = fleet.runner("a", &[]).await;
+    let gate = fleet.gate();
+    let running = fleet.submit(&change(&format!("echo before; read go < {}; echo after", gate.path()))).await;
+    fleet.lines(running, 1).await;
+    // Tried: it answers at the address of the server, and refuses whatever writes.
+    fleet.read_only(true).await;
+    gate.open();
+    runner.said("read-only transaction").await;
+    runner.said("outcome=Success").await;
+    fleet.read_only(false).await;
+    assert_eq!(fleet.ended(running).await["status"], "SUCCESS");
+    assert_eq!(fleet.whole_log(running).await, "before\nafter\n");
+    runner.end().await;
+}
