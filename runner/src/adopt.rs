@@ -128,7 +128,8 @@ async fn adopt(runner: Arc<Runner>, (work, handover): (Work, Box<Handover>), hel
         runner.collector.leave(&lease).await;
         return;
     }
-    // What a lost process has sent may still be arriving. Who is never told goes on all the same: the result counts more.
+    // What a lost process has sent may still be arriving. Who is never told goes on all the same: the result counts more, and the
+    // log's numbers leap, see `Spool::go_on`.
     drop(tokio::time::timeout(LOG_WITHIN, runner.collector.taken_over()).await);
     let (collector, kind) = (runner.collector.clone(), job.kind.clone());
     let (job, log) = beside(move || {

@@ -32,9 +32,10 @@ impl Spool {
     /// with the bytes given up.
     pub fn resume(&self, standings: &[Standing], now: OffsetDateTime) -> Vec<(Uuid, u64)> {
         let by_attempt = |standing: &Standing| (standing.whose.lease.attempt_id, standing.clone());
+        // Whoever goes on with a log has heard all of this, or nothing.
+        let mut inner = self.inner();
         // It is the first one that counts.
         drop(self.first.set(standings.iter().map(by_attempt).collect()));
-        let mut inner = self.inner();
         for standing in standings {
             inner.correct_end(standing, now);
         }
@@ -72,8 +73,8 @@ impl Spool {
     /// between what the broker has and that.
     pub fn go_on(&self, whose: Arc<Whose>) -> (i64, bool) {
         let attempt = whose.lease.attempt_id;
-        let (is_heard, stored) = (self.first.initialized(), self.first_stored(attempt));
         let mut inner = self.inner();
+        let (is_heard, stored) = (self.first.initialized(), self.first_stored(attempt));
         let is_known = inner.backlogs.contains_key(&attempt);
         let log = inner.backlogs.entry(attempt).or_insert_with(|| Backlog::new(whose, 0));
         if !is_heard {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, setsockopt, socketpair, sockopt,
 };
@@ -121,7 +122,14 @@ impl Process {
         let rights = [ControlMessage::ScmRights(&fds)];
         sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(&[1])], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
         let mut number = [0; 4];
-        if recv(self.socket.as_raw_fd(), &mut number, MsgFlags::empty())? != number.len() {
+        let received = loop {
+            match recv(self.socket.as_raw_fd(), &mut number, MsgFlags::empty()) {
+                // The end of some child: with a time-out on the socket the kernel does not go on by itself.
+                Err(Errno::EINTR) => {}
+                received => break received?,
+            }
+        };
+        if received != number.len() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(match i32::from_ne_bytes(number) {
@@ -217,4 +225,50 @@ impl Drop for Supervisor {
 /// Reaps the supervisor if it is dead; whether it is gone.
 pub(super) fn reaped(pid: i32) -> bool {
     !matches!(waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::libc;
+    use nix::unistd::gettid;
+
+    /// Waits until a thread sleeps that has gone to sleep more than so many times; how many times it has.
+    fn sleeps(thread: i32, before: u64) -> u64 {
+        loop {
+            let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).expect("a thread");
+            let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).expect("a field").trim();
+            let times = field("voluntary_ctxt_switches:").parse().expect("a number");
+            if field("State:").starts_with('S') && times > before {
+                return times;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    #[tokio::test]
+    #[expect(unsafe_code, reason = "no wrapper sends a signal to one thread")]
+    async fn the_end_of_a_child_while_the_launcher_is_asked_is_no_failure_of_it() {
+        // The handler that the runner has for it.
+        let _children = signal(SignalKind::child()).expect("a handler");
+        let (socket, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).expect("a pair");
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(30)).expect("a time-out");
+        let child = Command::new("/bin/sleep").arg("1000").spawn().expect("a child");
+        let (process, asking) = (Process { child, socket }, gettid());
+        let launcher = std::thread::spawn(move || {
+            recv(theirs.as_raw_fd(), &mut [0; 1], MsgFlags::empty()).expect("a wish");
+            // Then it waits for the answer, and again once the handler has run.
+            let before = sleeps(asking.as_raw(), 0);
+            // SAFETY: numbers only, and the thread lives until this one is joined.
+            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), asking.as_raw(), libc::SIGCHLD) };
+            sleeps(asking.as_raw(), before);
+            sendmsg::<()>(theirs.as_raw_fd(), &[IoSlice::new(&7_i32.to_ne_bytes())], &[], MsgFlags::empty(), None)
+                .expect("answered");
+        });
+        let (control, _ours) = UnixStream::pair().expect("a pair");
+        let answer = process.forked(&control);
+        launcher.join().expect("it answered");
+        assert_eq!(answer.expect("an answer").expect("a process"), 7);
+    }
 }
