@@ -341,6 +341,7 @@ impl Metrics {
 mod tests {
     use super::*;
     use crate::logs::{Chunk, Gap, GapKind, Stream};
+    use crate::sandbox::{Confinement, Kernel, plan};
     use crate::whose::Whose;
     use std::collections::BTreeSet;
     use std::sync::Arc;
@@ -378,6 +379,7 @@ mod tests {
         metrics.ended("exec", "success", Duration::ZERO);
         metrics.answered("claim", Duration::ZERO);
         metrics.broker_error("claim");
+        metrics.confined(&plan(&Confinement::off(), &Kernel::detect()).level);
         let text = metrics.text().unwrap();
         let named =
             |line: &str| line.strip_prefix("# HELP ").and_then(|rest| rest.split(' ').next()).map(str::to_owned);

@@ -10,7 +10,7 @@ use tendril_runner::stop::Stop;
 use tendril_runner::supervise::Exit;
 use uuid::Uuid;
 
-fn exec(argv: &[&str]) -> Claimed {
+pub fn exec(argv: &[&str]) -> Claimed {
     job("exec", json!({}), json!({ "argv": argv }))
 }
 

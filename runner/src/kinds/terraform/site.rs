@@ -62,11 +62,12 @@ impl Site {
         for folder in [&data, &out] {
             std::fs::create_dir(folder).map_err(|e| Stop::disk("make", folder, &e))?;
         }
-        let mirror = run.config().tools.provider_mirror.clone();
+        let mirror: Vec<_> = run.config().tools.provider_mirror.clone().into_iter().collect();
         let access = Access {
-            read: vec![settings.clone(), data.clone(), run.work.file(source::VARIABLES_FILE)],
+            read: [vec![settings.clone(), data.clone(), run.work.file(source::VARIABLES_FILE)], mirror.clone()]
+                .concat(),
             write: vec![out, run.work.file(backend::STATE_LINK)],
-            execute: mirror.into_iter().chain([data.join(PROVIDERS_DIR)]).collect(),
+            execute: [mirror, vec![data.join(PROVIDERS_DIR)]].concat(),
             ..Access::of(Profile::Terraform)
         };
         let mut env = environment::of_attempt(&toolbox.env, &run.work);
