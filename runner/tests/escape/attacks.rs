@@ -48,7 +48,7 @@ impl Attack {
         Self { refused_anyway: true, ..self }
     }
 
-    const fn as_root(self) -> Self {
+    const fn privileged(self) -> Self {
         Self { privileged: true, ..self }
     }
 }
@@ -85,15 +85,15 @@ pub const ALL: &[Attack] = &[
     // The runner.
     file("read the runner's credential", r#"opened('<', $ENV{SECRET});"#),
     file("read the runner's environment", r#"opened('<', "/proc/$ENV{VICTIM}/environ");"#),
-    file("write the runner's memory", r#"opened('+<', "/proc/$ENV{VICTIM}/mem");"#).as_root(),
+    file("write the runner's memory", r#"opened('+<', "/proc/$ENV{VICTIM}/mem");"#).privileged(),
     file("read another process's command line", r#"opened('<', "/proc/$ENV{VICTIM}/cmdline");"#),
     file("list the processes", r#"told(opendir(my $d, '/proc'));"#),
-    call("ptrace the runner", r#"try_call('ptrace', 0x4206, $ENV{VICTIM} + 0, 0, 0);"#).as_root(),
+    call("ptrace the runner", r#"try_call('ptrace', 0x4206, $ENV{VICTIM} + 0, 0, 0);"#).privileged(),
     call(
         "process_vm_readv from the runner",
         r#"my $b = "\0" x 8; my $i = pack('QQ', unpack('Q', pack('p', $b)), 0); try_call('process_vm_readv', $ENV{VICTIM} + 0, $i, 1, $i, 1, 0);"#,
-    ).as_root(),
-    call("take a descriptor of the runner's", r#"my $fd = syscall($N{pidfd_open}, $ENV{VICTIM} + 0, 0); told(0) if $fd < 0; try_call('pidfd_getfd', $fd, 0, 0);"#).as_root(),
+    ).privileged(),
+    call("take a descriptor of the runner's", r#"my $fd = syscall($N{pidfd_open}, $ENV{VICTIM} + 0, 0); told(0) if $fd < 0; try_call('pidfd_getfd', $fd, 0, 0);"#).privileged(),
     refused("signal the runner", "scopes", Errno::EPERM, r#"told(kill('CONT', $ENV{VICTIM} + 0));"#),
     file("tamper with the attempt's own records", r#"opened('>', "$ENV{RECORDS}/forged");"#),
     // A neighbour's work folder.
@@ -110,8 +110,8 @@ pub const ALL: &[Attack] = &[
     // Elsewhere.
     file("write to /tmp", r#"my $p = "/tmp/tendril-escape.$$"; open(my $f, '>', $p) or told(0); told(unlink($p));"#),
     file("write to /dev/shm", r#"my $p = "/dev/shm/tendril-escape.$$"; open(my $f, '>', $p) or told(0); told(unlink($p));"#),
-    file("read /etc/shadow", r#"opened('<', '/etc/shadow');"#).as_root(),
-    file("read the kernel's log", r#"opened('<', '/dev/kmsg');"#).as_root(),
+    file("read /etc/shadow", r#"opened('<', '/etc/shadow');"#).privileged(),
+    file("read the kernel's log", r#"opened('<', '/dev/kmsg');"#).privileged(),
     // Programs.
     file("execute a dropped program", r#"my $p = "dropped.$$"; open(my $i, '<', $ENV{SAMPLE}) or told(0); open(my $o, '>', $p) or told(0); { local $/; print $o scalar <$i> } close $o; chmod 0755, $p; close(STDERR); my $r = system { "./$p" } $p, '-e', '1'; told($r == 0);"#),
     call("make a program in memory (memfd)", r#"my $n = 'x'; try_call('memfd_create', $n, 1);"#),
@@ -125,14 +125,14 @@ pub const ALL: &[Attack] = &[
     },
     call("make a file setuid", r#"open(my $f, '>', "own.$$") or told(0); told(chmod(04755, "own.$$"));"#),
     // Namespaces and roots.
-    call("unshare a user namespace", r#"try_call('unshare', 0x10000000);"#).as_root(),
-    call("clone into a user namespace", r#"my $r = syscall($N{clone}, 0x10000000 | 17, 0, 0, 0, 0); POSIX::_exit(0) if $r == 0; told($r != -1);"#).as_root(),
+    call("unshare a user namespace", r#"try_call('unshare', 0x10000000);"#).privileged(),
+    call("clone into a user namespace", r#"my $r = syscall($N{clone}, 0x10000000 | 17, 0, 0, 0, 0); POSIX::_exit(0) if $r == 0; told($r != -1);"#).privileged(),
     refused("clone3", "calls", Errno::ENOSYS, r#"my $a = pack('Q11', (0) x 11); my $r = syscall($N{clone3}, $a, 88); POSIX::_exit(0) if $r == 0; told($r != -1);"#),
-    call("mount", r#"my ($s, $t, $f) = ('none', $ENV{MOUNT}, 'tmpfs'); try_call('mount', $s, $t, $f, 0, 0);"#).as_root(),
+    call("mount", r#"my ($s, $t, $f) = ('none', $ENV{MOUNT}, 'tmpfs'); try_call('mount', $s, $t, $f, 0, 0);"#).privileged(),
     call("setns", r#"socket(my $s, AF_INET, SOCK_STREAM, 0); try_call('setns', fileno($s), 0);"#).anyway(),
-    call("chroot", r#"told(chroot('.'));"#).as_root(),
+    call("chroot", r#"told(chroot('.'));"#).privileged(),
     call("pivot_root", r#"my $p = '.'; try_call('pivot_root', $p, $p);"#).anyway(),
-    call("open_tree", r#"my $p = '/'; try_call('open_tree', -100, $p, 0);"#).as_root(),
+    call("open_tree", r#"my $p = '/'; try_call('open_tree', -100, $p, 0);"#).privileged(),
     // The kernel's corners.
     call("io_uring", r#"my $p = "\0" x 120; try_call('io_uring_setup', 1, $p);"#).anyway(),
     call("userfaultfd", r#"try_call('userfaultfd', 0);"#).anyway(),
@@ -145,8 +145,8 @@ pub const ALL: &[Attack] = &[
     // Sockets.
     call("AF_VSOCK", r#"told(socket(my $s, 40, 1, 0));"#).anyway(),
     call("AF_ALG", r#"told(socket(my $s, 38, 5, 0));"#).anyway(),
-    call("AF_PACKET", r#"told(socket(my $s, 17, 3, 0));"#).as_root(),
-    call("a raw socket", r#"told(socket(my $s, AF_INET, 3, 1));"#).as_root(),
+    call("AF_PACKET", r#"told(socket(my $s, 17, 3, 0));"#).privileged(),
+    call("a raw socket", r#"told(socket(my $s, AF_INET, 3, 1));"#).privileged(),
     call("an MPTCP socket", r#"told(socket(my $s, AF_INET, SOCK_STREAM, 262));"#).anyway(),
     refused("TCP to the broker", "tcp", Errno::EACCES, r#"tcp($ENV{BROKER});"#),
     call("TCP to the broker by MSG_FASTOPEN", r#"socket(my $s, AF_INET, SOCK_STREAM, 0); told(defined send($s, 'x', 0x20000000, sockaddr_in($ENV{BROKER}, inet_aton('127.0.0.1'))));"#),

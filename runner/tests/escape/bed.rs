@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -26,7 +25,7 @@ const PERLS: [&str; 6] = ["/usr/lib", "/lib", "/lib64", "/usr/share/perl", "/usr
 
 pub struct Bed {
     folder: TempDir,
-    victim: Child,
+    victim: Option<Running>,
     broker: TcpListener,
     allowed: TcpListener,
     _abstract: UnixListener,
@@ -45,18 +44,24 @@ impl Bed {
         for name in ["neighbour/file", "credential"] {
             std::fs::write(path(name), "secret\n").expect("a file");
         }
-        let mut victim = Command::new("/bin/cat");
-        let victim = victim.env("TENDRIL_AGENT_TOKEN", "secret").stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
         let abstract_name = SocketAddr::from_abstract_name(abstract_name(&folder)).expect("a name");
-        Self {
-            victim: victim.expect("a victim"),
+        let mut bed = Self {
+            victim: None,
             broker: TcpListener::bind("127.0.0.1:0").await.expect("a port"),
             allowed: TcpListener::bind("127.0.0.1:0").await.expect("a port"),
             _abstract: UnixListener::bind_addr(&abstract_name).expect("an abstract socket"),
             _socket: UnixListener::bind(path("socket")).expect("a socket"),
             turn: AtomicU32::new(0),
             folder,
-        }
+        };
+        // A process of the same user with the same rights, as a runner is: beside one of root's with all of them the attacks would
+        // fail by themselves.
+        let mut step = bed.step("print \"runs\\n\"; sleep 600;", Profile::Exec, 0);
+        step.env.insert("TENDRIL_AGENT_TOKEN".to_owned(), "secret".to_owned());
+        let mut victim = spawn_by(Path::new(BINARY), step).await.expect("a supervisor");
+        victim.stdout.read_exact(&mut [0; 4]).await.expect("it runs");
+        bed.victim = Some(victim);
+        bed
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -106,7 +111,7 @@ impl Bed {
             ("SOCKET", path("socket")),
             ("TMPDIR", path("tmp")),
             ("ABSTRACT", abstract_name(&self.folder)),
-            ("VICTIM", self.victim.id().to_string()),
+            ("VICTIM", self.victim.as_ref().and_then(|victim| victim.control.pid()).unwrap_or(0).to_string()),
             ("BROKER", self.broker.local_addr().expect("an address").port().to_string()),
             ("ALLOWED", allowed.to_string()),
             ("SAMPLE", PERL.to_owned()),
@@ -149,8 +154,6 @@ impl Bed {
 
 impl Drop for Bed {
     fn drop(&mut self) {
-        let _ = self.victim.kill();
-        let _ = self.victim.wait();
         let _ = nix::mount::umount(&self.path("mount"));
     }
 }
