@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tendril_runner::clock::BootTime;
 use tendril_runner::sandbox::{Access, Confinement, Folders, Mode, Profile, Settings};
-use tendril_runner::supervise::{Class, DEFAULT_UMASK, Exit, Launched, Step};
+use tendril_runner::supervise::{Class, DEFAULT_UMASK, Exit, Launched, Launcher, Step};
 
 const PROGRAM: &str = "/bin/true";
 
@@ -24,12 +24,12 @@ async fn main() -> anyhow::Result<()> {
 
 async fn measure(runner: &Path, count: usize, how: &str, folder: &Path) -> anyhow::Result<Vec<f64>> {
     let sandbox = confinement(how, folder)?;
+    let launcher = Launcher::of(runner);
     let mut all = Vec::with_capacity(count);
     for number in 0..count {
         let step = step(folder, number, sandbox.clone());
         // One that stands by, as a runner's does: how long it takes to come is another matter.
-        let launched = Launched::new(runner, "bench")?;
-        tokio::task::yield_now().await;
+        let launched = Launched::by(&launcher)?;
         let begun = BootTime::now();
         let mut running = launched.start(step).await?;
         let record = running.control.wait().await?;

@@ -119,6 +119,10 @@ fn tell_sandbox(config: &Config, metrics: &Metrics) {
     for missing in &level.missing {
         tracing::warn!(layer = missing.layer.name(), why = missing.why, "a layer of the sandbox is missing");
     }
+    for (key, path) in sandbox::within_reach(config) {
+        let path = path.display();
+        tracing::warn!(key, %path, "jobs may read it, where they may read all around it; keep it elsewhere");
+    }
     match (level.refusal(), level.mode) {
         (Some(reason), _) => tracing::error!(reason, "jobs will not be started; see sandbox.mode"),
         (None, Mode::Off) => tracing::warn!("jobs are not confined: sandbox.mode is off"),

@@ -19,6 +19,7 @@ mod kernel;
 mod level;
 mod loader;
 mod plan;
+mod reach;
 mod settings;
 mod system;
 
@@ -29,4 +30,5 @@ pub use calls::Processor;
 pub use kernel::Kernel;
 pub use level::{Layer, Level, Missing};
 pub use plan::{FileRule, Limit, Measure, Plan, Rules, plan};
+pub use reach::within_reach;
 pub use settings::{Mode, Ports, Settings};

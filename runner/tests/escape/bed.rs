@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tendril_runner::sandbox::{Access, Confinement, Folders, Mode, Ports, Profile, Settings};
-use tendril_runner::supervise::{Class, ExitRecord, Running, Step, spawn_by};
+use tendril_runner::supervise::{Class, ExitRecord, Launched, Launcher, Running, Step};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
@@ -25,6 +26,7 @@ const PERLS: [&str; 6] = ["/usr/lib", "/lib", "/lib64", "/usr/share/perl", "/usr
 
 pub struct Bed {
     folder: TempDir,
+    launcher: Arc<Launcher>,
     victim: Option<Running>,
     broker: TcpListener,
     allowed: TcpListener,
@@ -46,6 +48,7 @@ impl Bed {
         }
         let abstract_name = SocketAddr::from_abstract_name(abstract_name(&folder)).expect("a name");
         let mut bed = Self {
+            launcher: Launcher::of(BINARY),
             victim: None,
             broker: TcpListener::bind("127.0.0.1:0").await.expect("a port"),
             allowed: TcpListener::bind("127.0.0.1:0").await.expect("a port"),
@@ -58,7 +61,7 @@ impl Bed {
         // fail by themselves.
         let mut step = bed.step("print \"runs\\n\"; sleep 600;", Profile::Exec, 0);
         step.env.insert("TENDRIL_AGENT_TOKEN".to_owned(), "secret".to_owned());
-        let mut victim = spawn_by(Path::new(BINARY), step).await.expect("a supervisor");
+        let mut victim = bed.spawn(step).await;
         victim.stdout.read_exact(&mut [0; 4]).await.expect("it runs");
         bed.victim = Some(victim);
         bed
@@ -134,11 +137,15 @@ impl Bed {
         Outcome::read(&self.run(step).await.0)
     }
 
+    async fn spawn(&self, step: Step) -> Running {
+        let launched = Launched::off_loop_by(&self.launcher).await.expect("a supervisor");
+        launched.start(step).await.expect("a command")
+    }
+
     /// What it said, and its record.
     pub async fn run(&self, step: Step) -> (String, ExitRecord) {
         let running = async {
-            let Running { mut stdout, mut stderr, mut control } =
-                spawn_by(Path::new(BINARY), step).await.expect("a supervisor");
+            let Running { mut stdout, mut stderr, mut control } = self.spawn(step).await;
             let (mut out, mut err) = (String::new(), String::new());
             let both = tokio::join!(stdout.read_to_string(&mut out), stderr.read_to_string(&mut err));
             both.0.and(both.1).expect("text");
