@@ -110,8 +110,8 @@ pub const ALL: &[Attack] = &[
     // Elsewhere.
     file("write to /tmp", r#"my $p = "/tmp/tendril-escape.$$"; open(my $f, '>', $p) or told(0); told(unlink($p));"#),
     file("write to /dev/shm", r#"my $p = "/dev/shm/tendril-escape.$$"; open(my $f, '>', $p) or told(0); told(unlink($p));"#),
-    file("read /etc/shadow", r#"opened('<', '/etc/shadow');"#).privileged(),
-    file("read the kernel's log", r#"opened('<', '/dev/kmsg');"#).privileged(),
+    file("read other settings of the machine", r#"opened('<', '/etc/hostname');"#),
+    file("open a device that is not listed", r#"opened('+<', '/dev/ptmx');"#),
     // Programs.
     file("execute a dropped program", r#"my $p = "dropped.$$"; open(my $i, '<', $ENV{SAMPLE}) or told(0); open(my $o, '>', $p) or told(0); { local $/; print $o scalar <$i> } close $o; chmod 0755, $p; close(STDERR); my $r = system { "./$p" } $p, '-e', '1'; told($r == 0);"#),
     call("make a program in memory (memfd)", r#"my $n = 'x'; try_call('memfd_create', $n, 1);"#),
