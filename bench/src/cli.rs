@@ -5,7 +5,8 @@ use crate::log_growth::LogGrowth;
 use crate::machine::Machine;
 use crate::report::{Report, Table};
 use crate::{
-    growth, log_ingest, log_processes, log_storage, log_streams, log_terraform, plot, start_latency, terraform_runs,
+    growth, log_ingest, log_processes, log_storage, log_streams, log_terraform, plot, sandbox_exec, start_latency,
+    terraform_runs,
 };
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
@@ -14,6 +15,7 @@ use log_processes::LogProcesses;
 use log_storage::LogStorage;
 use log_streams::LogStreams;
 use log_terraform::LogTerraform;
+use sandbox_exec::SandboxExec;
 use start_latency::StartLatency;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -61,6 +63,8 @@ enum RowCommand {
     LogTerraform(LogTerraform),
     /// What a line takes on disk, by the size of rows and the way their text is kept
     LogStorage(LogStorage),
+    /// What the sandbox adds to a command, beside the same command without it
+    SandboxExec(SandboxExec),
 }
 
 impl RowCommand {
@@ -75,6 +79,7 @@ impl RowCommand {
             Self::LogGrowth(LogGrowth::default()),
             Self::LogTerraform(LogTerraform::default()),
             Self::LogStorage(LogStorage::default()),
+            Self::SandboxExec(SandboxExec::default()),
         ]
     }
 
@@ -88,6 +93,7 @@ impl RowCommand {
             Self::LogGrowth(options) => growth::measure(options).await,
             Self::LogTerraform(options) => log_terraform::measure(options).await,
             Self::LogStorage(options) => log_storage::measure(options).await,
+            Self::SandboxExec(options) => sandbox_exec::measure(options).await,
         }
     }
 }

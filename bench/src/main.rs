@@ -25,6 +25,7 @@ mod processor;
 mod program;
 mod report;
 mod rounds;
+mod sandbox_exec;
 mod stage;
 mod start_latency;
 mod statistics;

@@ -76,7 +76,7 @@ impl Stage {
             std::fs::write(&key, program::output(&binary, &["artifact-key"]).await?)?;
         }
         let config = self.folder.path().join(format!("{}.toml", plan.name));
-        std::fs::write(&config, settings(plan, &key, &self.folder.path().join(&plan.name)).to_string())?;
+        std::fs::write(&config, settings(plan, &key, self.folder.path()).to_string())?;
         let mut runner = Command::new(binary);
         runner.arg("--config").arg(config);
         runner.env("TENDRIL_DATABASE_URL", without_login(&self.database.url()));
@@ -166,7 +166,7 @@ impl Stage {
 }
 
 /// A runner's settings; everything that is not named here is the default.
-fn settings(plan: &RunnerPlan, key: &Path, state_dir: &Path) -> toml::Table {
+fn settings(plan: &RunnerPlan, key: &Path, folder: &Path) -> toml::Table {
     let path = |path: &Path| toml::Value::String(path.display().to_string());
     let mut settings = toml::toml! {
         [http]
@@ -176,7 +176,9 @@ fn settings(plan: &RunnerPlan, key: &Path, state_dir: &Path) -> toml::Table {
     settings.insert("place".into(), plan.name.clone().into());
     settings.insert("slots".into(), i64::try_from(plan.slots).unwrap_or(i64::MAX).into());
     settings.insert("artifact_key_file".into(), path(key));
-    settings.insert("state_dir".into(), path(state_dir));
+    settings.insert("state_dir".into(), path(&folder.join(&plan.name)));
+    // Where jobs tell a row what it measures.
+    settings.insert("sandbox".into(), toml::Table::from_iter([("write".into(), vec![path(folder)].into())]).into());
     if let Some((engine, program)) = &plan.engine {
         let tools = toml::Table::from_iter([((*engine).to_owned(), vec![path(program)].into())]);
         settings.insert("tools".into(), tools.into());
@@ -210,6 +212,6 @@ mod tests {
         assert_eq!(settings["tools"]["tofu"][0].as_str(), Some("/bin/tofu"));
         assert_eq!(settings["slots"].as_integer(), Some(4));
         let keys: Vec<&str> = settings.keys().map(String::as_str).collect();
-        assert_eq!(keys, ["artifact_key_file", "http", "name", "place", "slots", "state_dir", "tools"]);
+        assert_eq!(keys, ["artifact_key_file", "http", "name", "place", "sandbox", "slots", "state_dir", "tools"]);
     }
 }

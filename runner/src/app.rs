@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::{self, Pipeline};
 use crate::prepare::secrets::Keyring;
 use crate::runner::{Runner, Signals};
+use crate::sandbox::{self, Confinement, Kernel, Mode};
 use crate::seal::ArtifactKey;
 use crate::spool::Spool;
 use crate::supervise::{self, StopReason, Supervisors};
@@ -65,6 +66,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     tracing::info!(runner.id = %runner_id, cluster = registered.cluster_name, labels = ?registration.labels, "registered");
     let metrics = Arc::new(Metrics::default());
+    tell_sandbox(&config, &metrics);
     let logs = Pipeline::start(&config.logs, spool, metrics.clone(), connector.clone());
     let runner = Arc::new(Runner {
         collector: logs.collector(),
@@ -107,6 +109,25 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     tracing::info!("ended");
     Ok(())
+}
+
+/// Says once how far jobs are confined on this machine, and what is missing.
+fn tell_sandbox(config: &Config, metrics: &Metrics) {
+    let level = sandbox::plan(&Confinement::of_settings(&config.sandbox), &Kernel::detect()).level;
+    metrics.confined(&level);
+    let (kernel, landlock_abi) = (&level.kernel, level.landlock_abi);
+    for missing in &level.missing {
+        tracing::warn!(layer = missing.layer.name(), why = missing.why, "a layer of the sandbox is missing");
+    }
+    for (key, path) in sandbox::within_reach(config) {
+        let path = path.display();
+        tracing::warn!(key, %path, "jobs may read it, where they may read all around it; keep it elsewhere");
+    }
+    match (level.refusal(), level.mode) {
+        (Some(reason), _) => tracing::error!(reason, "jobs will not be started; see sandbox.mode"),
+        (None, Mode::Off) => tracing::warn!("jobs are not confined: sandbox.mode is off"),
+        (None, mode) => tracing::info!(?mode, kernel, landlock_abi, "jobs are confined"),
+    }
 }
 
 async fn wind_down(runner: &Runner, jobs: &TaskTracker, stop: &mut Stops) {

@@ -1,5 +1,6 @@
 //! One command of a job: what is run, and what came of it.
 
+use crate::sandbox::Access;
 use crate::stop::{Stop, describe};
 use crate::supervise::{Class, Ended, Exit, ExitRecord};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,8 @@ pub struct Command {
     pub stdout: Stdout,
     /// A folder that it may fill up to a bound.
     pub room: Option<Room>,
+    /// What it may do beside using its folder and the places of its attempt.
+    pub access: Access,
     /// What the job's kind has to know at its end, for a command that may outlive this process.
     pub handover: Option<Value>,
 }
@@ -70,6 +73,7 @@ impl Command {
             class: Class::Reading,
             stdout: Stdout::Log,
             room: None,
+            access: Access::default(),
             handover: None,
         }
     }
@@ -95,6 +99,12 @@ impl Command {
     /// Of this class.
     pub fn class(mut self, class: Class) -> Self {
         self.class = class;
+        self
+    }
+
+    /// With these rights.
+    pub fn access(mut self, access: Access) -> Self {
+        self.access = access;
         self
     }
 

@@ -3,6 +3,7 @@
 //! Every key is listed in `docs/tendril-runner.toml`. A key that is not known here is refused by name.
 
 use crate::kinds::names::NAMES;
+use crate::sandbox;
 use crate::spool::Limits;
 use crate::variables;
 use secrecy::{ExposeSecret, SecretString};
@@ -50,6 +51,9 @@ pub struct Config {
     /// Programs and what they see.
     #[serde(default)]
     pub tools: Tools,
+    /// What jobs may do on this machine.
+    #[serde(default)]
+    pub sandbox: sandbox::Settings,
     /// Git sources.
     #[serde(default)]
     pub git: Git,
@@ -364,6 +368,9 @@ impl Config {
         if let Some(reason) = self.tools.env.keys().find_map(|name| variables::name_error(name)) {
             return refuse("tools.env", &reason);
         }
+        if let Err((key, reason)) = self.sandbox.check() {
+            return refuse(key, reason);
+        }
         if self.git.token_file.is_some() && self.git.token_hosts.is_empty() {
             return refuse("git.token_hosts", "must name the hosts that may see the token, such as [\"github.com\"]");
         }
@@ -500,6 +507,7 @@ mod tests {
         let config = load(SAMPLE, &[("TENDRIL_AGENT_TOKEN", "")]).unwrap();
         assert_eq!(config.slots, default_slots());
         assert_eq!(config.logs, Logs::default());
+        assert_eq!(config.sandbox, sandbox::Settings::default());
         assert_eq!(config.shutdown.finish_within_s, Shutdown::default().finish_within_s);
         assert_eq!(config.http.listen, Http::default().listen);
         let (tools, default) = (config.tools, Tools::default());
@@ -537,6 +545,11 @@ mod tests {
             ("[tools]\npass_env = [\"TENDRIL_AGENT_TOKEN\"]", "tools.pass_env"),
             ("[tools]\npass_env = [\"*\"]", "tools.pass_env"),
             ("kinds = [\"terraform.pln\"]", "terraform.pln"),
+            ("[sandbox]\nmode = \"none\"", "sandbox"),
+            ("[sandbox]\nprograms = [\"sh\"]", "sandbox.programs"),
+            ("[sandbox]\nconnect = [0]", "sandbox.connect"),
+            ("[sandbox]\nconnect = \"all\"", "sandbox.connect"),
+            ("[sandbox]\nmax_processes = 1", "max_processes"),
             ("[git]\ntoken_file = \"/t\"", "git.token_hosts"),
             ("[tools]\nenv = {HOME = \"/root\"}", "tools.env"),
             ("[logs]\nflush_interval_ms = 1", "flush_interval_ms"),

@@ -35,6 +35,7 @@ pub mod ready;
 pub mod remove;
 pub mod run;
 pub mod runner;
+pub mod sandbox;
 pub mod seal;
 pub mod ship;
 pub mod spool;

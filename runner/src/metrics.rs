@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::clock::BootTime;
 use crate::logs::{ChunkKind, Counters};
+use crate::sandbox::{Layer, Level as Confined};
 use crate::spool::{Level, Outgoing};
 
 /// A job's kind.
@@ -31,6 +32,12 @@ pub struct OutcomeLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct CallLabel {
     call: &'static str,
+}
+
+/// A layer of the sandbox.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LayerLabel {
+    layer: &'static str,
 }
 
 type Seconds = Gauge<f64, AtomicU64>;
@@ -66,6 +73,7 @@ pub struct Metrics {
     log_capped_bytes: Counter,
     log_redactions: Counter,
     oom_kills: Counter,
+    sandbox_layers: Family<LayerLabel, Gauge>,
     state_lock_conflicts: Counter,
     doorbell_rings: Counter,
 }
@@ -109,6 +117,7 @@ impl Default for Metrics {
             log_capped_bytes: Counter::default(),
             log_redactions: Counter::default(),
             oom_kills: Counter::default(),
+            sandbox_layers: Family::default(),
             state_lock_conflicts: Counter::default(),
             doorbell_rings: Counter::default(),
         };
@@ -141,6 +150,7 @@ impl Metrics {
             Unit::Seconds,
             self.heartbeat_age.clone(),
         );
+        r.register("sandbox_layer", "Whether a layer of the sandbox holds here", self.sandbox_layers.clone());
         r.register("oom_kills", "Commands that ran out of memory", self.oom_kills.clone());
         r.register(
             "state_lock_conflicts",
@@ -241,6 +251,14 @@ impl Metrics {
         self.oom_kills.inc();
     }
 
+    /// How far jobs are confined here.
+    pub fn confined(&self, level: &Confined) {
+        for layer in Layer::ALL {
+            let held = i64::from(level.held.contains(&layer));
+            self.sandbox_layers.get_or_create(&LayerLabel { layer: layer.name() }).set(held);
+        }
+    }
+
     /// Somebody else held the state lock.
     pub fn state_was_locked(&self) {
         self.state_lock_conflicts.inc();
@@ -323,6 +341,7 @@ impl Metrics {
 mod tests {
     use super::*;
     use crate::logs::{Chunk, Gap, GapKind, Stream};
+    use crate::sandbox::{Confinement, Kernel, plan};
     use crate::whose::Whose;
     use std::collections::BTreeSet;
     use std::sync::Arc;
@@ -360,6 +379,7 @@ mod tests {
         metrics.ended("exec", "success", Duration::ZERO);
         metrics.answered("claim", Duration::ZERO);
         metrics.broker_error("claim");
+        metrics.confined(&plan(&Confinement::off(), &Kernel::detect()).level);
         let text = metrics.text().unwrap();
         let named =
             |line: &str| line.strip_prefix("# HELP ").and_then(|rest| rest.split(' ').next()).map(str::to_owned);

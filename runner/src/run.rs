@@ -11,6 +11,7 @@ use crate::logs::{Dialect, Progress, value_without_secrets};
 use crate::metrics::Metrics;
 use crate::output::Output;
 use crate::ready::{Making, Ready};
+use crate::sandbox::{Confinement, Folders, Kernel, plan};
 use crate::seal::ArtifactKey;
 use crate::start::{LONGEST_WAIT, Start, Waits, asked_to_stop, waits};
 use crate::stop::Stop;
@@ -321,7 +322,9 @@ impl Run {
             Handover { job: self.job.clone(), number, command: command.name.to_owned(), stdout, notes }
         });
         let (supervisors, work) = (self.means.supervisors.clone(), self.work.clone());
-        Making { supervisors, step: self.step(command), handover, work }
+        let step = self.step(command);
+        self.say_sandbox(&step);
+        Making { supervisors, step, handover, work }
     }
 
     async fn run_ready(&mut self, command: Command, ready: Ready) -> Result<Finished, Stop> {
@@ -444,6 +447,20 @@ impl Run {
             record_dir: self.work.record(self.records.len(), command.name),
             umask: DEFAULT_UMASK,
             orphan_limit_bytes: DEFAULT_ORPHAN_LIMIT_BYTES,
+            sandbox: self.confinement(command),
+        }
+    }
+
+    fn confinement(&self, command: &Command) -> Confinement {
+        let own = [self.work.home(), self.work.tmp()];
+        let folders = Folders { program: &command.program, cwd: &command.cwd, own: &own };
+        Confinement::new(&self.config().sandbox, &command.access, folders, &command.env)
+    }
+
+    /// Says once per attempt how far its commands are confined.
+    fn say_sandbox(&self, step: &Step) {
+        if self.records.is_empty() {
+            self.say(format!("sandbox: {}", plan(&step.sandbox, &Kernel::detect()).level));
         }
     }
 }

@@ -9,6 +9,7 @@ mod tests {
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
     use tempfile::TempDir;
+    use tendril_runner::sandbox::Confinement;
     use tendril_runner::supervise::{
         Class, Exit, Launched, Launcher, Left, Running, Step, StopReason, SuperviseError, adopt_orphans,
     };
@@ -33,6 +34,7 @@ mod tests {
                 record_dir: self.0.path().join("record"),
                 umask: 0o077,
                 orphan_limit_bytes: 1 << 20,
+                sandbox: Confinement::off(),
             }
         }
     }

@@ -57,7 +57,7 @@ impl RunnerSeat {
         fs::create_dir_all(&states)?;
         symlink(&states, state.join(STATES))?;
         let config = seat.folder.join(format!("runner-{number}.toml"));
-        fs::write(&config, settings(&seat, &state))?;
+        fs::write(&config, settings(&seat, &state)?)?;
         let process = Mutex::new(process(&seat, number, 0, &config)?);
         Ok(Self { seat, number, config, lives: SyncMutex::default(), process })
     }
@@ -89,17 +89,19 @@ fn process(seat: &Seat, number: u32, generation: usize, config: &Path) -> anyhow
     Program::start(name, &mut command, &seat.folder.join(format!("runner-{number}.log")))
 }
 
-fn settings(seat: &Seat, state: &Path) -> String {
+fn settings(seat: &Seat, state: &Path) -> anyhow::Result<String> {
     // The debug form of a string is a TOML string as long as paths hold no control characters.
     let text = |path: &Path| format!("{:?}", path.display().to_string());
     let tools = seat.engine.as_ref().map(|engine| format!("{} = [{}]\n", engine.name, text(&engine.program)));
-    format!(
+    Ok(format!(
         "database_url = {:?}\nartifact_key_file = {}\nstate_dir = {}\nplace = {PLACE:?}\nslots = {}\n\n\
-         [tools]\n{}\n[logs]\nflush_interval_ms = 200\n\n[http]\nlisten = \"\"\n",
+         [tools]\n{}\n[sandbox]\nwrite = [{}]\nprograms = [\"/bin\", \"/usr\", {}]\n\n[logs]\nflush_interval_ms = 200\n\n[http]\nlisten = \"\"\n",
         seat.database_url,
         text(&seat.folder.join("artifact.key")),
         text(state),
         seat.slots,
         tools.unwrap_or_default(),
-    )
+        text(&seat.folder),
+        text(&std::env::current_exe()?),
+    ))
 }

@@ -7,6 +7,7 @@ use crate::prepare::snapshot::Snapshot;
 use crate::prepare::source::{self, Files};
 use crate::programs::lookup;
 use crate::run::Run;
+use crate::sandbox::{Access, Profile};
 use crate::stop::Stop;
 use crate::supervise::Class;
 use crate::toolbox::Toolbox;
@@ -49,9 +50,11 @@ impl Exec {
         source::write(tree, &cwd).await?;
         let search_path = self.toolbox.env.get("PATH").map_or("", String::as_str);
         let program = resolve(name, &cwd, search_path)?;
+        may_run(run, name, &program)?;
         let class = if run.job.mutating { Class::Mutating } else { Class::Reading };
         let env = environment::of_attempt(&self.toolbox.env, &run.work);
         let command = Command::new("exec", &program, cwd).args(args).env(env).class(class);
+        let command = command.access(Access::of(Profile::Exec));
         let notes = Notes { program: name.clone(), source: origin };
         let finished = match class {
             Class::Mutating => run.start_command(command.hand_over(json!(notes))).await?,
@@ -99,6 +102,16 @@ impl Kind for Exec {
         finished: Result<Finished, Stop>,
     ) -> BoxFuture<'a, Result<Value, Stop>> {
         Box::pin(async move { conclude(run, read_notes(notes)?, finished) })
+    }
+}
+
+/// Where the settings list the programs of such jobs, this is one of them.
+pub(super) fn may_run(run: &Run, name: &str, program: &Path) -> Result<(), Stop> {
+    match &run.config().sandbox.exec_programs {
+        Some(listed) if !listed.iter().any(|one| program.starts_with(one)) => Err(Stop::refused(format!(
+            "program {name} is not one that jobs may run here; see sandbox.exec_programs of this runner's settings"
+        ))),
+        _ => Ok(()),
     }
 }
 

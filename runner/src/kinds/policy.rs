@@ -1,13 +1,14 @@
 //! `policy`: a command of the user's that reads a plan in JSON, and passes it, asks for an approval of what follows, or refuses.
 
 use crate::command::Command;
-use crate::kinds::exec::resolve;
+use crate::kinds::exec::{may_run, resolve};
 use crate::kinds::kind::Kind;
 use crate::kinds::terraform::PLAN_JSON_ARTIFACT;
 use crate::prepare::environment;
 use crate::prepare::snapshot::Snapshot;
 use crate::prepare::source;
 use crate::run::Run;
+use crate::sandbox::{Access, Profile};
 use crate::stop::Stop;
 use crate::supervise::{Class, Exit};
 use crate::toolbox::Toolbox;
@@ -56,9 +57,11 @@ impl Policy {
         let plan = run.work.write("plan.json", &plan)?;
         let search_path = self.toolbox.env.get("PATH").map_or("", String::as_str);
         let program = resolve(name, &cwd, search_path)?;
+        may_run(run, name, &program)?;
         let mut env = environment::of_attempt(&self.toolbox.env, &run.work);
         env.insert(PLAN_VARIABLE.to_owned(), plan.display().to_string());
         let command = Command::new(NAME, &program, cwd).args(args).env(env).class(Class::Reading);
+        let command = command.access(Access { read: vec![plan], ..Access::of(Profile::Exec) });
         let finished = run.command(command).await?;
         let said = reason(&finished.stderr);
         match finished.record.exit {

@@ -18,7 +18,7 @@ const BACKEND_NAME: &str = "tendril_backend_override";
 pub const ERRORED_STATE_FILE: &str = "errored.tfstate";
 /// The folder of the state, as the tree sees it. A plan carries this path to its apply, which runs in another folder:
 /// so it is relative, and leads to the same place from everywhere.
-const STATE_LINK: &str = "state";
+pub const STATE_LINK: &str = "state";
 /// The file of one workspace's state in its folder.
 const STATE_FILE: &str = "terraform.tfstate";
 

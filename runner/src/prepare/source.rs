@@ -14,7 +14,7 @@ use tendril_templates::{Engines as Accepted, RenderError, Scope, Template, Tree}
 
 /// The inputs as Terraform variables. Beside the tree and named on the command line, so that no file of the tree, however
 /// it is called, overrules what was submitted.
-const VARIABLES_FILE: &str = "inputs.tfvars.json";
+pub const VARIABLES_FILE: &str = "inputs.tfvars.json";
 
 /// The files of a job.
 #[derive(Debug)]

@@ -16,6 +16,8 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork};
 use nix::unistd::{getppid, setpgid};
 
+use crate::sandbox::Armed;
+
 use super::start::StartFailure;
 use super::step::{Class, Step};
 
@@ -42,11 +44,11 @@ enum Stage {
     Folder,
     /// Nothing else of ours is open in the command.
     Descriptors,
-    /// The word that it may run. Without it, because the supervisor or the runner is gone, it ends here.
-    Word,
-    /// **The place of the sandbox**: own UID, no_new_privs, rlimits, Landlock, seccomp, in this order and
-    /// last, because everything above may need what they take away.
+    /// Rights are taken away, in the order of `sandbox`: after all that may need what it takes away.
     Sandbox,
+    /// The word that it may run, when nothing but its exec can fail any more. Without it, because the supervisor or the
+    /// runner is gone, it ends here.
+    Word,
     /// The command itself, with exactly the environment of the step.
     Execute,
 }
@@ -60,8 +62,8 @@ const CHECKLIST: [Stage; 11] = [
     Stage::Umask,
     Stage::Folder,
     Stage::Descriptors,
-    Stage::Word,
     Stage::Sandbox,
+    Stage::Word,
     Stage::Execute,
 ];
 
@@ -75,10 +77,11 @@ struct Launch {
     supervisor: Pid,
     streams: [OwnedFd; 3],
     word: PipeReader,
+    sandbox: Armed,
 }
 
 impl Launch {
-    fn new(step: &Step, streams: [OwnedFd; 3], word: PipeReader) -> Result<Self, NulError> {
+    fn new(step: &Step, sandbox: Armed, streams: [OwnedFd; 3], word: PipeReader) -> Result<Self, NulError> {
         let env = step.env.iter();
         Ok(Self {
             argv: step.argv.iter().map(|arg| CString::new(arg.as_str())).collect::<Result<_, _>>()?,
@@ -89,6 +92,7 @@ impl Launch {
             supervisor: Pid::this(),
             streams,
             word,
+            sandbox,
         })
     }
 
@@ -120,7 +124,7 @@ impl Launch {
                 Ok(()) => Ok(()),
                 Err(_) => Err(Errno::ECANCELED),
             },
-            Stage::Sandbox => Ok(()),
+            Stage::Sandbox => self.sandbox.apply(),
             Stage::Execute => {
                 let program = self.argv.first().ok_or(Errno::EINVAL)?;
                 execve(program, &self.argv, &self.env).map(|never| match never {})
@@ -150,13 +154,13 @@ pub(super) struct Ready {
 }
 
 /// Forks the step's command with these write ends as its output, and leaves it waiting for the word.
-pub(super) fn prepare(step: &Step, outputs: [OwnedFd; 2]) -> Result<Ready, StartFailure> {
+pub(super) fn prepare(step: &Step, sandbox: Armed, outputs: [OwnedFd; 2]) -> Result<Ready, StartFailure> {
     let system =
         |during: &str, e: std::io::Error| StartFailure::System { during: during.to_owned(), detail: e.to_string() };
     let null = fs::File::open("/dev/null").map_err(|e| system("open /dev/null", e))?;
     let [stdout, stderr] = outputs;
     let (waiter, word) = std::io::pipe().map_err(|e| system("make a pipe", e))?;
-    let launch = Launch::new(step, [null.into(), stdout, stderr], waiter)
+    let launch = Launch::new(step, sandbox, [null.into(), stdout, stderr], waiter)
         .map_err(|e| StartFailure::InvalidStep { detail: e.to_string() })?;
     let (news, teller) = std::io::pipe().map_err(|e| system("make a pipe", e))?;
     let (pid, word) = fork_into(&launch, teller, word).map_err(|e| system("start a process", e.into()))?;
@@ -234,6 +238,9 @@ fn failure(step: &Step, stage: Stage, errno: Errno) -> StartFailure {
         (Stage::Execute, Errno::EACCES | Errno::EPERM | Errno::EISDIR) => StartFailure::NotExecutable { program },
         (Stage::Execute, Errno::ENOEXEC | Errno::EINVAL | Errno::ELIBBAD) => StartFailure::WrongFormat { program },
         (Stage::Execute, Errno::E2BIG) => StartFailure::TooLong { program },
+        (Stage::Sandbox, errno) => StartFailure::Sandbox {
+            detail: format!("the kernel refused to take rights away from {program}: {}", errno.desc()),
+        },
         (stage, errno) => {
             StartFailure::System { during: format!("prepare {program} ({stage:?})"), detail: errno.desc().to_owned() }
         }
@@ -280,7 +287,7 @@ mod tests {
 
     #[test]
     fn the_checklist_takes_rights_away_last_and_executes_after_that() {
-        use Stage::{Descriptors, Execute, Folder, Group, OomScore, Sandbox, Signals, Streams};
+        use Stage::{Descriptors, Execute, Folder, Group, OomScore, Sandbox, Signals, Streams, Word};
         let at = |stage| CHECKLIST.iter().position(|s| *s == stage).expect("listed");
         for (index, stage) in CHECKLIST.iter().enumerate() {
             assert_eq!(at(*stage), index, "{stage:?} is listed twice");
@@ -288,7 +295,7 @@ mod tests {
         for before in [Group, Streams, Signals, OomScore, Folder, Descriptors] {
             assert!(at(before) < at(Sandbox), "{before:?} may need what the sandbox takes");
         }
-        assert_eq!(at(Sandbox) + 1, at(Execute));
+        assert_eq!((at(Sandbox) + 1, at(Word) + 1), (at(Word), at(Execute)));
         assert_eq!(at(Execute) + 1, CHECKLIST.len());
     }
 }

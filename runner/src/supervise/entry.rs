@@ -11,6 +11,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, pipe2};
 
 use crate::clock::wall;
+use crate::sandbox::{Armed, Kernel};
 
 use super::channel::Channel;
 use super::child;
@@ -71,6 +72,7 @@ fn supervise(control: OwnedFd) -> io::Result<()> {
         channel,
         folder: None,
         control: None,
+        sandbox: None,
         step,
     };
     let started = claimed.and_then(|folder| {
@@ -90,7 +92,10 @@ fn supervise(control: OwnedFd) -> io::Result<()> {
 fn start(assignment: &mut Assignment, outputs: [OwnedFd; 2]) -> Result<Pid, StartFailure> {
     let step: &Step = &assignment.step;
     step.check()?;
-    let ready = child::prepare(step, outputs)?;
+    let armed = Armed::new(&step.sandbox, &Kernel::detect());
+    let armed = armed.map_err(|e| StartFailure::Sandbox { detail: e.to_string() })?;
+    assignment.sandbox = Some(armed.level().clone());
+    let ready = child::prepare(step, armed, outputs)?;
     let word = assignment.channel.first();
     let (Ok(Some(Request::Go(timeout_ms))), false) = (word, assignment.channel.is_hung_up()) else {
         return Err(StartFailure::RunnerGone);

@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use super::exit::{Ended, Exit, StopReason};
 use super::oom::OomKills;
 use super::start::StartFailure;
+use crate::sandbox::Level;
 
 /// Name of the record in the record folder. It appears whole, and after everything else.
 pub const EXIT_FILE: &str = "exit.json";
@@ -57,6 +58,9 @@ pub struct ExitRecord {
     pub child_dead: bool,
     /// What was kept of the output after the runner had vanished; none while it was there.
     pub orphan_output: Option<OrphanOutput>,
+    /// How far it was confined; none if it came not so far, or an older version wrote the record.
+    #[serde(default)]
+    pub sandbox: Option<Level>,
 }
 
 /// The two files of an orphaned command.

@@ -36,7 +36,7 @@ pub enum StartFailure {
     },
     /// No permission to execute, a folder, or a filesystem mounted noexec.
     #[error(
-        "program {program} may not be executed; check its mode (chmod +x), its folders and whether its filesystem is mounted noexec"
+        "program {program} may not be executed; check its mode (chmod +x), its folders, whether its filesystem is mounted noexec, and what [sandbox] of the runner's settings lets jobs execute"
     )]
     NotExecutable {
         /// argv\[0\] of the step.
@@ -60,6 +60,12 @@ pub enum StartFailure {
         /// `cwd` of the step.
         path: PathBuf,
         /// The system's words.
+        detail: String,
+    },
+    /// The command cannot be confined as the settings want it.
+    #[error("sandbox: {detail}")]
+    Sandbox {
+        /// What is missing, and what to do about it.
         detail: String,
     },
     /// The runner had vanished before the command was started.
@@ -87,6 +93,7 @@ impl StartFailure {
             | Self::NotExecutable { .. }
             | Self::WrongFormat { .. }
             | Self::TooLong { .. }
+            | Self::Sandbox { .. }
             | Self::WorkFolder { .. } => false,
         }
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::start::StartFailure;
+use crate::sandbox::Confinement;
 
 /// Time between the one SIGINT and the SIGKILL of the whole tree, unless a step says otherwise.
 pub const DEFAULT_KILL_GRACE_MS: u64 = 60_000;
@@ -54,6 +55,8 @@ pub struct Step {
     pub umask: u32,
     /// Bound in bytes of each orphaned output file; what comes later is counted and dropped.
     pub orphan_limit_bytes: u64,
+    /// What it may do.
+    pub sandbox: Confinement,
 }
 
 impl Step {
@@ -125,6 +128,7 @@ mod tests {
             record_dir: "/tmp/r".into(),
             umask: DEFAULT_UMASK,
             orphan_limit_bytes: 1,
+            sandbox: Confinement::off(),
         }
     }
 

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use time::OffsetDateTime;
 
 use crate::clock::wall;
+use crate::sandbox::Level;
 
 use super::channel::Channel;
 use super::clock::boot_ms;
@@ -39,6 +40,8 @@ pub(super) struct Assignment {
     pub(super) oom: OomKills,
     /// Where requests come from when the runner has gone.
     pub(super) control: Option<Control>,
+    /// How far the command is confined.
+    pub(super) sandbox: Option<Level>,
 }
 
 /// The pipe in the record folder, and what has come in.
@@ -102,6 +105,7 @@ impl Assignment {
             killed_descendants: 0,
             child_dead: true,
             orphan_output: None,
+            sandbox: self.sandbox.clone(),
         }
     }
 

@@ -80,6 +80,7 @@ impl Fleet {
         let portal_url = portal.url.clone();
         let portal = session(&portal_url).await;
         let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("outside")).expect("a folder");
         let token = credential.token.reveal().to_owned();
         Self { folder, token, cluster: credential.id, portal, portal_url, shutdown: "", user: None, database }
     }
@@ -184,9 +185,16 @@ impl Fleet {
     /// From now on runners are not root, also when this test is.
     pub fn without_root(&mut self) {
         if Uid::current().is_root() {
-            chown(self.folder.path(), Some(NOBODY.into()), Some(NOBODY.into())).expect("a folder of nobody's");
+            for folder in [self.folder.path().to_owned(), self.meeting_place()] {
+                chown(&folder, Some(NOBODY.into()), Some(NOBODY.into())).expect("a folder of nobody's");
+            }
             self.user = Some(NOBODY);
         }
+    }
+
+    /// A folder that jobs may use, where tests wait for them.
+    pub fn meeting_place(&self) -> PathBuf {
+        self.folder.path().join("outside")
     }
 
     /// A runner with a good token, at the door of another database.
@@ -210,7 +218,9 @@ impl Fleet {
         let config = self.folder.path().join(format!("{name}.toml"));
         let text = format!(
             "artifact_key_file = {key:?}\nstate_dir = {state:?}\nplace = \"test\"\n[tools]\nterraform = {terraform:?}\ntofu = []\n\
+             [sandbox]\nprograms = [\"/bin\", \"/usr\"]\nwrite = [{:?}]\n\
              [http]\nlisten = \"127.0.0.1:{port}\"\n[logs]\nflush_interval_ms = 50\n[shutdown]\nreport_within_s = 5\n{}",
+            self.meeting_place(),
             self.shutdown
         );
         std::fs::write(&config, text).expect("a settings file");
@@ -364,7 +374,7 @@ impl Fleet {
 
     /// A file that a job may write to.
     pub fn file(&self, name: &str) -> String {
-        self.folder.path().join(name).display().to_string()
+        self.meeting_place().join(name).display().to_string()
     }
 
     /// Waits until a runner's folder has a file of this name.
@@ -391,7 +401,7 @@ impl Fleet {
     }
 
     pub fn another_gate(&self, name: &str) -> Gate {
-        let path = self.folder.path().join(name);
+        let path = self.meeting_place().join(name);
         mkfifo(&path, Mode::S_IRWXU).expect("a fifo");
         Gate(path)
     }
@@ -421,8 +431,13 @@ impl Gate {
 }
 
 impl Runner {
+    /// The process.
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a process id")
+    }
+
     pub fn terminate(&self) {
-        let pid = i32::try_from(self.child.id()).expect("a process id");
+        let pid = self.pid();
         kill(Pid::from_raw(pid), Signal::SIGTERM).expect("a signal");
     }
 

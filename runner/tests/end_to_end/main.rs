@@ -222,15 +222,18 @@ async fn a_job_cannot_read_the_runners_environment_or_memory() {
     let mut fleet = Fleet::new().await;
     fleet.without_root();
     let runner = fleet.runner("a", &[]).await;
-    let script = "runner=$(awk '/^PPid/ {print $2}' /proc/$PPID/status); \
-                  for p in $runner $PPID; do for f in environ mem maps; do head -c 100000 /proc/$p/$f | tr '\\0' '\\n'; done; done; \
-                  ls /proc/$runner/fd; true";
+    let script = format!(
+        "for p in {} $PPID; do for f in environ mem maps cmdline; do head -c 100000 /proc/$p/$f | tr '\\0' '\\n'; done; \
+         ls /proc/$p/fd; kill -CONT $p; done; ls /proc; true",
+        runner.pid()
+    );
     let deployment =
         fleet.submit(&json!({"jobs": [{"name": "nosy", "kind": "exec", "argv": ["/bin/bash", "-c", script]}]})).await;
     let status = fleet.ended(deployment).await;
     assert_eq!(status["status"], "SUCCESS", "{status:#}");
     let log = fleet.whole_log(deployment).await;
-    assert!(log.matches("Permission denied").count() >= 7 && !log.contains("TENDRIL_"), "{log}");
+    assert!(log.matches("Permission denied").count() == 11 && !log.contains("TENDRIL_"), "{log}");
+    assert_eq!(log.matches("Operation not permitted").count(), 2, "{log}");
     runner.end().await;
 }
 

@@ -18,6 +18,7 @@ use tendril_runner::intake::Intake;
 use tendril_runner::metrics::Metrics;
 use tendril_runner::prepare::secrets::Keyring;
 use tendril_runner::run::{Means, Run};
+use tendril_runner::sandbox::Ports;
 use tendril_runner::seal::ArtifactKey;
 use tendril_runner::stop::Stop;
 use tendril_runner::supervise::{ExitRecord, StopReason, Supervisors};
@@ -178,6 +179,12 @@ impl Bed {
         ];
         let find = |name: &str| settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let mut config = Config::load(None, &find).unwrap();
+        let outside = dir.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        // Where tests and jobs meet; what jobs may do elsewhere is the escape suite's.
+        config.sandbox.write = vec![outside];
+        config.sandbox.programs = ["/usr", "/bin"].map(PathBuf::from).to_vec();
+        config.sandbox.connect = Ports::ANY;
         config.tools.tofu = Some(vec![]);
         config.tools.lock_timeout_s = 1;
         // Nobody takes it away while a job runs.
@@ -186,8 +193,9 @@ impl Bed {
         Self { dir, desk, metrics: Arc::default(), config, key, own_env: [("PATH".to_owned(), path)].into() }
     }
 
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
+    /// A folder beside the runner's own, which jobs may use too.
+    pub fn dir(&self) -> PathBuf {
+        self.dir.path().join("outside")
     }
 
     pub async fn run(&self, job: Claimed) -> Outcome {

@@ -20,6 +20,7 @@ fn stand_in(bed: &mut Bed, sample: &str) {
     let path = script(&dir.join("infracost"), &body);
     let key = dir.join("infracost-key");
     std::fs::write(&key, "ico-secret\n").unwrap();
+    bed.config.sandbox.read = vec![SAMPLES.into()];
     bed.config.infracost.path = Some(path);
     bed.config.infracost.api_key_file = Some(key);
     bed.config.infracost.currency = Some("EUR".into());

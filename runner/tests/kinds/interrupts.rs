@@ -28,7 +28,7 @@ fn slow(bed: &Bed, gate: &Gate) -> Value {
 #[tokio::test]
 async fn an_interrupted_apply_leaves_a_usable_state_and_no_lock() {
     let bed = terraform_bed();
-    let gate = Gate::new(bed.dir(), "gate");
+    let gate = Gate::new(&bed.dir(), "gate");
     let snapshot = slow(&bed, &gate);
     let planned = bed.run(plan(&snapshot)).await;
     let open = bed.open(apply(&snapshot, &planned)).await;
@@ -73,7 +73,7 @@ fn loud(gate: &Gate) -> Value {
 async fn an_apply_whose_log_finds_no_room_still_obeys_its_interrupt_and_saves_its_state() {
     // The broker is away: nothing of the log is ever stored, and nobody gives up waiting for it.
     let mut bed = terraform_bed();
-    let gate = Gate::new(bed.dir(), "gate");
+    let gate = Gate::new(&bed.dir(), "gate");
     let snapshot = loud(&gate);
     let planned = bed.run(plan(&snapshot)).await;
     bed.config.logs.attempt_buffer_bytes = 262_144;
@@ -97,7 +97,7 @@ async fn an_apply_whose_log_finds_no_room_still_obeys_its_interrupt_and_saves_it
 #[tokio::test]
 async fn an_apply_that_outlives_its_grace_is_killed_and_says_what_may_be_left() {
     let mut bed = terraform_bed();
-    let gate = Gate::new(bed.dir(), "gate");
+    let gate = Gate::new(&bed.dir(), "gate");
     let snapshot = local("x", "");
     let planned = bed.run(plan(&snapshot)).await;
     let body = format!(
@@ -123,7 +123,7 @@ async fn an_apply_that_outlives_its_grace_is_killed_and_says_what_may_be_left() 
 async fn an_apply_that_was_complete_when_it_was_asked_to_stop_is_a_success() {
     // A stand-in for the last phase: it has told that all is done, and then leaves with 0 on an interrupt.
     let bed = terraform_bed();
-    let gate = Gate::new(bed.dir(), "gate");
+    let gate = Gate::new(&bed.dir(), "gate");
     let snapshot = local("x", "resource \"terraform_data\" \"a\" {}\noutput \"o\" { value = 1 }\n");
     let planned = bed.run(plan(&snapshot)).await;
     planned.result();
@@ -135,6 +135,7 @@ async fn an_apply_that_was_complete_when_it_was_asked_to_stop_is_a_success() {
         bed.dir().display(),
         real = real.display(),
     );
+    late.config.sandbox.write.push(bed.dir());
     late.config.tools.terraform = Some(vec![script(&bed.dir().join("late"), &body)]);
     let open = late.open(apply(&snapshot, &planned)).await;
     let stopper = open.stopper.clone();
@@ -150,12 +151,12 @@ async fn an_apply_that_was_complete_when_it_was_asked_to_stop_is_a_success() {
 #[tokio::test]
 async fn a_plan_that_waits_for_the_lock_names_its_holder_and_can_be_cancelled() {
     let mut bed = terraform_bed();
-    let gate = Gate::new(bed.dir(), "gate");
+    let gate = Gate::new(&bed.dir(), "gate");
     let snapshot = slow(&bed, &gate);
     let planned = bed.run(plan(&snapshot)).await;
     let holder = bed.open(apply(&snapshot, &planned)).await;
     let holding = holder.stopper.clone();
-    let at_plan = Gate::new(bed.dir(), "at-plan");
+    let at_plan = Gate::new(&bed.dir(), "at-plan");
     let real = engine("terraform").unwrap();
     let body = format!("[ \"$1\" = plan ] && {}\nexec {} \"$@\"", at_plan.pass(), real.display());
     let watched = script(&bed.dir().join("watched"), &body);

@@ -9,6 +9,7 @@ mod infracost;
 mod interrupts;
 mod output;
 mod policy;
+mod sandbox;
 mod secrets;
 mod state;
 mod templates;

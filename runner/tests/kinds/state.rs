@@ -110,7 +110,7 @@ async fn a_lock_that_was_left_behind_is_shown_and_released_by_its_id_alone() {
 #[tokio::test]
 async fn the_holder_of_a_local_lock_is_named() {
     let bed = terraform_bed();
-    let (begun, gate) = (Gate::new(bed.dir(), "begun"), Gate::new(bed.dir(), "gate"));
+    let (begun, gate) = (Gate::new(&bed.dir(), "begun"), Gate::new(&bed.dir(), "gate"));
     let main = format!(
         "resource \"terraform_data\" \"slow\" {{\n  provisioner \"local-exec\" {{ command = \"{} && {}\" }}\n}}\n",
         begun.pass(),
@@ -243,7 +243,7 @@ async fn a_state_that_can_be_neither_set_aside_nor_stored_keeps_its_work_folder(
 async fn a_cancelled_apply_that_could_not_save_its_state_says_where_it_is() {
     let bed = terraform_bed();
     let backend = HttpBackend::start();
-    let gate = Gate::new(bed.dir(), "gate");
+    let gate = Gate::new(&bed.dir(), "gate");
     let mut snapshot = backend.snapshot();
     let second = format!(
         "resource \"terraform_data\" \"two\" {{\n  depends_on = [terraform_data.one]\n  provisioner \"local-exec\" {{\n    command = \"{}; exec sleep 600\"\n  }}\n}}\n",

@@ -12,6 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::stat::Mode;
 use tempfile::TempDir;
+use tendril_runner::sandbox::Confinement;
 use tendril_runner::supervise::{
     Class, EXIT_FILE, ExitRecord, Launched, Launcher, Running, Step, SuperviseError, read_record,
 };
@@ -52,6 +53,7 @@ impl Bed {
             record_dir: self.path("record"),
             umask: 0o077,
             orphan_limit_bytes: 64 << 20,
+            sandbox: Confinement::off(),
         }
     }
 

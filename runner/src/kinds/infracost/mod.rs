@@ -12,6 +12,7 @@ use crate::prepare::environment;
 use crate::prepare::snapshot::Snapshot;
 use crate::prepare::source;
 use crate::run::Run;
+use crate::sandbox::{Access, Profile, port_of};
 use crate::stop::Stop;
 use crate::toolbox::Toolbox;
 use futures_util::future::BoxFuture;
@@ -51,6 +52,7 @@ impl Infracost {
             .args(["breakdown", "--format", "json", "--no-color"])
             .args(args)
             .env(env)
+            .access(self.access(run))
             .stdout(Stdout::Capture(MAX_BREAKDOWN_BYTES));
         let finished = run.command(command).await?;
         failure::of_text(&finished, "infracost breakdown")?;
@@ -88,6 +90,13 @@ impl Infracost {
             args.extend(["--terraform-var-file".to_owned(), path.display().to_string()]);
         }
         Ok(args)
+    }
+
+    fn access(&self, run: &Run) -> Access {
+        let read = ["plan.json", source::VARIABLES_FILE].map(|name| run.work.file(name)).to_vec();
+        let read = [read, vec![run.work.tree()]].concat();
+        let port = run.config().infracost.pricing_endpoint.as_deref().and_then(port_of);
+        Access { read, connect: port.into_iter().collect(), ..Access::of(Profile::Tool) }
     }
 
     fn env(&self, run: &Run) -> Result<BTreeMap<String, String>, Stop> {

@@ -125,6 +125,7 @@ mod tests {
             ended_at: OffsetDateTime::UNIX_EPOCH,
             duration_ms: 1,
             peak_memory_bytes: 1,
+            sandbox: None,
             oom_kills: OomKills::OwnGroup(0),
             killed_descendants: 0,
             child_dead: true,

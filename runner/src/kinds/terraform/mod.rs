@@ -34,7 +34,7 @@ const PLAN_ARTIFACT: &str = "plan";
 /// Artifact of a plan, in the engine's JSON: for cost and policies.
 pub const PLAN_JSON_ARTIFACT: &str = "plan-json";
 /// The plan file beside the tree.
-const PLAN_FILE: &str = "plan";
+const PLAN_FILE: &str = "out/plan";
 /// Artifact of an apply: state that the engine could not save.
 const ERRORED_STATE_ARTIFACT: &str = "errored-state";
 

@@ -6,6 +6,7 @@ use crate::kinds::terraform::failure;
 use crate::prepare::snapshot::Snapshot;
 use crate::prepare::{backend, environment, source};
 use crate::run::Run;
+use crate::sandbox::{Access, Profile};
 use crate::stop::Stop;
 use crate::toolbox::Toolbox;
 use serde_json::Value;
@@ -15,6 +16,10 @@ use tendril_templates::Tree;
 
 /// The engine's own folder and settings file beside the tree.
 const DATA_DIR: &str = "data";
+/// What a command of the engine leaves for the next: its plan.
+const OUT_DIR: &str = "out";
+/// The engine's installed providers, in its own folder.
+const PROVIDERS_DIR: &str = "providers";
 const SETTINGS_FILE: &str = "engine.tfrc";
 /// How much the heap of an `init` may grow between collections, in percent of what lives.
 const INIT_GOGC: &str = "400";
@@ -29,6 +34,7 @@ pub struct Site {
     data: PathBuf,
     env: BTreeMap<String, String>,
     workspace: Option<String>,
+    access: Access,
     lock_timeout: String,
     /// The backend that Tendril has written down.
     expected: Option<Value>,
@@ -52,7 +58,18 @@ impl Site {
         let expected = backend::write(snapshot, run.config(), &run.work)?;
         let settings = settings_text(run.config().tools.provider_mirror.as_deref());
         let settings = run.work.write(SETTINGS_FILE, settings.as_bytes())?;
-        let data = run.work.file(DATA_DIR);
+        let (data, out) = (run.work.file(DATA_DIR), run.work.file(OUT_DIR));
+        for folder in [&data, &out] {
+            std::fs::create_dir(folder).map_err(|e| Stop::disk("make", folder, &e))?;
+        }
+        let mirror: Vec<_> = run.config().tools.provider_mirror.clone().into_iter().collect();
+        let access = Access {
+            read: [vec![settings.clone(), data.clone(), run.work.file(source::VARIABLES_FILE)], mirror.clone()]
+                .concat(),
+            write: vec![out, run.work.file(backend::STATE_LINK)],
+            execute: [mirror, vec![data.join(PROVIDERS_DIR)]].concat(),
+            ..Access::of(Profile::Terraform)
+        };
         let mut env = environment::of_attempt(&toolbox.env, &run.work);
         for (name, value) in [
             ("TF_IN_AUTOMATION", "1"),
@@ -64,12 +81,20 @@ impl Site {
             env.insert(name.to_owned(), value.to_owned());
         }
         let lock_timeout = format!("-lock-timeout={}s", run.config().tools.lock_timeout_s);
-        Ok(Self { engine, cwd, data, env, workspace: snapshot.workspace.clone(), lock_timeout, expected })
+        Ok(Self { engine, cwd, data, env, workspace: snapshot.workspace.clone(), access, lock_timeout, expected })
     }
 
     /// A command of the engine that only reads, with its output in the log.
     pub fn command(&self, name: &'static str) -> Command {
-        Command::new(name, &self.engine.program, self.cwd.clone()).args([name]).env(self.env.clone())
+        let command = Command::new(name, &self.engine.program, self.cwd.clone()).args([name]).env(self.env.clone());
+        command.access(self.access.clone())
+    }
+
+    /// A command that installs: it may write to the engine's own folder, and execute nothing that is in there.
+    fn installing(&self, name: &'static str) -> Command {
+        let Access { read, write, .. } = self.access.clone();
+        let write = [write, vec![self.data.clone()]].concat();
+        self.command(name).access(Access { read, write, ..Access::of(Profile::Terraform) })
     }
 
     /// The flag for how long to wait for a state lock.
@@ -91,7 +116,7 @@ impl Site {
         backend::check_initialised(&self.data, self.expected.as_ref())?;
         if let Some(workspace) = self.workspace.clone() {
             let select = ["select", "-no-color", "-or-create=true", &workspace];
-            self.step(run, self.command("workspace").args(select)).await?;
+            self.step(run, self.installing("workspace").args(select)).await?;
             self.enter_workspace();
         }
         Ok(())
@@ -110,7 +135,7 @@ impl Site {
     pub fn init_command(&self) -> Command {
         let mut env = self.env.clone();
         env.entry("GOGC".to_owned()).or_insert_with(|| INIT_GOGC.to_owned());
-        self.command("init").args(["-input=false", "-no-color"]).env(env)
+        self.installing("init").args(["-input=false", "-no-color"]).env(env)
     }
 
     /// All further commands work in the snapshot's workspace, which is there.

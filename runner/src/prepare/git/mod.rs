@@ -13,6 +13,7 @@ use crate::command::{Command, Room};
 use crate::off_loop::off_loop;
 use crate::prepare::snapshot::GitSource;
 use crate::run::Run;
+use crate::sandbox::Access;
 use crate::stop::Stop;
 use crate::supervise::Class;
 use crate::toolbox::Toolbox;
@@ -30,6 +31,7 @@ struct Repository {
     dir: PathBuf,
     env: BTreeMap<String, String>,
     address: Address,
+    access: Access,
 }
 
 /// Fetches what the source names; returns its files and the commit.
@@ -46,7 +48,8 @@ pub async fn fetch(run: &mut Run, toolbox: &Toolbox, source: &GitSource) -> Resu
         return Err(Stop::refused("template.git: there is no git on this runner; install it"));
     };
     let env = surroundings::environment(toolbox, run, &address, source.folder.is_some())?;
-    let repository = Repository { git, dir: run.work.file("git"), env, address };
+    let access = surroundings::access(run, &address);
+    let repository = Repository { git, dir: run.work.file("git"), env, address, access };
     run.say(format!("fetching {} at {reference}", repository.address));
     repository.check_out(run, reference, source).await?;
     let (dir, folder) = (repository.dir, source.folder.clone());
@@ -97,6 +100,7 @@ impl Repository {
         let env = surroundings::allowed(&self.env, transport);
         let mut command =
             Command::new(name, &self.git, self.dir.clone()).args([name]).args(args.iter().copied()).env(env);
+        command.access = self.access.clone();
         command.room = Some(Room { dir: self.dir.clone(), bytes: MAX_REPOSITORY_BYTES });
         let finished = run.command(command).await?;
         if finished.overfull {

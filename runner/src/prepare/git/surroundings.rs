@@ -4,6 +4,7 @@ use super::address::{Address, Transport};
 use crate::config::{Git, read};
 use crate::prepare::environment;
 use crate::run::Run;
+use crate::sandbox::{Access, Profile, port_of};
 use crate::stop::Stop;
 use crate::toolbox::Toolbox;
 use base64::Engine;
@@ -48,6 +49,21 @@ const SETTINGS: &str = r#"# Written by tendril-runner for one fetch.
 	defaultBranch = main
 "#;
 
+const SETTINGS_FILE: &str = "gitconfig";
+
+/// What git may do: use its own folder, read its settings and keys, connect to the repository's port.
+pub fn access(run: &Run, address: &Address) -> Access {
+    let git = &run.config().git;
+    let keys = [&git.ssh_key_file, &git.ssh_known_hosts_file, &git.ca_file];
+    let read = keys.into_iter().flatten().cloned().chain([run.work.file(SETTINGS_FILE)]).collect();
+    let usual = match address.transport {
+        Transport::Https => 443,
+        Transport::Ssh => 22,
+    };
+    let connect = vec![port_of(&address.to_string()).unwrap_or(usual)];
+    Access { read, connect, ..Access::of(Profile::Tool) }
+}
+
 /// Which transports a command may use.
 pub fn allowed(env: &BTreeMap<String, String>, transport: Transport) -> BTreeMap<String, String> {
     let mut env = env.clone();
@@ -67,7 +83,7 @@ pub fn environment(
     sparse: bool,
 ) -> Result<BTreeMap<String, String>, Stop> {
     let (work, git) = (&run.work, &run.config().git);
-    let settings = work.write("gitconfig", settings_text(git, sparse).as_bytes())?;
+    let settings = work.write(SETTINGS_FILE, settings_text(git, sparse).as_bytes())?;
     let mut env: BTreeMap<String, String> = environment::proxies(&toolbox.env).collect();
     let mut set = |name: &str, value: &str| drop(env.insert(name.to_owned(), value.to_owned()));
     set("PATH", toolbox.env.get("PATH").map_or("", String::as_str));

@@ -1,0 +1,265 @@
+//! The table of system calls as programs for the kernel.
+
+use super::calls::{ABSENT, Call, Processor, REFUSED, Test, refused_with};
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, sock_filter,
+};
+use std::collections::BTreeMap;
+
+const EPERM: u32 = libc::EPERM.unsigned_abs();
+const ENOSYS: u32 = libc::ENOSYS.unsigned_abs();
+/// Calls with this bit and above are x32's.
+const X32: u32 = 0x4000_0000;
+
+/// The filters for a processor, in the order in which they are installed. A call goes through all of them.
+///
+/// # Errors
+/// The table cannot be compiled, which a test would have found.
+pub(super) fn programs(processor: Processor, udp: bool) -> Result<[BpfProgram; 2], seccompiler::Error> {
+    let absent = ABSENT.into_iter().map(|call| (call, Vec::new())).collect();
+    let refused = REFUSED.into_iter().map(|call| (call, Vec::new())).chain(refused_with(udp)).collect();
+    let mut absent = compile(processor, absent, ENOSYS)?;
+    absent.splice(0..0, other_abis(processor));
+    Ok([absent, compile(processor, refused, EPERM)?])
+}
+
+fn compile(
+    processor: Processor,
+    table: Vec<(Call, Vec<Vec<Test>>)>,
+    errno: u32,
+) -> Result<BpfProgram, seccompiler::Error> {
+    let (column, target) = match processor {
+        Processor::X86_64 => (0, TargetArch::x86_64),
+        Processor::Aarch64 => (1, TargetArch::aarch64),
+    };
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for (call, reasons) in table.into_iter().filter(|(call, _)| call.numbers[column] >= 0) {
+        let reasons = reasons.iter().map(|tests| {
+            let conditions = tests.iter().map(condition).collect::<Result<_, _>>()?;
+            SeccompRule::new(conditions)
+        });
+        rules.insert(call.numbers[column], reasons.collect::<Result<_, _>>()?);
+    }
+    SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno), target)?
+        .try_into()
+        .map_err(seccompiler::Error::from)
+}
+
+fn condition(test: &Test) -> Result<SeccompCondition, seccompiler::BackendError> {
+    let (argument, operator, value) = match *test {
+        Test::Is(argument, value) => (argument, SeccompCmpOp::Eq, value),
+        Test::IsNot(argument, value) => (argument, SeccompCmpOp::Ne, value),
+        Test::Masked(argument, mask, value) => (argument, SeccompCmpOp::MaskedEq(mask.into()), value),
+    };
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value.into())
+}
+
+/// Refuses the calls of i386 and x32, which have other numbers, as a kernel without them would.
+fn other_abis(processor: Processor) -> Vec<sock_filter> {
+    const LOAD_WORD: u16 = 0x20;
+    const IF_EQUAL: u16 = 0x15;
+    const IF_AT_LEAST: u16 = 0x35;
+    const RETURN: u16 = 0x06;
+    const NUMBER: u32 = 0;
+    const ARCHITECTURE: u32 = 4;
+    let (audit, jump_over) = match processor {
+        Processor::X86_64 => (0xC000_003E, 2),
+        Processor::Aarch64 => (0xC000_00B7, 2),
+    };
+    let instruction = |code, jt, jf, k| sock_filter { code, jt, jf, k };
+    vec![
+        instruction(LOAD_WORD, 0, 0, ARCHITECTURE),
+        instruction(IF_EQUAL, 0, jump_over, audit),
+        instruction(LOAD_WORD, 0, 0, NUMBER),
+        instruction(IF_AT_LEAST, 0, 1, X32),
+        instruction(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | ENOSYS),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::calls::{CLONE, IOCTL, MEMFD_CREATE, SENDMSG, SENDTO, SETSOCKOPT, SOCKET, UNSHARE};
+    use super::*;
+
+    const BOTH: [Processor; 2] = [Processor::X86_64, Processor::Aarch64];
+    const AUDIT: [u32; 2] = [0xC000_003E, 0xC000_00B7];
+    const I386: u32 = 0x4000_0003;
+    const ALLOWED: u32 = 0;
+
+    /// What the kernel does with such programs, for the instructions that stand in them.
+    fn execute(program: &[sock_filter], data: &[u32; 16]) -> u32 {
+        let (mut at, mut value) = (0, 0);
+        loop {
+            let one = &program[at];
+            let jump = |taken| usize::from(if taken { one.jt } else { one.jf });
+            at += 1;
+            match one.code {
+                0x20 => value = data[usize::try_from(one.k).unwrap() / 4],
+                0x54 => value &= one.k,
+                0x05 => at += usize::try_from(one.k).unwrap(),
+                0x15 => at += jump(value == one.k),
+                0x25 => at += jump(value > one.k),
+                0x35 => at += jump(value >= one.k),
+                0x06 => return one.k,
+                other => panic!("an instruction {other:#x} that is not known here"),
+            }
+        }
+    }
+
+    /// The error number that a call gets, 0 for none; the strictest of all filters counts.
+    fn verdict(programs: &[BpfProgram; 2], audit: u32, number: i64, arguments: &[u64]) -> u32 {
+        let mut data = [0; 16];
+        data[0] = u32::try_from(number).unwrap();
+        data[1] = audit;
+        for (index, argument) in arguments.iter().enumerate() {
+            data[4 + 2 * index] = (*argument & 0xffff_ffff) as u32;
+            data[5 + 2 * index] = (*argument >> 32) as u32;
+        }
+        let results = programs.each_ref().map(|program| execute(program, &data));
+        results.into_iter().find(|result| *result != libc::SECCOMP_RET_ALLOW).map_or(ALLOWED, |result| {
+            assert_eq!(result & 0xffff_0000, libc::SECCOMP_RET_ERRNO, "{result:#x} is no error number");
+            result & 0xffff
+        })
+    }
+
+    fn on_both(call: Call, arguments: &[u64], expected: u32) {
+        for (column, processor) in BOTH.into_iter().enumerate() {
+            if call.numbers[column] >= 0 {
+                let programs = programs(processor, true).unwrap();
+                let got = verdict(&programs, AUDIT[column], call.numbers[column], arguments);
+                assert_eq!(got, expected, "{} {arguments:x?} on {processor:?}", call.name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_refused_on_both_processors() {
+        REFUSED.into_iter().for_each(|call| on_both(call, &[], EPERM));
+        ABSENT.into_iter().for_each(|call| on_both(call, &[], ENOSYS));
+        for (call, arguments) in [
+            (CLONE, &[0x1000_0011][..]),
+            (CLONE, &[0x4000_0011]),
+            (UNSHARE, &[0x80]),
+            (UNSHARE, &[0x0002_0000]),
+            (SOCKET, &[17, 3, 3]),
+            (SOCKET, &[38, 5, 0]),
+            (SOCKET, &[40, 1, 0]),
+            (SOCKET, &[2, 3, 1]),
+            (SOCKET, &[10, 3 | 0x80000, 58]),
+            (SOCKET, &[2, 1, 262]),
+            (SOCKET, &[2, 2, 1]),
+            (SOCKET, &[16, 3, 15]),
+            (SENDTO, &[3, 0, 0, 0x2000_0000, 0, 0]),
+            (SENDTO, &[3, 0, 0, 0x2000_4000, 0, 0]),
+            (SENDMSG, &[3, 0, 0x2000_0000]),
+            (SETSOCKOPT, &[3, 6, 30]),
+            (SETSOCKOPT, &[3, 6, 23]),
+            (IOCTL, &[0, 0x5412]),
+            (MEMFD_CREATE, &[0, 1]),
+            // Upper halves of arguments, which the kernel does not look at.
+            (IOCTL, &[0, 0xffff_ffff_0000_5412]),
+            (SOCKET, &[0x1_0000_0002, 1, 262]),
+        ] {
+            on_both(call, arguments, EPERM);
+        }
+    }
+
+    #[test]
+    fn what_programs_need_goes_through() {
+        for (call, arguments) in [
+            (CLONE, &[0x0000_0011][..]),
+            (CLONE, &[0x003d_0f00]),
+            (UNSHARE, &[0x200]),
+            (SOCKET, &[1, 1 | 0x80000, 0]),
+            (SOCKET, &[2, 1 | 0x80800, 6]),
+            (SOCKET, &[10, 1, 0]),
+            (SOCKET, &[2, 2, 17]),
+            (SOCKET, &[16, 3, 0]),
+            (SENDTO, &[3, 0, 0, 0x4000, 0, 0]),
+            (SENDMSG, &[3, 0, 0x4000]),
+            (SETSOCKOPT, &[3, 6, 1]),
+            (SETSOCKOPT, &[3, 1, 30]),
+            (IOCTL, &[0, 0x5401]),
+            (MEMFD_CREATE, &[0, 8]),
+        ] {
+            on_both(call, arguments, ALLOWED);
+        }
+        // read, write, execve, exit_group
+        for (column, numbers) in [[0, 1, 59, 231], [63, 64, 221, 94]].into_iter().enumerate() {
+            let programs = programs(BOTH[column], true).unwrap();
+            numbers.into_iter().for_each(|number| assert_eq!(verdict(&programs, AUDIT[column], number, &[]), ALLOWED));
+        }
+    }
+
+    #[test]
+    fn setuid_bits_are_refused_and_plain_modes_are_not() {
+        for (call, arguments) in refused_with(true).into_iter().filter_map(|(call, _)| {
+            let mode = match call.name {
+                "chmod" | "fchmod" | "creat" | "mknod" => vec![0],
+                "fchmodat" | "fchmodat2" | "mknodat" => vec![0, 0],
+                "open" => vec![0, 0o102],
+                "openat" => vec![0, 0, 0o102],
+                _ => return None,
+            };
+            Some((call, mode))
+        }) {
+            let with = |mode| [arguments.clone(), vec![mode]].concat();
+            on_both(call, &with(0o755), ALLOWED);
+            on_both(call, &with(0o4755), EPERM);
+            on_both(call, &with(0o2755), EPERM);
+        }
+    }
+
+    #[test]
+    fn udp_is_refused_where_it_is_not_wanted() {
+        for (column, processor) in BOTH.into_iter().enumerate() {
+            let strict = programs(processor, false).unwrap();
+            let of = |arguments: &[u64]| verdict(&strict, AUDIT[column], SOCKET.numbers[column], arguments);
+            assert_eq!(of(&[2, 2 | 0x80000, 0]), EPERM);
+            assert_eq!((of(&[2, 1, 0]), of(&[1, 2, 0])), (ALLOWED, ALLOWED));
+        }
+    }
+
+    #[test]
+    fn other_abis_have_no_calls_at_all() {
+        let programs = programs(Processor::X86_64, true).unwrap();
+        // getpid as i386 and as x32 count it, ptrace as x32 does.
+        assert_eq!(verdict(&programs, I386, 20, &[]), ENOSYS);
+        assert_eq!(verdict(&programs, AUDIT[0], 0x4000_0027, &[]), ENOSYS);
+        assert_eq!(verdict(&programs, AUDIT[0], 0x4000_0209, &[]), ENOSYS);
+    }
+
+    #[test]
+    fn the_numbers_are_those_of_the_c_library() {
+        let column = usize::from(cfg!(target_arch = "aarch64"));
+        let all = REFUSED.into_iter().chain(ABSENT).chain(refused_with(true).into_iter().map(|(call, _)| call));
+        let number = |name: &str| all.clone().find(|call| call.name == name).unwrap().numbers[column];
+        macro_rules! same {
+            ($($name:literal $constant:ident)*) => { $(assert_eq!(number($name), libc::$constant, $name);)* };
+        }
+        same!("ptrace" SYS_ptrace "process_vm_readv" SYS_process_vm_readv "process_vm_writev" SYS_process_vm_writev
+            "pidfd_getfd" SYS_pidfd_getfd "kcmp" SYS_kcmp "mount" SYS_mount "umount2" SYS_umount2
+            "pivot_root" SYS_pivot_root "chroot" SYS_chroot "open_tree" SYS_open_tree "move_mount" SYS_move_mount
+            "fsopen" SYS_fsopen "fsconfig" SYS_fsconfig "fsmount" SYS_fsmount "fspick" SYS_fspick
+            "mount_setattr" SYS_mount_setattr "swapon" SYS_swapon "swapoff" SYS_swapoff "quotactl" SYS_quotactl
+            "quotactl_fd" SYS_quotactl_fd "acct" SYS_acct "open_by_handle_at" SYS_open_by_handle_at
+            "fanotify_init" SYS_fanotify_init "setns" SYS_setns "bpf" SYS_bpf "perf_event_open" SYS_perf_event_open
+            "userfaultfd" SYS_userfaultfd "io_uring_setup" SYS_io_uring_setup "io_uring_enter" SYS_io_uring_enter
+            "io_uring_register" SYS_io_uring_register "add_key" SYS_add_key "request_key" SYS_request_key
+            "keyctl" SYS_keyctl "memfd_secret" SYS_memfd_secret "lookup_dcookie" SYS_lookup_dcookie
+            "init_module" SYS_init_module "finit_module" SYS_finit_module "delete_module" SYS_delete_module
+            "kexec_load" SYS_kexec_load "kexec_file_load" SYS_kexec_file_load "reboot" SYS_reboot
+            "settimeofday" SYS_settimeofday "clock_settime" SYS_clock_settime "sethostname" SYS_sethostname
+            "setdomainname" SYS_setdomainname "syslog" SYS_syslog "vhangup" SYS_vhangup "shmget" SYS_shmget
+            "shmat" SYS_shmat "semget" SYS_semget "msgget" SYS_msgget "mq_open" SYS_mq_open
+            "personality" SYS_personality "clone3" SYS_clone3 "openat2" SYS_openat2 "clone" SYS_clone
+            "unshare" SYS_unshare "socket" SYS_socket "sendto" SYS_sendto "sendmsg" SYS_sendmsg
+            "sendmmsg" SYS_sendmmsg "setsockopt" SYS_setsockopt "ioctl" SYS_ioctl "memfd_create" SYS_memfd_create
+            "fchmod" SYS_fchmod "fchmodat" SYS_fchmodat "openat" SYS_openat "mknodat" SYS_mknodat);
+        #[cfg(target_arch = "x86_64")]
+        same!("iopl" SYS_iopl "ioperm" SYS_ioperm "modify_ldt" SYS_modify_ldt "uselib" SYS_uselib "chmod" SYS_chmod
+            "creat" SYS_creat "open" SYS_open "mknod" SYS_mknod);
+    }
+}

@@ -1,0 +1,102 @@
+//! The escape suite: every attack that the sandbox is to hold off, as a job's own command, and what must work all the same.
+#![cfg(test)]
+
+mod attacks;
+mod bed;
+mod page;
+
+use attacks::{ALL, Attack, Outcome};
+use bed::Bed;
+use nix::errno::Errno;
+use tendril_runner::sandbox::{Mode, Profile};
+use tendril_runner::supervise::Exit;
+
+/// All attacks in one profile, as if the kernel's Landlock were no newer than this.
+async fn all(bed: &Bed, profile: Profile, abi: u32) -> Vec<(&'static Attack, Outcome)> {
+    let mut outcomes = Vec::new();
+    for attack in ALL {
+        outcomes.push((attack, bed.attack(attack, profile, abi).await));
+    }
+    outcomes
+}
+
+#[tokio::test]
+async fn every_attack_ends_as_the_page_says_in_both_profiles_and_on_every_older_kernel() {
+    let bed = Bed::new().await;
+    let terraform = all(&bed, Profile::Terraform, 7).await;
+    let exec = all(&bed, Profile::Exec, 7).await;
+    let mut older = Vec::new();
+    for abi in 0..7 {
+        older.push(all(&bed, Profile::Terraform, abi).await);
+    }
+    let rows: Vec<page::Row> = (0..ALL.len())
+        .map(|index| {
+            let (attack, outcome) = &terraform[index];
+            let by_abi: Vec<Outcome> = older.iter().map(|all| all[index].1).chain([*outcome]).collect();
+            page::Row { attack, terraform: *outcome, exec: exec[index].1, since: page::since(&by_abi) }
+        })
+        .collect();
+    // What is refused is refused by the layer that is to refuse it, with its own error.
+    let other = rows.iter().flat_map(|row| {
+        let both = [("terraform", row.terraform, false), ("exec", row.exec, true)];
+        both.into_iter().filter_map(|(profile, outcome, in_exec)| {
+            let expected = row.attack.expected(in_exec);
+            (outcome != expected).then(|| format!("{} in {profile}: {outcome:?}, not {expected:?}", row.attack.name))
+        })
+    });
+    let other: Vec<_> = other.collect();
+    assert!(other.is_empty(), "{other:#?}");
+    page::compare(&rows);
+}
+
+#[tokio::test]
+async fn nothing_of_it_is_refused_without_the_sandbox() {
+    // Else the suite would prove nothing: what the machine refuses anyway is marked so.
+    let bed = Bed::new().await;
+    let mut refused = Vec::new();
+    let may_all = bed::has_all_rights();
+    for attack in ALL.iter().filter(|attack| !attack.refused_anyway && (may_all || !attack.privileged)) {
+        let outcome = bed.unconfined(attack).await;
+        if outcome != Outcome::Done {
+            refused.push(format!("{}: {outcome:?}", attack.name));
+        }
+    }
+    assert!(refused.is_empty(), "{refused:#?}");
+}
+
+#[tokio::test]
+async fn a_daemon_and_its_children_do_not_outlive_the_command() {
+    let bed = Bed::new().await;
+    let script = "for (1..20) { my $p = fork; if (!defined $p) { last } if (!$p) { POSIX::setsid(); fork and POSIX::_exit(0); \
+                  sleep 600; POSIX::_exit(0) } } print \"done\\n\";";
+    let (said, record) = bed.run(bed.step(script, Profile::Exec, 7)).await;
+    assert_eq!((said.trim(), record.exit), ("done", Exit::Success));
+    assert!(record.killed_descendants > 0 && record.child_dead, "{}", record.killed_descendants);
+}
+
+#[tokio::test]
+async fn a_command_is_not_started_where_a_layer_is_missing_that_is_required() {
+    let bed = Bed::new().await;
+    for (abi, layer) in [(5, "scopes"), (3, "tcp"), (2, "truncate"), (0, "files")] {
+        let mut step = bed.step("print \"ran\\n\";", Profile::Terraform, abi);
+        step.sandbox.mode = Mode::Require;
+        let (said, record) = bed.run(step).await;
+        let Exit::NotStarted { reason } = record.exit else { panic!("ABI {abi}: {:?}", record.exit) };
+        let reason = reason.to_string();
+        assert!(reason.contains(layer) && reason.contains("sandbox.mode") && reason.contains("kernel"), "{reason}");
+        assert_eq!((said.as_str(), record.sandbox), ("", None));
+    }
+    let (said, record) = bed.run(bed.step("print \"ran\\n\";", Profile::Terraform, 3)).await;
+    let missing: Vec<_> = record.sandbox.expect("a level").missing.into_iter().map(|one| one.layer.name()).collect();
+    assert_eq!(said, "ran\n");
+    assert!(["tcp", "devices", "scopes"].iter().all(|layer| missing.contains(layer)), "{missing:?}");
+}
+
+#[tokio::test]
+async fn udp_is_refused_where_the_settings_say_so() {
+    let bed = Bed::new().await;
+    let attack = ALL.iter().find(|attack| attack.name.contains("UDP")).expect("it is listed");
+    let mut step = bed.step(attack.script, Profile::Exec, 7);
+    step.sandbox.udp = false;
+    assert_eq!(Outcome::read(&bed.run(step).await.0), Outcome::Refused(Errno::EPERM));
+}
