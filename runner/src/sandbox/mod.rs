@@ -1,7 +1,7 @@
 //! What a command of a job may do: decided by one pure function, done to itself by the new process.
 //!
 //! [`Settings`] and the command's [`Access`] make a [`Confinement`]: paths, ports and limits, which travel to the supervisor
-//! with the step. There [`plan`] turns it and what the [`Kernel`] can do into an ordered list of [`Measure`]s and
+//! with the step. There [`plan()`] turns it and what the [`Kernel`] can do into an ordered list of [`Measure`]s and
 //! the [`Level`] that they come to; [`Armed`] makes ready what allocates, before the fork; and the new process carries the list
 //! out, last before its program.
 //!
