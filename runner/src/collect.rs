@@ -72,7 +72,7 @@ impl Collector {
     }
 
     /// Waits until the spool holds a log that has ended to its end: what is on disk then outlives this process. Longer than
-    /// [`SPOOL_WITHIN`] only a spool takes that is full or fails, and nobody waits for that.
+    /// `SPOOL_WITHIN` only a spool takes that is full or fails, and nobody waits for that.
     pub async fn spooled(&self, lease: &Lease) {
         let begun = Instant::now();
         loop {
