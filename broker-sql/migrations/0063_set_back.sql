@@ -68,26 +68,33 @@ create function tendril_core.doubt(p_cluster uuid) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_origin text := tendril_core.origin();
+  v_all    boolean;
+  v_set    tendril_core.settings;
   c        tendril.clusters;
 begin
   select * into c from tendril.clusters x where x.id = p_cluster for no key update;
   if c.origin = v_origin then
     return false;
   end if;
-  if not exists (select from tendril_core.runner_leases l where l.cluster_id = p_cluster and l.witnessed <> v_origin
-                    and (not l.judged_lost or l.heartbeat_at > (select max(y.heartbeat_at) from tendril_core.runner_leases y) - interval '10 min')) then
+  if c.doubted_at is null then
+    update tendril.clusters set doubted_at = clock_timestamp() where id = p_cluster returning doubted_at into c.doubted_at;
+  end if;
+  select * into v_set from tendril_core.settings;
+  v_all := not exists (
+    select from tendril_core.runner_leases l where l.cluster_id = p_cluster and l.witnessed <> v_origin
+       and (not l.judged_lost or l.heartbeat_at > (select max(y.heartbeat_at) from tendril_core.runner_leases y) - interval '10 min'));
+  -- One that registered in the lost time is not known; alive, it speaks within its lease.
+  if v_all and c.doubted_at + v_set.lease_ttl <= clock_timestamp() then
     update tendril.clusters set origin = v_origin, doubted_at = null where id = p_cluster;
     return false;
-  end if;
-  if c.doubted_at + (select witness_patience from tendril_core.settings) < clock_timestamp() then
+  elsif not v_all and c.doubted_at + greatest(v_set.witness_patience, v_set.lease_ttl) <= clock_timestamp() then
     perform tendril_core.quarantine(p_cluster, c.incarnation, 'not all runners of that time were heard again');
     return false;
   end if;
-  update tendril.clusters set doubted_at = clock_timestamp() where id = p_cluster and doubted_at is null;
   return true;
 end $$;
 comment on function tendril_core.doubt is
-  'Whether the runners of a cluster have yet to say what they know of a new history of the database. Ends the doubt when all have, or when their time is over.';
+  'Whether the runners of a cluster have yet to say what they know of a new history of the database. Ends the doubt when all have and one lease has passed, or when their time is over.';
 
 create function tendril_core.duty_doubts() returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$

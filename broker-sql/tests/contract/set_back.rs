@@ -12,6 +12,12 @@ async fn set_back(fleet: &mut Fleet) {
     run(&mut fleet.operator, "update tendril_core.runner_leases set witnessed = 'before'").await;
 }
 
+/// The doubt has lasted for a minute more.
+async fn a_minute_passes(fleet: &mut Fleet) {
+    run(&mut fleet.operator, "update tendril.clusters set doubted_at = doubted_at - interval '1 min'").await;
+    run(&mut fleet.operator, "select tendril_core.duty_doubts()").await;
+}
+
 /// What a runner says that has seen nothing which the database does not know.
 fn witness() -> Value {
     json!({"incarnation": 1, "fence": 0, "runners": [], "open": [], "ended": []})
@@ -54,6 +60,8 @@ async fn nothing_is_started_in_a_new_history_until_all_runners_have_said_what_th
     // What only reads does no harm when it is done twice.
     fleet.deploy_jobs(&[reading("b")]).await;
     first.perform("success").await;
+    a_minute_passes(&mut fleet).await;
+    assert_eq!(sqlstate(&mut first.session, &start_sql(&claimed)).await, "TD015", "it is still waited for");
     present(&mut second, &witness()).await;
     first.start(&claimed).await;
     assert_eq!(first.finish(&claimed, "success").await, "accepted");
@@ -69,7 +77,28 @@ async fn the_next_process_of_a_place_speaks_for_those_before_it() {
     let claimed = next.claim_one().await;
     set_back(&mut fleet).await;
     present(&mut next, &with(witness(), "runners", json!([gone.id]))).await;
+    a_minute_passes(&mut fleet).await;
     next.start(&claimed).await;
+}
+
+#[tokio::test]
+async fn a_runner_that_registered_in_the_lost_time_has_the_time_of_a_lease_to_speak() {
+    let mut fleet = Fleet::new().await;
+    let queued = fleet.deploy_jobs(&[exec("a")]).await;
+    let mut known = fleet.runner().await;
+    let claimed = known.claim_one().await;
+    set_back(&mut fleet).await;
+    present(&mut known, &witness()).await;
+    run(&mut fleet.operator, "select tendril_core.duty_doubts()").await;
+    assert_eq!(
+        sqlstate(&mut known.session, &start_sql(&claimed)).await,
+        "TD015",
+        "all that the database knows of have spoken"
+    );
+    let mut forgotten = fleet.runner().await;
+    present(&mut forgotten, &with(witness(), "ended", ended((id(), 1), queued))).await;
+    a_minute_passes(&mut fleet).await;
+    assert_eq!(sqlstate(&mut known.session, &start_sql(&claimed)).await, "TD005");
 }
 
 #[tokio::test]
