@@ -460,7 +460,7 @@ impl Run {
     /// Says once per attempt how far its commands are confined.
     fn say_sandbox(&self, step: &Step) {
         if self.records.is_empty() {
-            self.say(format!("sandbox: {}", plan(&step.sandbox, &Kernel::detect()).level));
+            self.say(self.config().sandbox.notice(&plan(&step.sandbox, &Kernel::detect()).level));
         }
     }
 }

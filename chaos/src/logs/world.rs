@@ -221,7 +221,7 @@ impl LogWorld {
         format!(
             "database_url = \"postgres://127.0.0.1:{}/{DATABASE}\"\nartifact_key_file = {}\nstate_dir = {}\nslots = {SLOTS}\n\
              kinds = [\"exec\"]\n\n[tools]\nenv = {{ {SECRET_NAME} = {SECRET:?} }}\n\n[logs]\nredact_env = [{SECRET_NAME:?}]\n\
-             flush_interval_ms = 200\nspool_bytes = {}\nmemory_bytes = {}\nstall_s = {}\ncap_bytes = {}\n\n[sandbox]\nwrite = [{}]\n\n[http]\nlisten = \"\"\n",
+             flush_interval_ms = 200\nspool_bytes = {}\nmemory_bytes = {}\nstall_s = {}\ncap_bytes = {}\n\n[sandbox]\nread = [\"/proc\"]\nwrite = [{}]\n\n[http]\nlisten = \"\"\n",
             self.line.port,
             text(&self.key),
             text(state),

@@ -95,7 +95,7 @@ fn settings(seat: &Seat, state: &Path) -> anyhow::Result<String> {
     let tools = seat.engine.as_ref().map(|engine| format!("{} = [{}]\n", engine.name, text(&engine.program)));
     Ok(format!(
         "database_url = {:?}\nartifact_key_file = {}\nstate_dir = {}\nplace = {PLACE:?}\nslots = {}\n\n\
-         [tools]\n{}\n[sandbox]\nwrite = [{}]\nprograms = [\"/bin\", \"/usr\", {}]\n\n[logs]\nflush_interval_ms = 200\n\n[http]\nlisten = \"\"\n",
+         [tools]\n{}\n[sandbox]\nread = [\"/proc\"]\nwrite = [{}]\nprograms = [\"/bin\", \"/usr\", {}]\n\n[logs]\nflush_interval_ms = 200\n\n[http]\nlisten = \"\"\n",
         seat.database_url,
         text(&seat.folder.join("artifact.key")),
         text(state),

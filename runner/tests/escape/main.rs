@@ -100,3 +100,19 @@ async fn udp_is_refused_where_the_settings_say_so() {
     step.sandbox.udp = false;
     assert_eq!(Outcome::read(&bed.run(step).await.0), Outcome::Refused(Errno::EPERM));
 }
+
+#[tokio::test]
+async fn who_may_read_proc_reads_its_own_part_and_no_secrets_of_others() {
+    let bed = Bed::new().await;
+    for (what, expected) in [
+        ("/proc/self/maps", Outcome::Done),
+        ("/proc/$ENV{VICTIM}/cmdline", Outcome::Done),
+        ("/proc/$ENV{VICTIM}/environ", Outcome::Refused(Errno::EACCES)),
+        ("/proc/$ENV{VICTIM}/maps", Outcome::Refused(Errno::EACCES)),
+        ("/proc/$ENV{VICTIM}/root/etc/hostname", Outcome::Refused(Errno::EACCES)),
+    ] {
+        let mut step = bed.step(&format!("opened('<', \"{what}\");"), Profile::Exec, 7);
+        step.sandbox.read.push("/proc".into());
+        assert_eq!(Outcome::read(&bed.run(step).await.0), expected, "{what}");
+    }
+}

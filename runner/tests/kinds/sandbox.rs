@@ -32,6 +32,7 @@ async fn a_real_engine_with_a_real_provider_plans_and_applies_under_the_hardest_
     done.result();
     assert!(resources(&state_file(&bed, "x", "default")).contains(&"one".to_owned()));
     assert!(done.stream("system").contains("sandbox: profile terraform, Landlock ABI "), "{}", done.text());
+    assert!(done.stream("system").contains("sandbox.programs is empty"), "{}", done.text());
     for record in planned.records.iter().chain(&done.records) {
         let level = record.sandbox.as_ref().expect("a level");
         assert_eq!((level.mode, level.profile), (Mode::Require, Profile::Terraform));
