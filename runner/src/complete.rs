@@ -3,6 +3,7 @@
 use crate::clock::BootTime;
 use crate::collect::Collector;
 use crate::handover::FILE as HANDOVER;
+use crate::memory::JobName;
 use crate::runner::Runner;
 use crate::stop::Stop;
 use crate::work::Work;
@@ -14,20 +15,10 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 use tendril_broker::runner::{BrokerError, Disposition, Lease, Report};
-use uuid::Uuid;
 
 /// The file of a report in an attempt's folder.
 const REPORT: &str = "report.json";
 const DRAFT: &str = "report.json.draft";
-
-/// A job, as people know it.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct JobName {
-    /// Its deployment.
-    pub deployment_id: Uuid,
-    /// Its name there.
-    pub job: String,
-}
 
 /// A report as it lies in an attempt's folder.
 #[derive(Debug, Deserialize, Serialize)]

@@ -2,10 +2,11 @@
 
 use crate::attempt_log::AttemptLog;
 use crate::clock::BootTime;
-use crate::complete::{self, JobName, Kept};
+use crate::complete::{self, Kept};
 use crate::desk::Metered;
 use crate::holdings::Held;
 use crate::logs::{LOCK_CONFLICT, value_without_secrets, without_nul, without_secrets};
+use crate::memory::JobName;
 use crate::off_loop::beside;
 use crate::run::{Means, Run};
 use crate::runner::Runner;

@@ -25,6 +25,7 @@ pub mod intake;
 pub mod job;
 pub mod kinds;
 pub mod logs;
+pub mod memory;
 pub mod metrics;
 pub mod off_loop;
 pub mod output;

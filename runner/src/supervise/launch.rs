@@ -13,12 +13,12 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, setsockopt, socketpair, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, setsid};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::entry::SUBCOMMAND;
-use super::handle::SuperviseError;
+use super::error::SuperviseError;
 use super::lost;
 
 /// A fork takes well below a millisecond: whoever does not answer for so long is stopped, or something else.
@@ -220,11 +220,6 @@ impl Drop for Supervisor {
             None => lost::leave(self.pid),
         }
     }
-}
-
-/// Reaps the supervisor if it is dead; whether it is gone.
-pub(super) fn reaped(pid: i32) -> bool {
-    !matches!(waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive))
 }
 
 #[cfg(test)]

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use nix::libc;
 use nix::sys::prctl;
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getsid};
 use tokio::time::{Instant, sleep};
 
 use super::procs::Process;
 use super::step::{Class, Step};
-use super::{launch, pidfd, procs};
+use super::{pidfd, procs};
 
 /// Rounds of killing before giving up, with pauses that sum up to about ten seconds.
 const ROUNDS: u32 = 200;
@@ -144,13 +144,18 @@ pub(super) fn leave(supervisor: i32) {
 
 fn reap_left() {
     let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
-    left.retain(|pid| match launch::reaped(*pid) {
+    left.retain(|pid| match reaped(*pid) {
         true => {
             forget(*pid);
             false
         }
         false => true,
     });
+}
+
+/// Reaps the supervisor if it is dead; whether it is gone.
+fn reaped(pid: i32) -> bool {
+    !matches!(waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive))
 }
 
 fn supervisors() -> MutexGuard<'static, BTreeSet<i32>> {

@@ -37,6 +37,7 @@ mod channel;
 mod child;
 mod clock;
 mod entry;
+mod error;
 mod exit;
 mod flow;
 mod handle;
@@ -58,8 +59,9 @@ mod tree;
 mod watch;
 
 pub use entry::{SUBCOMMAND, entry, keep_from_jobs};
+pub use error::SuperviseError;
 pub use exit::{Certainty, Ended, Exit, StopReason};
-pub use handle::{Control, Launched, OWN_BINARY, Prepared, Running, SuperviseError};
+pub use handle::{Control, Launched, OWN_BINARY, Prepared, Running};
 pub use inherit::{Inherited, Orphan};
 pub use launch::Launcher;
 pub use lost::{Left, adopt_orphans};

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::handle::{Launched, Prepared, Running, SuperviseError};
+use super::error::SuperviseError;
+use super::handle::{Launched, Prepared, Running};
 use super::launch::Launcher;
 use super::step::Step;
 
