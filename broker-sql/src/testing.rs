@@ -6,6 +6,7 @@
 
 pub mod history;
 pub mod shelf;
+pub mod standby;
 
 use std::sync::Mutex;
 

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Connection};
+use tendril_broker::testing::standby::Primary;
 
 use super::server::Server;
 
@@ -25,8 +24,8 @@ impl Standby {
     /// The machine does not do as it is told.
     pub async fn of(server: &Server) -> anyhow::Result<Self> {
         let url = server.superuser_url("postgres");
-        let mut superuser = PgConnection::connect(&url).await.context("cannot look at the server")?;
-        let primary: String = sqlx::query_scalar("show data_directory").fetch_one(&mut superuser).await?;
+        let mut server_itself = Primary::of(&url).await.context("cannot look at the server")?;
+        let primary = server_itself.data_directory().await?;
         let own = format!("{primary}-standby");
         server
             .run(
@@ -40,13 +39,9 @@ impl Standby {
         server
             .run("pg_ctl", &["--pgdata", &own, "--log", &log, "--options", &port, "--silent", "--wait", "start"])
             .await?;
-        for sql in ["alter system set synchronous_standby_names = '*'", "select pg_reload_conf()"] {
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut superuser).await?;
-        }
+        server_itself.commit_with_standby().await?;
         for _ in 0..LOOKS {
-            let follows =
-                "select exists (select from pg_stat_replication where sync_state = 'sync' and state = 'streaming')";
-            if sqlx::query_scalar::<_, bool>(follows).fetch_one(&mut superuser).await? {
+            if server_itself.is_followed().await? {
                 return Ok(Self { primary: primary.into(), own: own.into() });
             }
             tokio::time::sleep(BETWEEN_LOOKS).await;

@@ -1,0 +1,43 @@
+//! What it takes on a server to have a standby that commits wait for.
+
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
+
+/// A superuser's session on a server.
+pub struct Primary(PgConnection);
+
+impl Primary {
+    /// Connects.
+    ///
+    /// # Errors
+    /// No such server, or no such superuser.
+    pub async fn of(superuser_url: &str) -> sqlx::Result<Self> {
+        PgConnection::connect(superuser_url).await.map(Self)
+    }
+
+    /// Where its data lies.
+    ///
+    /// # Errors
+    /// The session is gone.
+    pub async fn data_directory(&mut self) -> sqlx::Result<String> {
+        sqlx::query_scalar("show data_directory").fetch_one(&mut self.0).await
+    }
+
+    /// From now on no commit is answered that a standby does not have.
+    ///
+    /// # Errors
+    /// The session is gone, or no superuser's.
+    pub async fn commit_with_standby(&mut self) -> sqlx::Result<()> {
+        sqlx::raw_sql("alter system set synchronous_standby_names = '*'").execute(&mut self.0).await?;
+        sqlx::raw_sql("select pg_reload_conf()").execute(&mut self.0).await.map(drop)
+    }
+
+    /// Whether a standby follows, and commits wait for it.
+    ///
+    /// # Errors
+    /// The session is gone.
+    pub async fn is_followed(&mut self) -> sqlx::Result<bool> {
+        let sql = "select exists (select from pg_stat_replication where sync_state = 'sync' and state = 'streaming')";
+        sqlx::query_scalar(sql).fetch_one(&mut self.0).await
+    }
+}
