@@ -124,6 +124,7 @@ declare
   v_lost    uuid[];
   v_resend  uuid[];
   v_why     text;
+  v_doubted boolean;
   c         tendril.clusters;
   v         record;
 begin
@@ -168,14 +169,14 @@ begin
   update tendril_core.runner_leases l set witnessed = tendril_core.origin()
    where l.cluster_id = v_me.cluster_id
      and l.runner_id = any (p_runner || array(select x::uuid from jsonb_array_elements_text(p_witness -> 'runners') x));
-  perform tendril_core.doubt(v_me.cluster_id);
-  return jsonb_build_object('incarnation', (select x.incarnation from tendril.clusters x where x.id = v_me.cluster_id),
+  v_doubted := tendril_core.doubt(v_me.cluster_id);
+  return jsonb_build_object('doubted', v_doubted, 'incarnation', (select x.incarnation from tendril.clusters x where x.id = v_me.cluster_id),
     'resend', to_jsonb(v_resend), 'lost', to_jsonb(v_lost));
 exception when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
   perform tendril_core.fail('TD001', 'witness: ' || sqlerrm, 'needs incarnation, fence, runners, open and ended');
 end $$;
 comment on function tendril.runner_witness(uuid, jsonb) is
-  'A runner says what the broker had acknowledged to it. Where the database knows less, it was set back: the cluster''s waiting changes are left to people. Returns whose reports to send again.';
+  'A runner says what the broker had acknowledged to it. Where the database knows less, it was set back: the cluster''s waiting changes are left to people. Returns whose reports to send again, and whether to ask again: others, or one lease, are still waited for.';
 
 create function tendril.after_restore(p_cluster uuid default null, p_reason text default null) returns setof jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$

@@ -218,7 +218,7 @@ mod tests {
             memory.ended(lease(fence), None, &report());
         }
         let lost = [7, 9].map(|fence| lease(fence).attempt_id).to_vec();
-        let compared = Compared { incarnation: 2, resend: vec![lease(8).attempt_id], lost };
+        let compared = Compared { incarnation: 2, doubted: false, resend: vec![lease(8).attempt_id], lost };
         let again = memory.compared(&compared);
         assert_eq!(again.iter().map(|(lease, report)| (*lease, report.log_end)).collect::<Vec<_>>(), [(lease(8), 3)]);
         for memory in [memory, Memory::open(dir.path(), Uuid::from_u128(2)).expect("a memory")] {

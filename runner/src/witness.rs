@@ -4,16 +4,23 @@
 use crate::complete;
 use crate::runner::Runner;
 use crate::start::{LONGEST_WAIT, waits};
-use tendril_broker::runner::BrokerError;
+use tendril_broker::runner::{BrokerError, Lease, Report};
 
-/// Tells the broker, until it has answered, and sends again what it has forgotten.
+/// Tells the broker, until it has answered and doubts no more, and sends again what it has forgotten.
 pub async fn tell(runner: &Runner) {
     let _one = runner.memory.telling.lock().await;
     let mut waits = waits();
-    let compared = loop {
+    loop {
         let witness = runner.memory.witness(runner.holdings.changing());
         match runner.broker.witness(&witness).await {
-            Ok(compared) => break compared,
+            Ok(compared) => {
+                for (lease, report) in runner.memory.compared(&compared) {
+                    send_again(runner, lease, &report).await;
+                }
+                if !compared.doubted {
+                    return;
+                }
+            }
             Err(error) if is_unregistered(&error) => {
                 // The database does not know of this process either.
                 if let Err(error) = runner.broker.register(&runner.registration).await {
@@ -30,15 +37,16 @@ pub async fn tell(runner: &Runner) {
             }
         }
         tokio::time::sleep(waits.next().unwrap_or(LONGEST_WAIT)).await;
-    };
-    for (lease, report) in runner.memory.compared(&compared) {
-        match complete::finish(runner, &lease, &report).await {
-            Ok(_) => {
-                tracing::warn!(attempt.id = %lease.attempt_id, "the database had forgotten this end; it was told again")
-            }
-            Err(reason) => {
-                tracing::error!(attempt.id = %lease.attempt_id, reason, "the database has forgotten this end, and does not take it again")
-            }
+    }
+}
+
+async fn send_again(runner: &Runner, lease: Lease, report: &Report) {
+    match complete::finish(runner, &lease, report).await {
+        Ok(_) => {
+            tracing::warn!(attempt.id = %lease.attempt_id, "the database had forgotten this end; it was told again")
+        }
+        Err(reason) => {
+            tracing::error!(attempt.id = %lease.attempt_id, reason, "the database has forgotten this end, and does not take it again");
         }
     }
 }

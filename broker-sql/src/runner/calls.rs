@@ -91,6 +91,8 @@ pub struct WitnessedEnd {
 pub struct Compared {
     /// From now on the cluster's.
     pub incarnation: i64,
+    /// Others have yet to speak, or one lease has yet to pass: ask again, until nothing that changes the world is held up any more.
+    pub doubted: bool,
     /// Attempts whose ends it has forgotten: their reports are to be sent again.
     pub resend: Vec<Uuid>,
     /// Attempts that it does not know any more.

@@ -62,7 +62,9 @@ async fn nothing_is_started_in_a_new_history_until_all_runners_have_said_what_th
     first.perform("success").await;
     a_minute_passes(&mut fleet).await;
     assert_eq!(sqlstate(&mut first.session, &start_sql(&claimed)).await, "TD015", "it is still waited for");
-    present(&mut second, &witness()).await;
+    assert_eq!(present(&mut first, &witness()).await["doubted"], json!(true));
+    // The last one to speak ends it, also where nobody serves.
+    assert_eq!(present(&mut second, &witness()).await["doubted"], json!(false));
     first.start(&claimed).await;
     assert_eq!(first.finish(&claimed, "success").await, "accepted");
     assert_eq!(fleet.status(deployment).await, "SUCCESS");
@@ -109,7 +111,7 @@ async fn what_may_have_been_done_in_a_lost_time_waits_for_people() {
     // The runner has done it; the database forgot.
     let lost = (id(), 1);
     let told = present(&mut runner, &with(witness(), "ended", ended(lost, queued))).await;
-    assert_eq!(told, json!({"incarnation": 2, "resend": [], "lost": [lost.0]}));
+    assert_eq!(told, json!({"incarnation": 2, "doubted": false, "resend": [], "lost": [lost.0]}));
     assert_eq!(fleet.status(queued).await, "AWAITING_APPROVAL");
     let waits = fleet.waiting_for(queued).await.expect("it waits");
     assert!(waits.contains("ended as success at 2026-11-21 10:00:00 UTC"), "{waits}");
