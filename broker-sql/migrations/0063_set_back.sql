@@ -21,43 +21,52 @@ comment on function tendril_core.origin is
 alter table tendril.clusters
   add column origin            text not null default tendril_core.origin(),
   add column doubted_at        timestamptz,
+  add column heard_at          timestamptz,
   add column quarantined_at    timestamptz,
   add column quarantine_reason text;
 comment on column tendril.clusters.origin is 'The history of the database that the cluster''s runners agree with.';
 comment on column tendril.clusters.doubted_at is 'Since when it is another one, and nothing is started that changes the world.';
+comment on column tendril.clusters.heard_at is 'Since when, in this doubt, the first of its runners has said what it knows.';
 comment on column tendril.clusters.quarantined_at is 'When the changes that waited were last left to people, because the database had been set back.';
 comment on column tendril.clusters.quarantine_reason is 'Why.';
 
-alter table tendril_core.runner_leases add column witnessed text not null default tendril_core.origin();
-comment on column tendril_core.runner_leases.witnessed is 'The history of the database in which the runner has last said what it knows.';
+alter table tendril_core.runner_leases add column witnessed text not null default '';
+comment on column tendril_core.runner_leases.witnessed is 'The history of the database in which the runner has last said what it knows; empty before.';
 
 alter table tendril_core.jobs add column doubted boolean not null default false;
 comment on column tendril_core.jobs.doubted is 'It may have been done already, in a time that the database does not know of any more: only people let it run.';
 
--- name of the function: quarantine
+create function tendril_core.leave_to_people(p_deployment uuid, p_reason text) returns integer
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_ids uuid[];
+begin
+  perform from tendril.deployments d where d.id = p_deployment for update;
+  v_ids := array(select j.id from tendril_core.jobs j where j.deployment_id = p_deployment and j.mutating
+                    and j.state in ('BLOCKED', 'QUEUED', 'CLAIMED', 'AWAITING_APPROVAL') order by j.id for update);
+  -- One that is claimed is refused its start, and comes back here when its runner has dropped it.
+  update tendril_core.jobs set doubted = true, needs_approval = true, reason = p_reason where id = any (v_ids);
+  perform tendril_core.dequeue(array(select j.id from tendril_core.jobs j where j.id = any (v_ids) and j.state = 'QUEUED'));
+  update tendril_core.jobs set state = 'AWAITING_APPROVAL' where id = any (v_ids) and state = 'QUEUED';
+  perform tendril_core.settle(p_deployment);
+  return cardinality(v_ids);
+end $$;
+comment on function tendril_core.leave_to_people is 'Lets nothing of a deployment that has yet to change the world do so without an approval; returns how many jobs.';
+
 create function tendril_core.quarantine(p_cluster uuid, p_above bigint, p_why text) returns integer
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_reason text := format('the database was set back in time (%s): look whether it has been done already', p_why);
   v_all    integer := 0;
-  v_ids    uuid[];
   v        uuid;
 begin
-  update tendril.clusters set incarnation = greatest(incarnation, p_above) + 1, origin = tendril_core.origin(), doubted_at = null,
+  update tendril.clusters set incarnation = greatest(incarnation, p_above) + 1, origin = tendril_core.origin(), doubted_at = null, heard_at = null,
          quarantined_at = clock_timestamp(), quarantine_reason = p_why
    where id = p_cluster;
   for v in select distinct j.deployment_id from tendril_core.jobs j join tendril.deployments d on d.id = j.deployment_id
             where d.cluster_id = p_cluster and d.status in ('QUEUED', 'PROCESSING', 'AWAITING_APPROVAL')
               and j.mutating and j.state in ('BLOCKED', 'QUEUED', 'CLAIMED', 'AWAITING_APPROVAL') order by 1 loop
-    perform from tendril.deployments d where d.id = v for update;
-    v_ids := array(select j.id from tendril_core.jobs j where j.deployment_id = v and j.mutating
-                      and j.state in ('BLOCKED', 'QUEUED', 'CLAIMED', 'AWAITING_APPROVAL') order by j.id for update);
-    -- One that is claimed is refused its start, and comes back here when its runner has dropped it.
-    update tendril_core.jobs set doubted = true, needs_approval = true, reason = v_reason where id = any (v_ids);
-    perform tendril_core.dequeue(array(select j.id from tendril_core.jobs j where j.id = any (v_ids) and j.state = 'QUEUED'));
-    update tendril_core.jobs set state = 'AWAITING_APPROVAL' where id = any (v_ids) and state = 'QUEUED';
-    perform tendril_core.settle(v);
-    v_all := v_all + cardinality(v_ids);
+    v_all := v_all + tendril_core.leave_to_people(v, v_reason);
   end loop;
   return v_all;
 end $$;
@@ -78,14 +87,17 @@ begin
   end if;
   if c.doubted_at is null then
     update tendril.clusters set doubted_at = clock_timestamp() where id = p_cluster returning doubted_at into c.doubted_at;
+    -- Gone for long already in the time before. Asked once, at the beginning: later a runner that is not heard now is judged lost too.
+    update tendril_core.runner_leases l set witnessed = v_origin
+     where l.cluster_id = p_cluster and l.judged_lost
+       and l.heartbeat_at < (select max(y.heartbeat_at) from tendril_core.runner_leases y where y.cluster_id = p_cluster) - interval '10 min';
   end if;
   select * into v_set from tendril_core.settings;
-  v_all := not exists (
-    select from tendril_core.runner_leases l where l.cluster_id = p_cluster and l.witnessed <> v_origin
-       and (not l.judged_lost or l.heartbeat_at > (select max(y.heartbeat_at) from tendril_core.runner_leases y) - interval '10 min'));
-  -- One that registered in the lost time is not known; alive, it speaks within its lease.
-  if v_all and c.doubted_at + v_set.lease_ttl <= clock_timestamp() then
-    update tendril.clusters set origin = v_origin, doubted_at = null where id = p_cluster;
+  v_all := not exists (select from tendril_core.runner_leases l where l.cluster_id = p_cluster and l.witnessed <> v_origin);
+  -- One that registered in the lost time is not known; alive, it speaks within a lease of the first one's coming back. As long as nobody comes,
+  -- nobody is there to start anything.
+  if v_all and c.heard_at + v_set.lease_ttl <= clock_timestamp() then
+    update tendril.clusters set origin = v_origin, doubted_at = null, heard_at = null where id = p_cluster;
     return false;
   elsif not v_all and c.doubted_at + greatest(v_set.witness_patience, v_set.lease_ttl) <= clock_timestamp() then
     perform tendril_core.quarantine(p_cluster, c.incarnation, 'not all runners of that time were heard again');
@@ -103,10 +115,17 @@ declare
   v        uuid;
   v_n      bigint := 0;
 begin
-  for v in select c.id from tendril.clusters c where c.origin <> v_origin and c.status <> 'REVOKED' order by c.id limit 200 loop
-    perform from tendril.clusters c where c.id = v for no key update skip locked;
-    continue when not found;
-    v_n := v_n + (not tendril_core.doubt(v))::integer;
+  -- A tenant who keeps a deployment locked holds up nobody else; in no order, so that those whose time is not over do not either.
+  perform set_config('lock_timeout', '100ms', true);
+  for v in select c.id from tendril.clusters c where c.origin <> v_origin and c.status <> 'REVOKED' order by random() limit 200 loop
+    begin
+      perform from tendril.clusters c where c.id = v for no key update skip locked;
+      if found then
+        v_n := v_n + (not tendril_core.doubt(v))::integer;
+      end if;
+    exception when others then
+      raise warning 'the doubt of cluster % goes on: %', v, sqlerrm;
+    end;
   end loop;
   return v_n;
 end $$;
@@ -140,18 +159,24 @@ begin
   end if;
   select * into c from tendril.clusters x where x.id = v_me.cluster_id for no key update;
   perform tendril_core.lock_lease(p_runner, v_me.cluster_id);
+  -- A number that no quarantine can have reached is nobody's but the one who made it up, and would leave no room above it.
+  v_inc := least(v_inc, c.incarnation + 1000000);
   v_known := array(select a.id from jsonb_to_recordset((p_witness -> 'open') || (p_witness -> 'ended')) w(attempt_id uuid, fence bigint)
                      join tendril_core.attempts a on a.id = w.attempt_id and a.fence = w.fence and a.cluster_id = v_me.cluster_id);
+  -- Not known, or given up before its end, or its acknowledged start, was heard of.
   v_lost := array(select w.attempt_id from jsonb_to_recordset((p_witness -> 'open') || (p_witness -> 'ended')) w(attempt_id uuid)
-                   where w.attempt_id is not null and w.attempt_id <> all (v_known));
+                   where w.attempt_id is not null and w.attempt_id <> all (v_known)
+                  union
+                  select a.id from jsonb_to_recordset(p_witness -> 'ended') w(attempt_id uuid) join tendril_core.attempts a on a.id = w.attempt_id
+                   where a.id = any (v_known) and a.ended_at is null and a.superseded_at is not null);
   v_resend := array(select a.id from jsonb_to_recordset(p_witness -> 'ended') w(attempt_id uuid)
                       join tendril_core.attempts a on a.id = w.attempt_id where a.id = any (v_known) and a.ended_at is null and a.superseded_at is null);
   v_why := case when v_inc > c.incarnation then format('a runner has seen incarnation %s', v_inc)
-                when v_fence > (select f.last_value from tendril_core.fences f) then format('a runner has seen fence %s', v_fence)
+                when v_inc = c.incarnation and v_fence > (select f.last_value from tendril_core.fences f) then format('a runner has seen fence %s', v_fence)
                 when cardinality(v_lost) > 0 then format('a runner knows %s attempts that it does not', cardinality(v_lost))
                 when cardinality(v_resend) > 0 then format('a runner knows the ends of %s attempts that it does not', cardinality(v_resend)) end;
-  -- An older witness tells of a time that has been dealt with.
-  if v_inc < c.incarnation then
+  -- An older witness tells of a time that has been dealt with, unless this is yet another history: a runner hears of a new incarnation late.
+  if v_inc < c.incarnation and c.origin = tendril_core.origin() then
     v_why := null;
   end if;
   if v_why is not null then
@@ -169,10 +194,12 @@ begin
   update tendril_core.runner_leases l set witnessed = tendril_core.origin()
    where l.cluster_id = v_me.cluster_id
      and l.runner_id = any (p_runner || array(select x::uuid from jsonb_array_elements_text(p_witness -> 'runners') x));
+  update tendril.clusters x set heard_at = clock_timestamp() where x.id = v_me.cluster_id and x.heard_at is null and x.origin <> tendril_core.origin();
   v_doubted := tendril_core.doubt(v_me.cluster_id);
   return jsonb_build_object('doubted', v_doubted, 'incarnation', (select x.incarnation from tendril.clusters x where x.id = v_me.cluster_id),
     'resend', to_jsonb(v_resend), 'lost', to_jsonb(v_lost));
-exception when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
+exception when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format or datetime_field_overflow or invalid_time_zone_displacement_value
+       or invalid_parameter_value then
   perform tendril_core.fail('TD001', 'witness: ' || sqlerrm, 'needs incarnation, fence, runners, open and ended');
 end $$;
 comment on function tendril.runner_witness(uuid, jsonb) is
@@ -213,6 +240,47 @@ begin
     end if;
     perform tendril_core.settle(p_job.deployment_id);
   end if;
+end $$;
+
+create or replace function tendril_core.duty_schedules() returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  s       tendril_core.schedules;
+  v_now   timestamptz := clock_timestamp();
+  v_due   record;
+  v_at    timestamptz;
+  v_id    uuid;
+  v_error text;
+  v_lost  bigint;
+  v_n     bigint := 0;
+  c       tendril.clusters;
+begin
+  for s in select * from tendril_core.schedules x where x.enabled and x.next_at <= v_now order by x.next_at limit 50 for update skip locked loop
+    v_due := tendril_core.due(s, v_now);
+    v_lost := v_due.passed;
+    v_id := null;
+    v_error := null;
+    foreach v_at in array v_due.moments loop
+      -- What is refused (the cluster is drained, a unique key lives) holds up no other schedule.
+      begin
+        insert into tendril.deployments (cluster_id, config_snapshot, schedule_id, scheduled_for) values (s.cluster_id, s.config_snapshot, s.id, v_at)
+          on conflict (schedule_id, scheduled_for) where schedule_id is not null do nothing returning id into v_id;
+        -- Its moment may have been served before, in the time that the database has forgotten.
+        select * into c from tendril.clusters x where x.id = s.cluster_id;
+        if v_id is not null and (v_at <= c.quarantined_at or c.origin <> tendril_core.origin()) then
+          perform tendril_core.leave_to_people(v_id, format('the database was set back in time (%s), and this moment may have been served before', coalesce(c.quarantine_reason, 'its runners are waited for')));
+        end if;
+        v_n := v_n + 1;
+      exception when others then
+        get stacked diagnostics v_error = message_text;
+        v_lost := v_lost + 1;
+      end;
+    end loop;
+    update tendril_core.schedules x set next_at = tendril_core.cron_next(s.cron, s.time_zone, v_now), last_at = v_now,
+           last_deployment_id = coalesce(v_id, x.last_deployment_id), last_error = v_error, skipped = x.skipped + v_lost
+     where x.id = s.id;
+  end loop;
+  return v_n;
 end $$;
 
 create or replace function tendril.approve(p_deployment uuid, p_job text default null, p_reason text default null) returns integer

@@ -170,7 +170,7 @@ fn open_place(config: &Config, runner: Uuid) -> anyhow::Result<(Arc<Spool>, Vec<
     let spool = pipeline::open_spool(config)?;
     let left = adopt::find(config);
     left.iter().for_each(|left| left.tell(&spool));
-    let memory = Memory::open(&config.state_dir, runner)
+    let memory = Memory::open(&config.state_dir, config.token()?.cluster(), runner)
         .with_context(|| format!("state_dir: cannot read or write `ended` in {}", config.state_dir.display()))?;
     Ok((spool, left, memory))
 }

@@ -15,8 +15,11 @@ use uuid::Uuid;
 const REMEMBERED: Duration = Duration::from_secs(6 * 3600);
 /// At most so many, the newest.
 const MOST_ENDS: usize = 500;
-/// Processes of the place, and attempts that the broker has forgotten.
-const MOST_IDS: usize = 100;
+/// Processes of the place.
+const MOST_RUNNERS: usize = 100;
+/// Attempts that the broker has forgotten: all ends, and all that a large runner holds, several times over. One that is dropped
+/// while it is held would be shown again, and taken for a new loss.
+const MOST_LOST: usize = 4000;
 const BOOK: &str = "witness.json";
 const ENDS: &str = "ended";
 
@@ -56,16 +59,20 @@ struct Told {
 }
 
 impl Memory {
-    /// What earlier processes of the place remembered, and this one from now on.
+    /// What earlier processes of the place remembered of this cluster, and this one from now on.
     ///
     /// # Errors
-    /// The folder cannot be made or listed, or the book cannot be read.
-    pub fn open(state_dir: &Path, runner: Uuid) -> io::Result<Self> {
-        let dir = state_dir.join(ENDS);
+    /// The folder cannot be made, listed, read or written to.
+    pub fn open(state_dir: &Path, cluster: Uuid, runner: Uuid) -> io::Result<Self> {
+        let dir = state_dir.join(ENDS).join(cluster.simple().to_string());
         std::fs::create_dir_all(&dir)?;
         let path = dir.join(BOOK);
         let mut book: Book = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)?,
+            // Cut short by a power cut: the ends beside it still count.
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+                tracing::error!(%error, book = %path.display(), "what this place remembers of earlier processes cannot be read");
+                Book::default()
+            }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Book::default(),
             Err(error) => return Err(error),
         };
@@ -136,11 +143,24 @@ impl Memory {
         if let Err(error) = self.write(&book) {
             tracing::warn!(%error, "what the broker has acknowledged could not be put on disk");
         }
-        let told = |attempt: &Uuid| {
+        let mut again = Vec::new();
+        for attempt in &compared.resend {
             let told = std::fs::read(self.file(*attempt)).map(|bytes| serde_json::from_slice::<Told>(&bytes));
-            told.ok().and_then(Result::ok).map(|told| (told.end.lease, told.report))
-        };
-        compared.resend.iter().filter_map(told).collect()
+            match told.ok().and_then(Result::ok) {
+                Some(told) => again.push((told.end.lease, told.report)),
+                None => {
+                    book.ended.remove(attempt);
+                    tracing::error!(attempt.id = %attempt, "the database has forgotten this end, and its report is not on disk any more");
+                }
+            }
+        }
+        again
+    }
+
+    /// The broker does not take this end again: shown again and again it would be taken for a new loss each time.
+    pub fn forget(&self, attempt: Uuid) {
+        self.book().ended.remove(&attempt);
+        drop(std::fs::remove_file(self.file(attempt)));
     }
 
     fn forget_old(&self, book: &mut Book) {
@@ -154,8 +174,8 @@ impl Memory {
             book.ended.remove(&attempt);
             drop(std::fs::remove_file(self.file(attempt)));
         }
-        for ids in [&mut book.runners, &mut book.lost] {
-            ids.drain(..ids.len().saturating_sub(MOST_IDS));
+        for (ids, most) in [(&mut book.runners, MOST_RUNNERS), (&mut book.lost, MOST_LOST)] {
+            ids.drain(..ids.len().saturating_sub(most));
         }
     }
 
@@ -179,6 +199,12 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    const CLUSTER: Uuid = Uuid::from_u128(5);
+
+    fn folder(state: &Path) -> PathBuf {
+        state.join(ENDS).join(CLUSTER.simple().to_string())
+    }
+
     fn report() -> Report {
         serde_json::from_value(json!({"outcome": "success", "log_end": 3, "child_dead": true})).expect("a report")
     }
@@ -192,14 +218,14 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let [first, second] = [1, 2].map(Uuid::from_u128);
         let job = JobName { deployment_id: Uuid::from_u128(9), job: "apply".into() };
-        let memory = Memory::open(dir.path(), first).expect("a memory");
+        let memory = Memory::open(dir.path(), CLUSTER, first).expect("a memory");
         memory.claimed(&lease(7));
         memory.ended(lease(7), Some(&job), &report());
         // Tried: a file that was only half written, and one that is no file of ours.
         for name in ["00000000000000000000000000000003.json", "note"] {
-            std::fs::write(dir.path().join(ENDS).join(name), "{\"end\":").expect("a file");
+            std::fs::write(folder(dir.path()).join(name), "{\"end\":").expect("a file");
         }
-        let memory = Memory::open(dir.path(), second).expect("a memory");
+        let memory = Memory::open(dir.path(), CLUSTER, second).expect("a memory");
         let witness = memory.witness(vec![lease(8)]);
         assert_eq!((witness.incarnation, witness.fence, witness.runners.as_slice()), (0, 7, &[first, second][..]));
         let [end] = witness.ended.as_slice() else { panic!("one end: {:?}", witness.ended) };
@@ -213,7 +239,7 @@ mod tests {
     #[test]
     fn what_the_broker_was_told_it_has_forgotten_is_not_told_twice() {
         let dir = tempfile::tempdir().expect("a folder");
-        let memory = Memory::open(dir.path(), Uuid::from_u128(1)).expect("a memory");
+        let memory = Memory::open(dir.path(), CLUSTER, Uuid::from_u128(1)).expect("a memory");
         for fence in [7, 8, 9] {
             memory.ended(lease(fence), None, &report());
         }
@@ -221,7 +247,7 @@ mod tests {
         let compared = Compared { incarnation: 2, doubted: false, resend: vec![lease(8).attempt_id], lost };
         let again = memory.compared(&compared);
         assert_eq!(again.iter().map(|(lease, report)| (*lease, report.log_end)).collect::<Vec<_>>(), [(lease(8), 3)]);
-        for memory in [memory, Memory::open(dir.path(), Uuid::from_u128(2)).expect("a memory")] {
+        for memory in [memory, Memory::open(dir.path(), CLUSTER, Uuid::from_u128(2)).expect("a memory")] {
             let witness = memory.witness(vec![lease(9), lease(10)]);
             assert_eq!((witness.incarnation, witness.fence), (2, 0));
             assert_eq!(witness.ended.iter().map(|end| end.lease).collect::<Vec<_>>(), [lease(8)]);
@@ -232,7 +258,7 @@ mod tests {
     #[test]
     fn only_so_many_ends_are_remembered() {
         let dir = tempfile::tempdir().expect("a folder");
-        let memory = Memory::open(dir.path(), Uuid::from_u128(1)).expect("a memory");
+        let memory = Memory::open(dir.path(), CLUSTER, Uuid::from_u128(1)).expect("a memory");
         let many = i64::try_from(MOST_ENDS).expect("a number") + 5;
         for fence in 1..=many {
             memory.ended(lease(fence), None, &report());
@@ -240,6 +266,49 @@ mod tests {
         let ended = memory.witness(Vec::new()).ended;
         assert_eq!(ended.len(), MOST_ENDS);
         assert!(ended.iter().all(|end| end.lease.fence > 5));
-        assert_eq!(std::fs::read_dir(dir.path().join(ENDS)).expect("a folder").count(), MOST_ENDS + 1);
+        assert_eq!(std::fs::read_dir(folder(dir.path())).expect("a folder").count(), MOST_ENDS + 1);
+    }
+
+    #[test]
+    fn what_is_held_and_was_forgotten_is_not_told_twice_beside_many_ends() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let memory = Memory::open(dir.path(), CLUSTER, Uuid::from_u128(1)).expect("a memory");
+        for fence in 1..=120 {
+            memory.ended(lease(fence), None, &report());
+        }
+        let open = vec![lease(1001), lease(1002)];
+        let witness = memory.witness(open.clone());
+        // As the broker answers: the open ones first, then the ended ones.
+        let lost = witness
+            .open
+            .iter()
+            .copied()
+            .chain(witness.ended.iter().map(|end| end.lease))
+            .map(|l| l.attempt_id)
+            .collect();
+        memory.compared(&Compared { incarnation: 2, doubted: false, resend: Vec::new(), lost });
+        assert_eq!(memory.witness(open).open, []);
+    }
+
+    #[test]
+    fn an_empty_book_after_a_power_cut_does_not_keep_the_runner_down() {
+        let dir = tempfile::tempdir().expect("a folder");
+        drop(Memory::open(dir.path(), CLUSTER, Uuid::from_u128(1)).expect("a memory"));
+        std::fs::write(folder(dir.path()).join(BOOK), "").expect("a file");
+        assert!(Memory::open(dir.path(), CLUSTER, Uuid::from_u128(2)).is_ok());
+    }
+
+    #[test]
+    fn an_end_whose_report_is_gone_is_not_witnessed_for_ever() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let memory = Memory::open(dir.path(), CLUSTER, Uuid::from_u128(1)).expect("a memory");
+        memory.ended(lease(8), None, &report());
+        std::fs::remove_file(memory.file(lease(8).attempt_id)).expect("it was written");
+        assert!(
+            memory
+                .compared(&Compared { incarnation: 2, doubted: false, resend: vec![lease(8).attempt_id], lost: vec![] })
+                .is_empty()
+        );
+        assert_eq!(memory.witness(Vec::new()).ended.len(), 0);
     }
 }

@@ -32,7 +32,7 @@ pub async fn tell(runner: &Runner) {
             }
             // A broker before this call, or one that will not have us: the heartbeat finds that out.
             Err(error) => {
-                tracing::debug!(%error, "what this place remembers is not told");
+                tracing::warn!(%error, "what this place remembers is not told");
                 return;
             }
         }
@@ -46,6 +46,7 @@ async fn send_again(runner: &Runner, lease: Lease, report: &Report) {
             tracing::warn!(attempt.id = %lease.attempt_id, "the database had forgotten this end; it was told again")
         }
         Err(reason) => {
+            runner.memory.forget(lease.attempt_id);
             tracing::error!(attempt.id = %lease.attempt_id, reason, "the database has forgotten this end, and does not take it again");
         }
     }

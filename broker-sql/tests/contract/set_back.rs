@@ -14,7 +14,7 @@ async fn set_back(fleet: &mut Fleet) {
 
 /// The doubt has lasted for a minute more.
 async fn a_minute_passes(fleet: &mut Fleet) {
-    run(&mut fleet.operator, "update tendril.clusters set doubted_at = doubted_at - interval '1 min'").await;
+    run(&mut fleet.operator, "update tendril.clusters set doubted_at = doubted_at - interval '1 min', heard_at = heard_at - interval '1 min'").await;
     run(&mut fleet.operator, "select tendril_core.duty_doubts()").await;
 }
 
@@ -238,4 +238,84 @@ async fn a_witness_that_is_none_is_refused_and_changes_nothing() {
     let sql = format!("select tendril.runner_witness('{}', '{}')", id(), witness());
     assert_eq!(sqlstate(&mut runner.session, &sql).await, "TD002");
     assert_eq!(fleet.status(queued).await, "QUEUED");
+}
+
+#[tokio::test]
+async fn an_end_is_not_forgotten_because_a_heartbeat_came_before_the_witness() {
+    let mut fleet = Fleet::new().await;
+    let deployment = fleet.deploy_jobs(&[exec("a")]).await;
+    let mut runner = fleet.runner().await;
+    let claimed = runner.claim_one().await;
+    // The start and the end are lost, the claim is not; the runner holds it no more.
+    set_back(&mut fleet).await;
+    runner.heartbeat(&[]).await;
+    let told =
+        present(&mut runner, &with(witness(), "ended", ended((claimed.attempt_id, claimed.fence), deployment))).await;
+    assert_eq!(told["lost"], json!([claimed.attempt_id]));
+    assert_eq!(fleet.status(deployment).await, "AWAITING_APPROVAL");
+    assert!(runner.claim(1).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_runner_that_has_not_heard_of_a_new_incarnation_is_believed_in_the_next_history() {
+    let mut fleet = Fleet::new().await;
+    let mut runner = fleet.runner().await;
+    present(&mut runner, &witness()).await;
+    let cluster = fleet.cluster.id;
+    run(&mut fleet.operator, &format!("select tendril.after_restore('{cluster}')")).await;
+    let queued = fleet.deploy_jobs(&[exec("a")]).await;
+    set_back(&mut fleet).await;
+    present(&mut runner, &with(witness(), "ended", ended((id(), 1), queued))).await;
+    assert_eq!(fleet.status(queued).await, "AWAITING_APPROVAL");
+}
+
+#[tokio::test]
+async fn a_silent_runner_is_waited_for_although_it_is_judged_lost() {
+    let mut fleet = Fleet::new().await;
+    let queued = fleet.deploy_jobs(&[exec("a")]).await;
+    let (silent, mut heard) = (fleet.runner().await, fleet.runner().await);
+    set_back(&mut fleet).await;
+    // The backup is an hour old.
+    run(&mut fleet.operator, "update tendril_core.runner_leases set heartbeat_at = heartbeat_at - interval '1 h'")
+        .await;
+    heard.heartbeat(&[]).await;
+    present(&mut heard, &witness()).await;
+    fleet.lose(&silent).await;
+    a_minute_passes(&mut fleet).await;
+    assert_ne!(
+        one::<String>(&mut fleet.operator, "select origin from tendril.clusters").await,
+        one::<String>(&mut fleet.operator, "select tendril_core.origin()").await,
+        "it is still waited for"
+    );
+    assert_eq!(fleet.status(queued).await, "QUEUED");
+}
+
+#[tokio::test]
+async fn a_made_up_incarnation_does_not_keep_an_operator_from_saying_that_they_have_restored() {
+    let mut fleet = Fleet::new().await;
+    let mut runner = fleet.runner().await;
+    present(&mut runner, &with(witness(), "incarnation", json!(i64::MAX - 1))).await;
+    run(&mut fleet.operator, "select tendril.after_restore()").await;
+}
+
+#[tokio::test]
+async fn a_locked_deployment_of_one_tenant_does_not_hold_up_the_doubt_of_another() {
+    let mut fleet = Fleet::new().await;
+    let other = fleet.database.cluster("other").await;
+    let mut heard = fleet.runner_of(&other, &["kind=exec"]).await;
+    let _silent = fleet.runner().await;
+    let queued = fleet.deploy_jobs(&[exec("a")]).await;
+    set_back(&mut fleet).await;
+    present(&mut heard, &witness()).await;
+    run(
+        &mut fleet.operator,
+        "update tendril.clusters set doubted_at = now() - interval '1 h', heard_at = now() - interval '1 h'",
+    )
+    .await;
+    let mut holder = fleet.database.operator().await;
+    run(&mut holder, &format!("begin; select from tendril.deployments where id = '{queued}' for update")).await;
+    run(&mut fleet.operator, "set lock_timeout = '2s'").await;
+    run(&mut fleet.operator, "select tendril_core.duty_doubts()").await;
+    let agreed = format!("select origin = tendril_core.origin() from tendril.clusters where id = '{}'", other.id);
+    assert!(one::<bool>(&mut fleet.operator, &agreed).await);
 }
