@@ -115,7 +115,8 @@ fn remedy(sqlstate: &str) -> Option<&'static str> {
 
 /// The server ends or refuses sessions with these: what follows is the same as for a broken line.
 pub(crate) fn is_outage(sqlstate: &str) -> bool {
-    matches!(sqlstate, "57P01" | "57P02" | "57P03" | "53300") || sqlstate.starts_with("08")
+    // 25006: a standby, behind the address of the server that it is about to replace.
+    matches!(sqlstate, "57P01" | "57P02" | "57P03" | "53300" | "25006") || sqlstate.starts_with("08")
 }
 
 impl From<sqlx::Error> for Error {
