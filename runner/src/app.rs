@@ -19,7 +19,7 @@ use crate::sandbox::{self, Confinement, Kernel, Mode};
 use crate::seal::ArtifactKey;
 use crate::spool::Spool;
 use crate::supervise::{self, StopReason, Supervisors};
-use crate::{chance, claim, doorbell, heartbeat, http, variables};
+use crate::{chance, claim, doorbell, heartbeat, http, variables, witness};
 use anyhow::Context;
 use futures_util::FutureExt;
 use nix::fcntl::{Flock, FlockArg};
@@ -41,8 +41,7 @@ const CALL_SESSIONS: usize = 4;
 /// # Errors
 /// Settings that cannot work, a credential that is refused, a folder that another runner uses.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    supervise::keep_from_jobs().context("cannot keep the environment from jobs")?;
-    supervise::adopt_orphans().context("cannot become a subreaper")?;
+    set_apart()?;
     config.check_files()?;
     let _place = lock_place(&config)?;
     let key = ArtifactKey::read(&config.artifact_key_file)?;
@@ -91,6 +90,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     adopt::all(&runner, left, &jobs);
     let heartbeats = loops.spawn(heartbeat::run(runner.clone(), connector.clone(), end.clone()));
+    loops.spawn(witness::run(runner.clone(), end.clone()));
     loops.spawn(doorbell::run(runner.clone(), connector, soft.clone()));
     let claims = loops.spawn(claim::run(runner.clone(), jobs.clone(), soft.clone()));
 
@@ -165,14 +165,20 @@ async fn wind_down(runner: &Runner, jobs: &TaskTracker, stop: &mut Stops) {
     }
 }
 
+/// What this process is to its jobs: closed, and the heir of what their supervisors lose.
+fn set_apart() -> anyhow::Result<()> {
+    supervise::keep_from_jobs().context("cannot keep the environment from jobs")?;
+    supervise::adopt_orphans().context("cannot become a subreaper")
+}
+
 /// What earlier processes of this place have left: log text, attempts to go on with, and what the broker had acknowledged.
-fn open_place(config: &Config, runner: Uuid) -> anyhow::Result<(Arc<Spool>, Vec<Left>, Memory)> {
+fn open_place(config: &Config, runner: Uuid) -> anyhow::Result<(Arc<Spool>, Vec<Left>, Arc<Memory>)> {
     let spool = pipeline::open_spool(config)?;
     let left = adopt::find(config);
     left.iter().for_each(|left| left.tell(&spool));
     let memory = Memory::open(&config.state_dir, config.token()?.cluster(), runner)
         .with_context(|| format!("state_dir: cannot read or write `ended` in {}", config.state_dir.display()))?;
-    Ok((spool, left, memory))
+    Ok((spool, left, Arc::new(memory)))
 }
 
 /// Registers, with patience for an outage and none for a refusal.

@@ -4,6 +4,7 @@ use crate::clock::BootTime;
 use crate::collect::Collector;
 use crate::handover::FILE as HANDOVER;
 use crate::memory::JobName;
+use crate::off_loop::beside;
 use crate::runner::Runner;
 use crate::stop::Stop;
 use crate::work::Work;
@@ -55,7 +56,8 @@ pub async fn finish(runner: &Runner, lease: &Lease, report: &Report) -> Result<D
 pub async fn finish_change(runner: &Runner, kept: &Kept) -> Result<Disposition, String> {
     let disposition = finish(runner, &kept.lease, &kept.report).await?;
     if disposition != Disposition::Noted {
-        runner.memory.ended(kept.lease, kept.job.as_ref(), &kept.report);
+        let (memory, lease, job, report) = (runner.memory.clone(), kept.lease, kept.job.clone(), kept.report.clone());
+        beside(move || memory.ended(lease, job.as_ref(), &report)).await;
     }
     Ok(disposition)
 }

@@ -3,7 +3,6 @@
 use crate::clock::BootTime;
 use crate::runner::Runner;
 use crate::supervise::StopReason;
-use crate::witness;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +25,7 @@ pub async fn run(runner: Arc<Runner>, connector: Connector, end: CancellationTok
         let wait = match watched(&runner, beat(&runner, &mut heart, patience(runner.lease_ttl(), connected))).await {
             Ok(()) => {
                 if !connected {
-                    tell_what_is_remembered(&runner);
+                    runner.signals.reconnected.notify_one();
                 }
                 (refusals, connected) = (0, true);
                 interval
@@ -34,7 +33,7 @@ pub async fn run(runner: Arc<Runner>, connector: Connector, end: CancellationTok
             Err(error) => {
                 if matches!(error, BrokerError::Refused { .. }) {
                     // It may not know this process any more.
-                    tell_what_is_remembered(&runner);
+                    runner.signals.reconnected.notify_one();
                 }
                 connected = false;
                 refusals = if error.is_credential() { refusals + 1 } else { 0 };
@@ -55,13 +54,6 @@ pub async fn run(runner: Arc<Runner>, connector: Connector, end: CancellationTok
     {
         tracing::debug!(%error, "the last heartbeat was not answered");
     }
-}
-
-/// Whoever answers after a lost connection may be a database that was set back in time. Beside the heartbeats, which it may not
-/// hold up.
-fn tell_what_is_remembered(runner: &Arc<Runner>) {
-    let runner = runner.clone();
-    tokio::spawn(async move { witness::tell(&runner).await });
 }
 
 /// How long a heartbeat may take. One that has to connect first takes eight round trips instead of one: cut off too soon

@@ -27,8 +27,6 @@ const ENDS: &str = "ended";
 pub struct Memory {
     dir: PathBuf,
     book: Mutex<Book>,
-    /// One at a time tells it.
-    pub telling: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default, Deserialize, Serialize)]
@@ -79,12 +77,15 @@ impl Memory {
         book.runners.push(runner);
         for entry in std::fs::read_dir(&dir)?.flatten().filter(|entry| entry.file_name() != BOOK) {
             match std::fs::read(entry.path()).map(|bytes| serde_json::from_slice::<Told>(&bytes)) {
-                Ok(Ok(told)) => drop(book.ended.insert(told.end.lease.attempt_id, told.end)),
+                Ok(Ok(Told { end, .. })) => {
+                    book.fence = book.fence.max(end.lease.fence);
+                    book.ended.insert(end.lease.attempt_id, end);
+                }
                 // Half of one, of a process that was killed as it wrote: its end is known to the broker alone.
                 _ => drop(std::fs::remove_file(entry.path())),
             }
         }
-        let memory = Self { dir, book: Mutex::new(book), telling: tokio::sync::Mutex::default() };
+        let memory = Self { dir, book: Mutex::new(book) };
         memory.write(&memory.book())?;
         Ok(memory)
     }
@@ -95,7 +96,7 @@ impl Memory {
         book.fence = book.fence.max(lease.fence);
     }
 
-    /// The broker has acknowledged the end of an attempt that may have changed the world.
+    /// The broker has acknowledged the end of an attempt that may have changed the world. Waits for the disk.
     pub fn ended(&self, lease: Lease, job: Option<&JobName>, report: &Report) {
         let end = WitnessedEnd {
             lease,
@@ -105,14 +106,11 @@ impl Memory {
             ended_at: wall(),
         };
         let told = Told { end: end.clone(), report: report.clone() };
-        let mut book = self.book();
-        let written = serde_json::to_vec(&told)
-            .map_err(io::Error::other)
-            .and_then(|bytes| std::fs::write(self.file(lease.attempt_id), bytes))
-            .and_then(|()| self.write(&book));
-        if let Err(error) = written {
+        let bytes = serde_json::to_vec(&told).map_err(io::Error::other);
+        if let Err(error) = bytes.and_then(|bytes| std::fs::write(self.file(lease.attempt_id), bytes)) {
             tracing::warn!(%error, dir = %self.dir.display(), "what the broker has acknowledged could not be put on disk");
         }
+        let mut book = self.book();
         book.ended.insert(lease.attempt_id, end);
         self.forget_old(&mut book);
     }
@@ -129,16 +127,17 @@ impl Memory {
     /// What the broker said to it. Returns reports that it has forgotten.
     pub fn compared(&self, compared: &Compared) -> Vec<(Lease, Report)> {
         let mut book = self.book();
-        if compared.incarnation != book.incarnation {
-            // Fences of another history tell nothing in this one.
-            (book.incarnation, book.fence) = (compared.incarnation, 0);
-        }
         for lost in &compared.lost {
             let end = book.ended.remove(lost);
             drop(std::fs::remove_file(self.file(*lost)));
             let (deployment, job) = end.map(|end| (end.deployment_id, end.job)).unwrap_or_default();
             tracing::error!(attempt.id = %lost, deployment.id = ?deployment, job, "the database was set back in time and has forgotten this attempt");
             book.lost.push(*lost);
+        }
+        if compared.incarnation != book.incarnation {
+            // Fences of another history tell nothing in this one, but those of ends that it knows.
+            let known = book.ended.values().map(|end| end.lease.fence).max();
+            (book.incarnation, book.fence) = (compared.incarnation, known.unwrap_or(0));
         }
         if let Err(error) = self.write(&book) {
             tracing::warn!(%error, "what the broker has acknowledged could not be put on disk");
@@ -249,7 +248,7 @@ mod tests {
         assert_eq!(again.iter().map(|(lease, report)| (*lease, report.log_end)).collect::<Vec<_>>(), [(lease(8), 3)]);
         for memory in [memory, Memory::open(dir.path(), CLUSTER, Uuid::from_u128(2)).expect("a memory")] {
             let witness = memory.witness(vec![lease(9), lease(10)]);
-            assert_eq!((witness.incarnation, witness.fence), (2, 0));
+            assert_eq!((witness.incarnation, witness.fence), (2, 8));
             assert_eq!(witness.ended.iter().map(|end| end.lease).collect::<Vec<_>>(), [lease(8)]);
             assert_eq!(witness.open, [lease(10)]);
         }

@@ -460,7 +460,7 @@ impl Run {
     /// Says once per attempt how far its commands are confined.
     fn say_sandbox(&self, step: &Step) {
         if self.records.is_empty() {
-            self.say(self.config().sandbox.notice(&plan(&step.sandbox, &Kernel::detect()).level));
+            self.say(plan(&step.sandbox, &Kernel::detect()).level.notice(&self.config().sandbox));
         }
     }
 }

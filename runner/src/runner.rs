@@ -41,7 +41,7 @@ pub struct Runner {
     /// What it keeps out of logs and reports.
     pub keyring: Arc<Keyring>,
     /// What the broker has acknowledged to this place.
-    pub memory: Memory,
+    pub memory: Arc<Memory>,
     /// Signals between its loops.
     pub signals: Signals,
 }
@@ -65,6 +65,8 @@ pub struct Signals {
     pub work: Notify,
     /// A heartbeat has been answered.
     pub renewed: Notify,
+    /// It was on a new connection, or by somebody who does not know this process: perhaps another database than before.
+    pub reconnected: Notify,
     /// The doorbell's session is up.
     listening: AtomicBool,
     /// The broker wants this runner to listen.

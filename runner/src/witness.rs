@@ -4,11 +4,23 @@
 use crate::complete;
 use crate::runner::Runner;
 use crate::start::{LONGEST_WAIT, waits};
+use std::sync::Arc;
 use tendril_broker::runner::{BrokerError, Lease, Report};
+use tokio_util::sync::CancellationToken;
+
+/// Tells it whenever a heartbeat says that somebody else may answer now, until `end`.
+pub async fn run(runner: Arc<Runner>, end: CancellationToken) {
+    let telling = async {
+        loop {
+            runner.signals.reconnected.notified().await;
+            tell(&runner).await;
+        }
+    };
+    end.run_until_cancelled(telling).await;
+}
 
 /// Tells the broker, until it has answered and doubts no more, and sends again what it has forgotten.
-pub async fn tell(runner: &Runner) {
-    let _one = runner.memory.telling.lock().await;
+async fn tell(runner: &Runner) {
     let mut waits = waits();
     loop {
         let witness = runner.memory.witness(runner.holdings.changing());

@@ -8,6 +8,7 @@ mod deployment;
 mod display;
 mod exit;
 mod grant;
+mod input;
 mod lost_work;
 mod output;
 mod queue;

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::cli::Context;
 use crate::cli::exit::{Failure, Outcome};
+use crate::cli::input::read_json;
 use crate::cli::output::{moment, moment_or_dash, table};
-use crate::cli::submit::read_json;
 use crate::portal::clusters;
 use crate::portal::schedules::{self, Wanted};
 

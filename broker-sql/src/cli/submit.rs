@@ -1,13 +1,11 @@
 //! `submit`: a snapshot from a file, or from a template's name and flags.
 
-use std::io::Read;
-use std::path::Path;
-
 use serde_json::{Map, Value, json};
 
 use crate::cli::Context;
 use crate::cli::arguments::{Submit, TemplateFlags};
 use crate::cli::exit::{Failure, Outcome};
+use crate::cli::input::read_json;
 use crate::clock::new_id;
 use crate::portal::clusters;
 use crate::portal::submission::{self, Submission};
@@ -45,22 +43,6 @@ pub async fn submit(context: &Context, options: Submit) -> Result<Outcome, Failu
         format!("deployment {id} is {status}{again}\nfollow it: tendril-broker watch {id}", status = submitted.status)
     })?;
     Ok(Outcome::Done)
-}
-
-pub fn read_json(file: &Path) -> Result<Value, Failure> {
-    let from_stdin = file == Path::new("-");
-    let name = match from_stdin {
-        true => "standard input".to_owned(),
-        false => file.display().to_string(),
-    };
-    let text = if from_stdin {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map(|_| text)
-    } else {
-        std::fs::read_to_string(file)
-    };
-    let text = text.map_err(|error| Failure::Usage(format!("cannot read {name}: {error}")))?;
-    serde_json::from_str(&text).map_err(|error| Failure::Usage(format!("{name} is not JSON: {error}")))
 }
 
 fn from_flags(name: String, flags: TemplateFlags) -> Result<Value, Failure> {

@@ -42,8 +42,6 @@ pub struct Registered {
     pub cluster_id: Uuid,
     /// Its name.
     pub cluster_name: String,
-    /// Rises when the database was set back in time.
-    pub incarnation: i64,
     /// How long a lease holds without a heartbeat.
     pub lease_ttl_ms: u64,
     /// How often to send one.

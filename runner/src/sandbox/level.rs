@@ -1,7 +1,7 @@
 //! How far a command is confined, and what of it is missing and why.
 
-use super::access::Profile;
-use super::settings::Mode;
+use super::profile::Profile;
+use super::settings::{Mode, Settings};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -97,6 +97,17 @@ pub struct Level {
 }
 
 impl Level {
+    /// The line in a job's log about how far its commands are confined by these settings.
+    #[must_use]
+    pub fn notice(&self, settings: &Settings) -> String {
+        let runs_nothing =
+            self.profile == Profile::Terraform && settings.programs.is_empty() && settings.mode != Mode::Off;
+        // An engine that may not start a shell says "permission denied", and not by whom.
+        let programs =
+            if runs_nothing { "; sandbox.programs is empty, so local-exec and external cannot run" } else { "" };
+        format!("sandbox: {self}{programs}")
+    }
+
     /// Why a command is not started with it, if so: names layer, kernel and remedy.
     #[must_use]
     pub fn refusal(&self) -> Option<String> {

@@ -1,6 +1,7 @@
 //! Files of the runner's own that its jobs could read, because their folders are among those that jobs read.
 
-use super::access::{Access, Confinement, Folders, Profile};
+use super::access::{Access, Confinement, Folders};
+use super::profile::Profile;
 use crate::config::Config;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,5 @@
 //! The operator's say: `[sandbox]` of the settings.
 
-use super::access::Profile;
-use super::level::Level;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -82,16 +80,6 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The line in a job's log about how far its commands are confined.
-    #[must_use]
-    pub fn notice(&self, level: &Level) -> String {
-        let runs_nothing = level.profile == Profile::Terraform && self.programs.is_empty() && self.mode != Mode::Off;
-        // An engine that may not start a shell says "permission denied", and not by whom.
-        let programs =
-            if runs_nothing { "; sandbox.programs is empty, so local-exec and external cannot run" } else { "" };
-        format!("sandbox: {level}{programs}")
-    }
-
     /// What is wrong with a value: its key, and what would be right.
     ///
     /// # Errors

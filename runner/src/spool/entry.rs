@@ -95,7 +95,7 @@ impl Entry {
     /// Bytes of memory that the places of several rows take.
     pub(super) fn memory_bytes(&self) -> usize {
         match &self.place {
-            Place::Packed(packed) => packed.memory_bytes(),
+            Place::Packed(packed) => size_of::<Self>() + packed.memory_bytes(),
             _ => 0,
         }
     }

@@ -3,8 +3,6 @@
 //! A row is written down as varints, against the row before it: how many records it has beyond the first, the bytes of its
 //! text, and where it begins behind the end of the row before it, in the same segment or in a later one.
 
-use super::entry::Entry;
-
 /// No piece has more rows: to find one in it means to read those before it.
 const MAX_ROWS: u32 = 256;
 /// The most that one row takes: five varints.
@@ -99,9 +97,9 @@ impl Packed {
         Some(row)
     }
 
-    /// Bytes of memory that it takes, with its entry.
+    /// Bytes of memory that it takes.
     pub(super) fn memory_bytes(&self) -> usize {
-        size_of::<Entry>() + size_of::<Self>() + self.code.capacity()
+        size_of::<Self>() + self.code.capacity()
     }
 }
 
