@@ -5,6 +5,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot have its database has nothing to go on with")]
 
 pub mod history;
+pub mod mutants;
 pub mod shelf;
 pub mod standby;
 

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use tendril_broker::testing::history::Times;
+use tendril_broker::testing::mutants::Mutant;
 
 use crate::op::OpName;
 
@@ -34,9 +35,21 @@ pub struct Options {
     /// Replicas of `tendril-broker serve`
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=5))]
     pub serves: u32,
+    /// States that plans and applies meet at
+    #[arg(long, default_value_t = four(), value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[serde(default = "four")]
+    pub states: u32,
     /// Submit no plans and applies
     #[arg(long)]
     pub no_terraform: bool,
+    /// Put a mistake into the broker's functions first: the checker has to find it
+    #[arg(long, value_enum)]
+    #[serde(default)]
+    pub mutant: Option<Mutant>,
+}
+
+fn four() -> u32 {
+    4
 }
 
 impl Options {
@@ -60,6 +73,7 @@ impl Options {
             ("runners", self.runners, 2),
             ("slots", self.slots, 5),
             ("serves", self.serves, 1),
+            ("states", self.states, four()),
         ] {
             if value != usual {
                 typed += &format!(" --{flag} {value}");
@@ -67,6 +81,9 @@ impl Options {
         }
         if self.no_terraform {
             typed += " --no-terraform";
+        }
+        if let Some(name) = self.mutant.and_then(|mutant| mutant.to_possible_value()) {
+            typed += &format!(" --mutant {}", name.get_name());
         }
         typed
     }
@@ -113,7 +130,7 @@ mod tests {
     fn what_is_to_be_typed_gives_the_same_options() {
         for line in [
             "",
-            "--ops sigkill-runner,end-session --steps 5 --jobs 200 --runners 3 --slots 8 --serves 2 --no-terraform",
+            "--ops sigkill-runner,end-session --steps 5 --jobs 200 --runners 3 --slots 8 --serves 2 --states 1 --no-terraform --mutant slow-checks",
         ] {
             let options = Line::parse_from(["x"].into_iter().chain(line.split_whitespace())).options;
             assert_eq!(options.typed().trim(), line);

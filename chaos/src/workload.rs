@@ -140,8 +140,12 @@ impl Job {
 impl Workload {
     /// The workload of a seed; plans and applies only where there is an engine.
     pub fn of(seed: u64, options: &Options, engine: bool) -> Self {
-        let mut maker =
-            Maker { chance: Chance::new(seed, "workload"), engine: engine && !options.no_terraform, number: 0 };
+        let mut maker = Maker {
+            chance: Chance::new(seed, "workload"),
+            engine: engine && !options.no_terraform,
+            states: options.states.into(),
+            number: 0,
+        };
         let mut deployments = Vec::new();
         let mut jobs = 0;
         while jobs < options.jobs as usize {
@@ -164,6 +168,7 @@ impl Workload {
 struct Maker {
     chance: Chance,
     engine: bool,
+    states: u64,
     number: u64,
 }
 
@@ -229,8 +234,10 @@ impl Maker {
         let fails = self.chance.percent(12);
         let exit = if self.chance.percent(12) { 1 } else { 0 };
         // A few states for all, so that applies meet at them.
-        let path = format!("state-{}", self.chance.between(1, 4));
-        let child = Child { exit, ms: self.chance.between(50, 700), lines: 10 };
+        let path = format!("state-{}", self.chance.between(1, self.states));
+        // Some outlive the lease of a runner that is not heard meanwhile.
+        let ms = if self.chance.percent(25) { self.chance.between(4000, 7000) } else { self.chance.between(50, 700) };
+        let child = Child { exit, ms, lines: 10 };
         vec![job("plan", Work::Plan { fails }, vec![]), job("apply", Work::Apply { path, child }, vec!["plan".into()])]
     }
 

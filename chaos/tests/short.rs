@@ -96,6 +96,46 @@ fn two_runners_end_two_hundred_mixed_jobs_through_a_crash_of_postgres_and_a_kill
     assert!(succeeded("terraform.plan") && succeeded("terraform.apply"));
 }
 
+/// What a run with this mistake in the broker's functions breaks, by the first of a few seeds that shows it.
+fn found(mutant: &str, arguments: &str) -> Vec<String> {
+    for seed in 1..=5 {
+        let output =
+            chaos(&format!("--json --seed {seed} --mutant {mutant} {arguments}")).stderr(Stdio::null()).output();
+        let verdict: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        let violations = verdict["violations"].as_array().unwrap();
+        let mut promises: Vec<_> = violations.iter().map(|one| one["promise"].as_str().unwrap().to_owned()).collect();
+        promises.sort();
+        promises.dedup();
+        eprintln!("{mutant}, seed {seed}: {promises:?}");
+        if !promises.is_empty() {
+            return promises;
+        }
+    }
+    Vec::new()
+}
+
+#[test]
+fn a_start_and_a_finish_without_a_fence_check_are_found() {
+    let _alone = alone();
+    let broken = found("no-fence-check", "--ops sigstop-runner --steps 6 --jobs 80 --no-terraform");
+    assert!(broken.iter().any(|promise| promise == "I3"), "{broken:?}");
+}
+
+#[test]
+fn a_check_that_takes_no_lock_is_found_and_the_same_wait_under_its_locks_is_not() {
+    let _alone = alone();
+    let arguments = "--ops sigstop-runner --steps 4 --jobs 60 --no-terraform";
+    assert!(found("check-without-lock", arguments).iter().any(|promise| promise == "I4"));
+    holds(&format!("--seed 5 --mutant slow-checks {arguments}"));
+}
+
+#[test]
+fn a_timer_that_frees_the_key_of_a_started_job_is_found() {
+    let _alone = alone();
+    let broken = found("timer-frees-started-key", "--ops sigstop-runner --steps 6 --jobs 80 --states 1");
+    assert!(broken.iter().any(|promise| promise == "I10"), "{broken:?}");
+}
+
 #[test]
 fn every_log_is_byte_for_byte_what_was_printed_through_every_fault_of_its_pipeline() {
     let _alone = alone();

@@ -1,4 +1,4 @@
-//! I1, I9 and I10 by the children's own file: what changes the world runs once, alone, and after its start was committed.
+//! I1 and I9 by the children's own file: what changes the world runs once, alone, and after its start was committed.
 
 use super::case::{Case, JobCase};
 use super::{Promise, Verdict};
@@ -25,7 +25,6 @@ pub fn check(case: &Case<'_>, verdict: &mut Verdict) {
             }
         }
     }
-    keys(case, verdict);
     for survivor in &case.history.survivors {
         verdict.violate(Promise::I9, survivor, "is alive although everything has ended", vec![]);
     }
@@ -51,28 +50,6 @@ fn starts(job: &JobCase<'_>, verdict: &mut Verdict) {
         if attempt.row.superseded_us.is_some_and(|superseded| superseded < start.at.wall_us) {
             let what = "its child started after the job had gone on without it";
             verdict.violate(Promise::I3, &job.label, what, job.evidence());
-        }
-    }
-}
-
-/// Children of one state, one after the other. One that was killed told no end; the locks speak for those.
-fn keys(case: &Case<'_>, verdict: &mut Verdict) {
-    let mut runs = Vec::new();
-    for job in &case.jobs {
-        let Some(key) = job.row.state_key.as_deref() else { continue };
-        for attempt in &job.attempts {
-            if let (Some(start), Some(end)) = (attempt.start, attempt.end) {
-                runs.push((key, start.at.boot_us, end.at.boot_us, job));
-            }
-        }
-    }
-    runs.sort_by_key(|(key, start, ..)| (*key, *start));
-    for pair in runs.windows(2) {
-        let ((key, _, end, job), (next_key, start, _, next)) = (&pair[0], &pair[1]);
-        if key == next_key && start < end {
-            let mut evidence = job.evidence();
-            evidence.extend(next.evidence());
-            verdict.violate(Promise::I10, &next.label, format!("ran beside {} on {key}", job.label), evidence);
         }
     }
 }

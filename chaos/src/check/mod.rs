@@ -6,6 +6,7 @@ mod attempts;
 mod case;
 mod children;
 mod ends;
+mod keys;
 mod logs;
 mod states;
 mod submits;
@@ -83,6 +84,7 @@ pub fn check(history: &History) -> Verdict {
     attempts::check(&case, &mut verdict);
     transitions::check(&case, &mut verdict);
     children::check(&case, &mut verdict);
+    keys::check(&case, &mut verdict);
     logs::check(&case, &mut verdict);
     ends::check(&case, &mut verdict);
     states::check(&case, &mut verdict);

@@ -409,6 +409,13 @@ fn two_runs_on_one_state_are_found() {
         [Promise::I10],
         "by the kernel's word"
     );
+    let early = |h: &mut History| {
+        let (first, second) = (h.dump.jobs[APPLY[0]].id, h.dump.jobs[APPLY[1]].id);
+        let end = h.dump.transitions.iter().rfind(|seen| seen.job_id == first).expect("an end").n;
+        let claim = h.dump.transitions.iter_mut().find(|seen| seen.job_id == second && seen.became == "CLAIMED");
+        claim.expect("a claim").n = end - 1;
+    };
+    assert_eq!(found(early), [Promise::I10], "by the witness");
 }
 
 #[test]

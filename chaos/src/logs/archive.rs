@@ -120,6 +120,7 @@ pub async fn bring_back(world: &mut LogWorld, (seed, id): (u64, Uuid), evidence:
     if !is_away {
         made_old(&mut operator, id, days).await?;
     }
+    let begun = Instant::now();
     while begun.elapsed() < PATIENCE && records::shelved(&mut operator, id).await?.iter().any(|log| log.in_database) {
         removal(&mut operator).await?;
         tokio::time::sleep(LOOK_EVERY).await;

@@ -150,15 +150,16 @@ fn kept(attempt: &Attempt) -> Option<String> {
 
 /// What had been printed long enough before its runner was killed is there.
 fn owed(attempt: &Attempt) -> Option<String> {
-    let (stdout, stderr) = attempt.owed.filter(|_| attempt.destroyed.is_none())?;
+    let (stdout, stderr) = attempt.owed?;
     let stored = |stream: &str| -> u64 {
         let rows = attempt.rows.iter().filter(|row| row.stream == stream && row.gap_kind.is_none());
         rows.map(|row| row.text.len() as u64).sum()
     };
     let gaps: u64 = attempt.rows.iter().filter_map(|row| row.gap_bytes).sum();
+    let destroyed = attempt.destroyed.as_ref().map_or(0, |log| log.bytes);
     [("stdout", stdout), ("stderr", stderr)].into_iter().find_map(|(stream, owed)| {
         let stored = stored(stream);
-        let lacks = stored + gaps + HELD_BACK < owed;
+        let lacks = stored + gaps + destroyed + HELD_BACK < owed;
         lacks.then(|| format!("{stream}: {owed} bytes were in the spool for certain, and {stored} are stored"))
     })
 }

@@ -47,6 +47,9 @@ pub struct Damage {
 pub struct Destroyed {
     /// Its chunks: first and last number of each.
     pub chunks: Vec<(i64, i64)>,
+    /// Bytes of those records: at most so much text was in them.
+    #[serde(default)]
+    pub bytes: u64,
     /// Where it ends.
     pub end: bool,
     /// All that the spool knew of it.
@@ -131,8 +134,9 @@ fn destroyed(segments: &[Segment]) -> BTreeMap<Uuid, Destroyed> {
         if segment.lives(record) {
             log.all = false;
             log.end &= record.kind != END;
-        } else {
-            log.chunks.extend(record.seq);
+        } else if let Some(seq) = record.seq {
+            log.chunks.push(seq);
+            log.bytes += record.at.len() as u64;
         }
     }
     done
@@ -205,7 +209,8 @@ mod tests {
         let bit = after(2 * size..2 * size + 1);
         assert_eq!((bit[&two].chunks.as_slice(), bit[&two].all), ([(7, 8)].as_slice(), true));
         assert_eq!(bit[&one], Destroyed::default());
-        assert_eq!(after(size - 1..size + 1)[&one], Destroyed { chunks: vec![(0, 1)], ..Destroyed::default() });
+        let hit = Destroyed { chunks: vec![(0, 1)], bytes: size as u64, ..Destroyed::default() };
+        assert_eq!(after(size - 1..size + 1)[&one], hit);
         assert_eq!(after(3 * size + 5..usize::MAX)[&one], Destroyed { end: true, ..Destroyed::default() });
     }
 }

@@ -166,10 +166,15 @@ fn a_log_that_was_cut_off_says_so_and_holds_what_was_in_the_spool() {
         cut(e);
         attempt(e).rows.pop();
     });
-    is_found("in the spool for certain", |e| {
+    let owed = |e: &mut Evidence, destroyed: u64| {
         cut(e);
         attempt(e).owed = Some((100_000, 3));
-    });
+        attempt(e).destroyed = Some(Destroyed { bytes: destroyed, ..Destroyed::default() });
+    };
+    is_found("in the spool for certain", |e| owed(e, 0));
+    // Of what was damaged all is owed but the records that were hit.
+    is_found("in the spool for certain", |e| owed(e, 50_000));
+    assert_eq!(found(|e| owed(e, 90_000)), Vec::<String>::new());
     is_found("was not printed", |e| {
         cut(e);
         attempt(e).rows[0].text = "one\nTwo\n".into();
@@ -276,11 +281,11 @@ fn where_nothing_is_left_somebody_says_so_unless_nothing_had_come_to_the_spool()
     is_found("nothing of it is left", |e| nothing(e, Some((8, 3))));
     is_found("nothing of it is left", |e| {
         nothing(e, Some((8, 3)));
-        attempt(e).destroyed = Some(Destroyed { chunks: vec![(0, 4)], end: true, all: false });
+        attempt(e).destroyed = Some(Destroyed { chunks: vec![(0, 4)], end: true, all: false, ..Destroyed::default() });
     });
     let destroyed = |e: &mut Evidence| {
         nothing(e, Some((8, 3)));
-        attempt(e).destroyed = Some(Destroyed { chunks: vec![(0, 4)], end: true, all: true });
+        attempt(e).destroyed = Some(Destroyed { chunks: vec![(0, 4)], end: true, all: true, ..Destroyed::default() });
     };
     assert_eq!(found(destroyed), Vec::<String>::new());
     is_found("never came to its end", |e| {

@@ -94,6 +94,9 @@ impl World {
         run(&["migrate"]).await?;
         let mut operator = url.parse::<Address>()?.connect("tendril-chaos").await?;
         history::prepare(&mut operator, TIMES).await?;
+        if let Some(mutant) = options.mutant {
+            mutant.put_into(&mut operator).await?;
+        }
         run(&["portal", "grant", &format!("{DATABASE}_portal"), "--scope", "all"]).await?;
         let cluster: Cluster = serde_json::from_str(&run(&["cluster", "create", CLUSTER, "--json"]).await?)?;
         let standby = match options.ops.contains(&OpName::Failover) {
