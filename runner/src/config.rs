@@ -2,6 +2,7 @@
 //!
 //! Every key is listed in `docs/tendril-runner.toml`. A key that is not known here is refused by name.
 
+use crate::egress;
 use crate::kinds::names::NAMES;
 use crate::sandbox;
 use crate::spool::Limits;
@@ -54,6 +55,9 @@ pub struct Config {
     /// What jobs may do on this machine.
     #[serde(default)]
     pub sandbox: sandbox::Settings,
+    /// Where jobs may go.
+    #[serde(default)]
+    pub egress: egress::Settings,
     /// Git sources.
     #[serde(default)]
     pub git: Git,
@@ -368,7 +372,7 @@ impl Config {
         if let Some(reason) = self.tools.env.keys().find_map(|name| variables::name_error(name)) {
             return refuse("tools.env", &reason);
         }
-        if let Err((key, reason)) = self.sandbox.check() {
+        if let Err((key, reason)) = self.sandbox.check().and_then(|()| self.egress.check()) {
             return refuse(key, reason);
         }
         if self.git.token_file.is_some() && self.git.token_hosts.is_empty() {
@@ -508,6 +512,7 @@ mod tests {
         assert_eq!(config.slots, default_slots());
         assert_eq!(config.logs, Logs::default());
         assert_eq!(config.sandbox, sandbox::Settings::default());
+        assert_eq!(config.egress, egress::Settings::default());
         assert_eq!(config.shutdown.finish_within_s, Shutdown::default().finish_within_s);
         assert_eq!(config.http.listen, Http::default().listen);
         let (tools, default) = (config.tools, Tools::default());
@@ -550,6 +555,11 @@ mod tests {
             ("[sandbox]\nconnect = [0]", "sandbox.connect"),
             ("[sandbox]\nconnect = \"all\"", "sandbox.connect"),
             ("[sandbox]\nmax_processes = 1", "max_processes"),
+            ("[egress]\nmode = \"on\"", "egress"),
+            ("[egress]\nallow = [\"http://a\"]", "egress"),
+            ("[egress]\nupstream = \"socks5://a:1\"", "egress.upstream"),
+            ("[egress]\nmax_connections = 0", "egress.max_connections"),
+            ("[egress]\ndirect_ports = [0]", "egress.direct_ports"),
             ("[git]\ntoken_file = \"/t\"", "git.token_hosts"),
             ("[tools]\nenv = {HOME = \"/root\"}", "tools.env"),
             ("[logs]\nflush_interval_ms = 1", "flush_interval_ms"),

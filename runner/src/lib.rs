@@ -6,6 +6,7 @@
 pub mod adopt;
 pub mod app;
 pub mod attempt_log;
+pub mod attend;
 pub mod chance;
 pub mod claim;
 pub mod cli;
@@ -16,6 +17,7 @@ pub mod complete;
 pub mod config;
 pub mod desk;
 pub mod doorbell;
+pub mod egress;
 pub mod engines;
 pub mod handover;
 pub mod heartbeat;

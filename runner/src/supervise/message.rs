@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::exit::StopReason;
 use super::record::ExitRecord;
 use super::step::Step;
+use crate::egress::Refusal;
 
 /// Longest line. The kernel takes about 2 MiB of arguments and environment, which JSON may blow up sixfold.
 pub(super) const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
@@ -35,6 +36,8 @@ pub(super) enum Reply {
     Opened,
     /// The command runs as this process.
     Started(i32),
+    /// A request of the command's did not get through its proxy: each of its kind once, and at most a few dozen in all.
+    Refused(Refusal),
     /// The command and all that came from it are dead, or it never ran.
     Ended(Box<Final>),
 }

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod bed;
+mod egress;
 mod exec;
 mod git;
 mod http;
@@ -14,3 +15,4 @@ mod secrets;
 mod state;
 mod templates;
 mod terraform;
+mod tls;
