@@ -5,6 +5,7 @@
 use crate::egress;
 use crate::kinds::names::NAMES;
 use crate::sandbox;
+use crate::secrets;
 use crate::spool::Limits;
 use crate::variables;
 use secrecy::{ExposeSecret, SecretString};
@@ -58,6 +59,9 @@ pub struct Config {
     /// Where jobs may go.
     #[serde(default)]
     pub egress: egress::Settings,
+    /// What secrets jobs may ask for.
+    #[serde(default)]
+    pub secrets: secrets::Settings,
     /// Git sources.
     #[serde(default)]
     pub git: Git,
@@ -372,7 +376,9 @@ impl Config {
         if let Some(reason) = self.tools.env.keys().find_map(|name| variables::name_error(name)) {
             return refuse("tools.env", &reason);
         }
-        if let Err((key, reason)) = self.sandbox.check().and_then(|()| self.egress.check()) {
+        if let Err((key, reason)) =
+            self.sandbox.check().and_then(|()| self.egress.check()).and_then(|()| self.secrets.check())
+        {
             return refuse(key, reason);
         }
         if self.git.token_file.is_some() && self.git.token_hosts.is_empty() {
@@ -560,6 +566,12 @@ mod tests {
             ("[egress]\nupstream = \"socks5://a:1\"", "egress.upstream"),
             ("[egress]\nmax_connections = 0", "egress.max_connections"),
             ("[egress]\ndirect_ports = [0]", "egress.direct_ports"),
+            ("[secrets]\nenv = [\"TENDRIL_AGENT_TOKEN\"]", "secrets.env"),
+            ("[secrets]\nfolders = [\"x\"]", "secrets.folders"),
+            (
+                "[secrets.vault]\naddress = \"http://vault.example.com\"\ntoken_file = \"/t\"\npaths = []",
+                "secrets.vault.address",
+            ),
             ("[git]\ntoken_file = \"/t\"", "git.token_hosts"),
             ("[tools]\nenv = {HOME = \"/root\"}", "tools.env"),
             ("[logs]\nflush_interval_ms = 1", "flush_interval_ms"),

@@ -40,6 +40,7 @@ pub mod run;
 pub mod runner;
 pub mod sandbox;
 pub mod seal;
+pub mod secrets;
 pub mod ship;
 pub mod spool;
 pub mod start;

@@ -1,7 +1,7 @@
 //! A running attempt, as its kind sees it: say, start, run commands, keep and fetch artifacts.
 
 use crate::attempt_log::AttemptLog;
-use crate::attend::{attend, tell_refusals};
+use crate::attend::{attend, show_progress, tell_refusals};
 use crate::clock::BootTime;
 use crate::command::{Command, Finished, Stdout};
 use crate::config::Config;
@@ -9,12 +9,14 @@ use crate::desk::Desk;
 use crate::egress::{Rule, confined_egress};
 use crate::handover::{Draft, Handover};
 use crate::holdings::Held;
-use crate::logs::{Dialect, Progress, value_without_secrets};
+use crate::logs::Dialect;
 use crate::metrics::Metrics;
 use crate::output::Output;
+use crate::prepare::secrets::Keyring;
 use crate::ready::{Making, Ready};
 use crate::sandbox::{Confinement, Folders, Kernel, Layer, Profile, plan};
 use crate::seal::ArtifactKey;
+use crate::secrets::Hands;
 use crate::start::{LONGEST_WAIT, Start, Waits, asked_to_stop, waits};
 use crate::stop::Stop;
 use crate::supervise::{
@@ -30,7 +32,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// What a look at the remains of a killed command may take.
 const LAST_LOOK: Duration = Duration::from_secs(20);
 /// The broker's code for what is not there.
@@ -51,6 +52,8 @@ pub struct Means {
     pub key: ArtifactKey,
     /// Where commands get their supervisors.
     pub supervisors: Arc<Supervisors>,
+    /// What is kept out of logs, and where the secrets of jobs come from.
+    pub keyring: Arc<Keyring>,
     /// The runner's figures.
     pub metrics: Arc<Metrics>,
 }
@@ -74,6 +77,7 @@ pub struct Run {
     keeps_folder: bool,
     known: Value,
     template_egress: Option<Vec<Rule>>,
+    hands: Hands,
 }
 
 impl Run {
@@ -97,6 +101,7 @@ impl Run {
             keeps_folder: false,
             known: Value::Null,
             template_egress: None,
+            hands: Hands::default(),
         }
     }
 
@@ -132,6 +137,7 @@ impl Run {
 
     /// Notes how a command ended.
     pub fn record(&mut self, record: ExitRecord) {
+        Hands::take_back(&self.work);
         if let Some(traffic) = &record.egress {
             self.means.metrics.egress(traffic);
         }
@@ -300,6 +306,7 @@ impl Run {
     /// The job was asked to stop before the command began, or its supervisor could not be started or was lost.
     pub async fn command(&mut self, command: Command) -> Result<Finished, Stop> {
         self.check()?;
+        let command = self.with_secrets(command).await?;
         let ready = self.making(&command)?.make().await;
         self.run_ready(command, ready).await
     }
@@ -309,6 +316,7 @@ impl Run {
     /// # Errors
     /// As [`Run::start`]: nothing has run. Within: as [`Run::command`].
     pub async fn start_command(&mut self, command: Command) -> Result<Result<Finished, Stop>, Stop> {
+        let command = self.with_secrets(command).await?;
         let making = self.making(&command)?;
         let make = async {
             // Behind the request for the start, which has further to go.
@@ -358,11 +366,19 @@ impl Run {
     /// # Errors
     /// Its supervisor could not be started or was lost.
     pub async fn last_look(&mut self, command: Command) -> Result<Finished, Stop> {
+        let command = self.with_secrets(command).await?;
         let timeout_ms = u64::try_from(LAST_LOOK.as_millis()).unwrap_or(u64::MAX);
         let step = Step { timeout_ms, ..self.step(&command)? };
         let prepared =
             self.means.supervisors.prepare(step).await.map_err(|e| self.without_record(command.class, &e))?;
-        self.attended(prepared, &command, false).await
+        let finished = self.attended(prepared, &command, false).await;
+        Hands::take_back(&self.work);
+        finished
+    }
+
+    /// With the secrets that the command is to have, which are kept out of the log from now on.
+    async fn with_secrets(&mut self, command: Command) -> Result<Command, Stop> {
+        self.hands.give((&self.means.keyring, &self.log), (&self.job, &self.work), command).await
     }
 
     /// Runs a command that may hear of requests to stop.
@@ -380,7 +396,7 @@ impl Run {
         let (stdout, stderr, (), (), ended) = tokio::join!(
             output.stdout(running.stdout, command.stdout),
             output.stderr(running.stderr),
-            self.show_progress(command.stdout, &over),
+            show_progress(&self.log, &*self.means.desk, &self.job.lease, (command.stdout, &over)),
             tell_refusals(&self.log, refusals),
             attend(running.control, hears.then_some(&*self.held), command.room.as_ref(), &over),
         );
@@ -412,36 +428,6 @@ impl Run {
         }
     }
 
-    /// Shows the engine's progress about once a second while it changes. A courtesy: failures are only noted.
-    async fn show_progress(&self, stdout: Stdout, over: &CancellationToken) {
-        if stdout != Stdout::Events {
-            return;
-        }
-        let (mut shown, mut rest) = (Progress::default(), PROGRESS_EVERY);
-        loop {
-            let last = tokio::select! {
-                () = tokio::time::sleep(rest) => false,
-                () = over.cancelled() => true,
-            };
-            let progress = self.log.progress();
-            if progress != shown
-                && let Ok(value) = serde_json::to_value(&progress)
-            {
-                let value = value_without_secrets(value, &self.log.secrets());
-                let begun = BootTime::now();
-                if let Err(error) = self.means.desk.progress(&self.job.lease, &value).await {
-                    tracing::debug!(%error, "progress was not shown");
-                }
-                shown = progress;
-                // A slow line has more important things to carry.
-                rest = PROGRESS_EVERY.max(begun.elapsed() * 10);
-            }
-            if last {
-                return;
-            }
-        }
-    }
-
     fn step(&self, command: &Command) -> Result<Step, Stop> {
         let mut argv = vec![command.program.display().to_string()];
         argv.extend(command.args.iter().cloned());
@@ -455,6 +441,7 @@ impl Run {
             kill_grace_ms: u64::try_from(self.job.kill_grace.as_millis()).unwrap_or(u64::MAX),
             record_dir: self.work.record(self.records.len(), command.name),
             umask: DEFAULT_UMASK,
+            secrets: command.secrets.clone(),
             orphan_limit_bytes: DEFAULT_ORPHAN_LIMIT_BYTES,
             sandbox: self.confinement(command)?,
         })

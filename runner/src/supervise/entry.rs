@@ -100,6 +100,7 @@ fn start(assignment: &mut Assignment, outputs: [OwnedFd; 2]) -> Result<Pid, Star
     assignment.sandbox = Some(armed.level().clone());
     let ready = child::prepare(step, armed, outputs)?;
     // The last fork is done: from here on there may be more than one thread.
+    assignment.step.secrets.clear();
     assignment.egress = door.map(Egress::begin).transpose()?;
     let word = assignment.channel.first();
     let (Ok(Some(Request::Go(timeout_ms))), false) = (word, assignment.channel.is_hung_up()) else {

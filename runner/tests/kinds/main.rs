@@ -10,6 +10,7 @@ mod infracost;
 mod interrupts;
 mod output;
 mod policy;
+mod references;
 mod sandbox;
 mod secrets;
 mod state;
