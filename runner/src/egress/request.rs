@@ -280,4 +280,18 @@ mod tests {
         let slow = read_head(&mut { theirs }, Duration::from_millis(1)).await;
         assert!(matches!(slow, Err(Unread::Refused(Refusal { status: 408, .. }))));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_understood_in_one_way_or_refused(
+            head in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
+            line in "(CONNECT|GET|POST) (http://)?[a-zA-Z0-9.:\\[\\]@/%_?#-]{0,60}",
+        ) {
+            // Whatever it is, it makes nothing fall; and what is understood reads the same once more.
+            drop(understand(&head, "t0ken"));
+            if let Ok(Wish::Connect(target) | Wish::Plain(target, _)) = asked(&line, "") {
+                assert_eq!(Target::parse(&target.to_string(), None), Ok(target));
+            }
+        }
+    }
 }

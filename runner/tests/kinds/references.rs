@@ -3,6 +3,7 @@
 use crate::bed::{Bed, Outcome, apply, job, plan};
 use crate::http::serve;
 use crate::terraform::terraform_bed;
+use crate::tls::Server;
 use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -171,4 +172,24 @@ async fn an_engine_gets_its_secret_for_plan_and_apply_only() {
     for text in [planned.text(), done.text()] {
         assert!(!text.contains("horse"), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_vault_behind_tls_is_believed_by_its_certificate_only() {
+    let mut bed = Bed::new();
+    vault(&mut bed);
+    let server = Server::start(&bed.dir(), |_, _, _| {
+        ("200 OK", json!({"data": {"data": {"password": "vaulted-word"}}}).to_string().into_bytes())
+    });
+    let settings = bed.config.secrets.vault.as_mut().unwrap();
+    settings.address = format!("https://{}", server.address);
+    settings.ca_file = Some(server.certificate.clone());
+    let secrets = json!([{"variable": "A", "from": "vault", "path": "apps/db", "key": "password"}]);
+    let done = sh(&bed, secrets.clone(), "test $A = vaulted-word && echo right").await;
+    assert_eq!(done.stream("stdout"), "right\n", "{}", done.text());
+    // Another authority: not a byte of the token goes there.
+    let other = Server::start(&bed.config.state_dir, |_, _, _| ("200 OK", Vec::new()));
+    bed.config.secrets.vault.as_mut().unwrap().ca_file = Some(other.certificate);
+    let stopped = sh(&bed, secrets, "true").await;
+    assert!(stopped.reason().contains("has no good TLS"), "{}", stopped.reason());
 }
