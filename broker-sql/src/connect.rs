@@ -130,6 +130,19 @@ impl Address {
         format!("{host}:{}", self.config.get_ports().first().copied().unwrap_or(5432))
     }
 
+    /// Every host that may be connected to over TCP, with its port.
+    pub fn endpoints(&self) -> Vec<(String, u16)> {
+        let ports = self.config.get_ports();
+        let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+        let tcp = |(index, host): (usize, &Host)| match host {
+            Host::Tcp(name) => Some((name.clone(), port(index))),
+            Host::Unix(_) => None,
+        };
+        let named = self.config.get_hosts().iter().enumerate().filter_map(tcp);
+        let addresses = self.config.get_hostaddrs().iter().enumerate();
+        named.chain(addresses.map(|(index, address)| (address.to_string(), port(index)))).collect()
+    }
+
     /// Adds the credential, and so makes something that can connect.
     ///
     /// # Errors

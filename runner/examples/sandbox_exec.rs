@@ -65,6 +65,7 @@ fn step(folder: &Path, number: usize, sandbox: Confinement) -> Step {
         timeout_ms: 60_000,
         kill_grace_ms: 1_000,
         record_dir: folder.join(number.to_string()),
+        secrets: Default::default(),
         umask: DEFAULT_UMASK,
         orphan_limit_bytes: 1 << 20,
         sandbox,

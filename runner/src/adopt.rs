@@ -13,6 +13,7 @@ use crate::logs::{Dialect, Stream};
 use crate::off_loop::beside;
 use crate::run::Run;
 use crate::runner::Runner;
+use crate::secrets::Hands;
 use crate::spool::Spool;
 use crate::stop::Stop;
 use crate::supervise::{self, ExitRecord, Inherited, Orphan};
@@ -139,7 +140,12 @@ async fn adopt(runner: Arc<Runner>, (work, handover): (Work, Box<Handover>), hel
     .await;
     runner.metrics.adopted(&kind);
     let (keyring, to_guard, snapshot) = (runner.keyring.clone(), log.clone(), job.snapshot.clone());
-    let guarded = beside(move || keyring.guard(&to_guard, &snapshot)).await;
+    // What it prints may have secrets in it that only their references tell of.
+    let values = Hands::all(&keyring, &snapshot, &job.job).await;
+    let guarded = match values {
+        Ok(values) => beside(move || keyring.guard_with(&to_guard, &snapshot, &values)).await,
+        Err(stop) => Err(stop),
+    };
     let orphan = Orphan::of(&work.record(number, &command));
     let is_first = Handover::is_taken_first(&work);
     let mut run = Run::inherited(job::means(&runner), job, work, log.clone(), held);

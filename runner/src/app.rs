@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::{self, Pipeline};
 use crate::prepare::secrets::Keyring;
 use crate::runner::{Runner, Signals};
-use crate::sandbox::{self, Confinement, Kernel, Mode};
+use crate::sandbox::{self, Confinement, Kernel, Layer, Mode};
 use crate::seal::ArtifactKey;
 use crate::spool::Spool;
 use crate::supervise::{self, StopReason, Supervisors};
@@ -118,6 +118,13 @@ fn tell_sandbox(config: &Config, metrics: &Metrics) {
     let (kernel, landlock_abi) = (&level.kernel, level.landlock_abi);
     for missing in &level.missing {
         tracing::warn!(layer = missing.layer.name(), why = missing.why, "a layer of the sandbox is missing");
+    }
+    if config.egress.is_enforced() {
+        let (allowed, held) = (config.egress.allow.len(), level.held.contains(&Layer::Tcp));
+        tracing::info!(allowed, held, "jobs reach what egress.allow lists, through a proxy");
+        if !held {
+            tracing::warn!("egress: programs that pass the proxy by are not held back: the sandbox has no tcp here");
+        }
     }
     for (key, path) in sandbox::within_reach(config) {
         let path = path.display();

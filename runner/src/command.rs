@@ -1,6 +1,7 @@
 //! One command of a job: what is run, and what came of it.
 
 use crate::sandbox::Access;
+use crate::secrets::Hidden;
 use crate::stop::{Stop, describe};
 use crate::supervise::{Class, Ended, Exit, ExitRecord};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub struct Command {
     pub args: Vec<String>,
     /// Its whole environment.
     pub env: BTreeMap<String, String>,
+    /// Variables beside those, with values that nobody may see.
+    pub secrets: BTreeMap<String, Hidden>,
     /// Its working folder.
     pub cwd: PathBuf,
     /// Whether it changes the world.
@@ -69,6 +72,7 @@ impl Command {
             program: program.to_owned(),
             args: Vec::new(),
             env: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             cwd,
             class: Class::Reading,
             stdout: Stdout::Log,

@@ -2,8 +2,10 @@
 //!
 //! Every key is listed in `docs/tendril-runner.toml`. A key that is not known here is refused by name.
 
+use crate::egress;
 use crate::kinds::names::NAMES;
 use crate::sandbox;
+use crate::secrets;
 use crate::spool::Limits;
 use crate::variables;
 use secrecy::{ExposeSecret, SecretString};
@@ -54,6 +56,12 @@ pub struct Config {
     /// What jobs may do on this machine.
     #[serde(default)]
     pub sandbox: sandbox::Settings,
+    /// Where jobs may go.
+    #[serde(default)]
+    pub egress: egress::Settings,
+    /// What secrets jobs may ask for.
+    #[serde(default)]
+    pub secrets: secrets::Settings,
     /// Git sources.
     #[serde(default)]
     pub git: Git,
@@ -368,7 +376,9 @@ impl Config {
         if let Some(reason) = self.tools.env.keys().find_map(|name| variables::name_error(name)) {
             return refuse("tools.env", &reason);
         }
-        if let Err((key, reason)) = self.sandbox.check() {
+        if let Err((key, reason)) =
+            self.sandbox.check().and_then(|()| self.egress.check()).and_then(|()| self.secrets.check())
+        {
             return refuse(key, reason);
         }
         if self.git.token_file.is_some() && self.git.token_hosts.is_empty() {
@@ -508,6 +518,7 @@ mod tests {
         assert_eq!(config.slots, default_slots());
         assert_eq!(config.logs, Logs::default());
         assert_eq!(config.sandbox, sandbox::Settings::default());
+        assert_eq!(config.egress, egress::Settings::default());
         assert_eq!(config.shutdown.finish_within_s, Shutdown::default().finish_within_s);
         assert_eq!(config.http.listen, Http::default().listen);
         let (tools, default) = (config.tools, Tools::default());
@@ -550,6 +561,17 @@ mod tests {
             ("[sandbox]\nconnect = [0]", "sandbox.connect"),
             ("[sandbox]\nconnect = \"all\"", "sandbox.connect"),
             ("[sandbox]\nmax_processes = 1", "max_processes"),
+            ("[egress]\nmode = \"on\"", "egress"),
+            ("[egress]\nallow = [\"http://a\"]", "egress"),
+            ("[egress]\nupstream = \"socks5://a:1\"", "egress.upstream"),
+            ("[egress]\nmax_connections = 0", "egress.max_connections"),
+            ("[egress]\ndirect_ports = [0]", "egress.direct_ports"),
+            ("[secrets]\nenv = [\"TENDRIL_AGENT_TOKEN\"]", "secrets.env"),
+            ("[secrets]\nfolders = [\"x\"]", "secrets.folders"),
+            (
+                "[secrets.vault]\naddress = \"http://vault.example.com\"\ntoken_file = \"/t\"\npaths = []",
+                "secrets.vault.address",
+            ),
             ("[git]\ntoken_file = \"/t\"", "git.token_hosts"),
             ("[tools]\nenv = {HOME = \"/root\"}", "tools.env"),
             ("[logs]\nflush_interval_ms = 1", "flush_interval_ms"),

@@ -55,6 +55,7 @@ pub fn means(runner: &Runner) -> Means {
         desk: Arc::new(Metered::new(runner.broker.clone(), runner.metrics.clone())),
         key: runner.key.clone(),
         supervisors: runner.supervisors.clone(),
+        keyring: runner.keyring.clone(),
         metrics: runner.metrics.clone(),
     }
 }

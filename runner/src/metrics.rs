@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::BootTime;
+use crate::egress::Traffic;
 use crate::logs::{ChunkKind, Counters};
 use crate::sandbox::{Layer, Level as Confined};
 use crate::spool::{Level, Outgoing};
@@ -38,6 +39,18 @@ pub struct CallLabel {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct LayerLabel {
     layer: &'static str,
+}
+
+/// Why a request of a job's was refused.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// Which way bytes went: `sent` by jobs, or `received`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct DirectionLabel {
+    direction: &'static str,
 }
 
 type Seconds = Gauge<f64, AtomicU64>;
@@ -74,6 +87,9 @@ pub struct Metrics {
     log_redactions: Counter,
     oom_kills: Counter,
     sandbox_layers: Family<LayerLabel, Gauge>,
+    egress_connections: Counter,
+    egress_refused: Family<ReasonLabel, Counter>,
+    egress_bytes: Family<DirectionLabel, Counter>,
     state_lock_conflicts: Counter,
     doorbell_rings: Counter,
 }
@@ -118,6 +134,9 @@ impl Default for Metrics {
             log_redactions: Counter::default(),
             oom_kills: Counter::default(),
             sandbox_layers: Family::default(),
+            egress_connections: Counter::default(),
+            egress_refused: Family::default(),
+            egress_bytes: Family::default(),
             state_lock_conflicts: Counter::default(),
             doorbell_rings: Counter::default(),
         };
@@ -151,6 +170,18 @@ impl Metrics {
             self.heartbeat_age.clone(),
         );
         r.register("sandbox_layer", "Whether a layer of the sandbox holds here", self.sandbox_layers.clone());
+        r.register(
+            "egress_connections",
+            "Requests of jobs that their proxies let through",
+            self.egress_connections.clone(),
+        );
+        r.register("egress_refused", "Requests of jobs that their proxies refused", self.egress_refused.clone());
+        r.register_with_unit(
+            "egress",
+            "What jobs sent and received by proxies",
+            Unit::Bytes,
+            self.egress_bytes.clone(),
+        );
         r.register("oom_kills", "Commands that ran out of memory", self.oom_kills.clone());
         r.register(
             "state_lock_conflicts",
@@ -259,6 +290,17 @@ impl Metrics {
         }
     }
 
+    /// What went through a command's proxy, and what did not.
+    pub fn egress(&self, traffic: &Traffic) {
+        self.egress_connections.inc_by(traffic.connections);
+        for (reason, count) in &traffic.refused {
+            self.egress_refused.get_or_create(&ReasonLabel { reason: reason.name() }).inc_by(*count);
+        }
+        for (direction, bytes) in [("sent", traffic.sent_bytes), ("received", traffic.received_bytes)] {
+            self.egress_bytes.get_or_create(&DirectionLabel { direction }).inc_by(bytes);
+        }
+    }
+
     /// Somebody else held the state lock.
     pub fn state_was_locked(&self) {
         self.state_lock_conflicts.inc();
@@ -340,6 +382,7 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::egress::Reason;
     use crate::logs::{Chunk, Gap, GapKind, Stream};
     use crate::sandbox::{Confinement, Kernel, plan};
     use crate::whose::Whose;
@@ -379,6 +422,7 @@ mod tests {
         metrics.ended("exec", "success", Duration::ZERO);
         metrics.answered("claim", Duration::ZERO);
         metrics.broker_error("claim");
+        metrics.egress(&Traffic { refused: [(Reason::Busy, 1)].into(), ..Traffic::default() });
         metrics.confined(&plan(&Confinement::off(), &Kernel::detect()).level);
         let text = metrics.text().unwrap();
         let named =

@@ -1,23 +1,27 @@
 //! A running attempt, as its kind sees it: say, start, run commands, keep and fetch artifacts.
 
 use crate::attempt_log::AttemptLog;
+use crate::attend::{attend, show_progress, tell_refusals};
 use crate::clock::BootTime;
-use crate::command::{Command, Finished, Room, Stdout, is_overfull, overfilled};
+use crate::command::{Command, Finished, Stdout};
 use crate::config::Config;
 use crate::desk::Desk;
+use crate::egress::{Rule, confined_egress};
 use crate::handover::{Draft, Handover};
 use crate::holdings::Held;
-use crate::logs::{Dialect, Progress, value_without_secrets};
+use crate::logs::Dialect;
 use crate::metrics::Metrics;
 use crate::output::Output;
+use crate::prepare::secrets::Keyring;
 use crate::ready::{Making, Ready};
-use crate::sandbox::{Confinement, Folders, Kernel, plan};
+use crate::sandbox::{Confinement, Folders, Kernel, Layer, Profile, plan};
 use crate::seal::ArtifactKey;
+use crate::secrets::Hands;
 use crate::start::{LONGEST_WAIT, Start, Waits, asked_to_stop, waits};
 use crate::stop::Stop;
 use crate::supervise::{
-    Class, Control, DEFAULT_ORPHAN_LIMIT_BYTES, DEFAULT_UMASK, Exit, ExitRecord, Prepared, Step, StopReason,
-    SuperviseError, Supervisors,
+    Class, DEFAULT_ORPHAN_LIMIT_BYTES, DEFAULT_UMASK, Exit, ExitRecord, Prepared, Step, StopReason, SuperviseError,
+    Supervisors,
 };
 use crate::work::Work;
 use serde_json::Value;
@@ -28,7 +32,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// What a look at the remains of a killed command may take.
 const LAST_LOOK: Duration = Duration::from_secs(20);
 /// The broker's code for what is not there.
@@ -49,6 +52,8 @@ pub struct Means {
     pub key: ArtifactKey,
     /// Where commands get their supervisors.
     pub supervisors: Arc<Supervisors>,
+    /// What is kept out of logs, and where the secrets of jobs come from.
+    pub keyring: Arc<Keyring>,
     /// The runner's figures.
     pub metrics: Arc<Metrics>,
 }
@@ -71,6 +76,8 @@ pub struct Run {
     children_dead: bool,
     keeps_folder: bool,
     known: Value,
+    template_egress: Option<Vec<Rule>>,
+    hands: Hands,
 }
 
 impl Run {
@@ -93,6 +100,8 @@ impl Run {
             children_dead: true,
             keeps_folder: false,
             known: Value::Null,
+            template_egress: None,
+            hands: Hands::default(),
         }
     }
 
@@ -128,6 +137,10 @@ impl Run {
 
     /// Notes how a command ended.
     pub fn record(&mut self, record: ExitRecord) {
+        Hands::take_back(&self.work);
+        if let Some(traffic) = &record.egress {
+            self.means.metrics.egress(traffic);
+        }
         self.records.push(record);
     }
 
@@ -293,7 +306,8 @@ impl Run {
     /// The job was asked to stop before the command began, or its supervisor could not be started or was lost.
     pub async fn command(&mut self, command: Command) -> Result<Finished, Stop> {
         self.check()?;
-        let ready = self.making(&command).make().await;
+        let command = self.with_secrets(command).await?;
+        let ready = self.making(&command)?.make().await;
         self.run_ready(command, ready).await
     }
 
@@ -302,7 +316,8 @@ impl Run {
     /// # Errors
     /// As [`Run::start`]: nothing has run. Within: as [`Run::command`].
     pub async fn start_command(&mut self, command: Command) -> Result<Result<Finished, Stop>, Stop> {
-        let making = self.making(&command);
+        let command = self.with_secrets(command).await?;
+        let making = self.making(&command)?;
         let make = async {
             // Behind the request for the start, which has further to go.
             tokio::task::yield_now().await;
@@ -316,15 +331,15 @@ impl Run {
         Ok(self.run_ready(command, ready).await)
     }
 
-    fn making(&self, command: &Command) -> Making {
+    fn making(&self, command: &Command) -> Result<Making, Stop> {
         let handover = command.handover.clone().map(|notes| {
             let (number, stdout) = (self.records.len(), command.stdout);
             Handover { job: self.job.clone(), number, command: command.name.to_owned(), stdout, notes }
         });
         let (supervisors, work) = (self.means.supervisors.clone(), self.work.clone());
-        let step = self.step(command);
+        let step = self.step(command)?;
         self.say_sandbox(&step);
-        Making { supervisors, step, handover, work }
+        Ok(Making { supervisors, step, handover, work })
     }
 
     async fn run_ready(&mut self, command: Command, ready: Ready) -> Result<Finished, Stop> {
@@ -341,7 +356,7 @@ impl Run {
         }
         let finished = self.attended(prepared, &command, true).await?;
         self.held.hand_over(false);
-        self.records.push(finished.record.clone());
+        self.record(finished.record.clone());
         Ok(finished)
     }
 
@@ -351,11 +366,19 @@ impl Run {
     /// # Errors
     /// Its supervisor could not be started or was lost.
     pub async fn last_look(&mut self, command: Command) -> Result<Finished, Stop> {
+        let command = self.with_secrets(command).await?;
         let timeout_ms = u64::try_from(LAST_LOOK.as_millis()).unwrap_or(u64::MAX);
-        let step = Step { timeout_ms, ..self.step(&command) };
+        let step = Step { timeout_ms, ..self.step(&command)? };
         let prepared =
             self.means.supervisors.prepare(step).await.map_err(|e| self.without_record(command.class, &e))?;
-        self.attended(prepared, &command, false).await
+        let finished = self.attended(prepared, &command, false).await;
+        Hands::take_back(&self.work);
+        finished
+    }
+
+    /// With the secrets that the command is to have, which are kept out of the log from now on.
+    async fn with_secrets(&mut self, command: Command) -> Result<Command, Stop> {
+        self.hands.give((&self.means.keyring, &self.log), (&self.job, &self.work), command).await
     }
 
     /// Runs a command that may hear of requests to stop.
@@ -363,16 +386,18 @@ impl Run {
         let class = command.class;
         tracing::debug!(attempt.id = %self.job.lease.attempt_id, command = command.name, "running");
         self.log.begin_child(if command.stdout == Stdout::Events { Dialect::Events } else { Dialect::Text });
-        let running = prepared.run().await.map_err(|e| self.without_record(class, &e))?;
+        let mut running = prepared.run().await.map_err(|e| self.without_record(class, &e))?;
         if self.records.is_empty() {
             self.means.metrics.started(&self.job.kind, self.begun.elapsed());
         }
         let over = CancellationToken::new();
         let output = Output { log: &self.log, held: &self.held, over: &over };
-        let (stdout, stderr, (), ended) = tokio::join!(
+        let refusals = running.control.refusals();
+        let (stdout, stderr, (), (), ended) = tokio::join!(
             output.stdout(running.stdout, command.stdout),
             output.stderr(running.stderr),
-            self.show_progress(command.stdout, &over),
+            show_progress(&self.log, &*self.means.desk, &self.job.lease, (command.stdout, &over)),
+            tell_refusals(&self.log, refusals),
             attend(running.control, hears.then_some(&*self.held), command.room.as_ref(), &over),
         );
         let (record, overfull) = ended.map_err(|e| self.without_record(class, &e))?;
@@ -403,40 +428,10 @@ impl Run {
         }
     }
 
-    /// Shows the engine's progress about once a second while it changes. A courtesy: failures are only noted.
-    async fn show_progress(&self, stdout: Stdout, over: &CancellationToken) {
-        if stdout != Stdout::Events {
-            return;
-        }
-        let (mut shown, mut rest) = (Progress::default(), PROGRESS_EVERY);
-        loop {
-            let last = tokio::select! {
-                () = tokio::time::sleep(rest) => false,
-                () = over.cancelled() => true,
-            };
-            let progress = self.log.progress();
-            if progress != shown
-                && let Ok(value) = serde_json::to_value(&progress)
-            {
-                let value = value_without_secrets(value, &self.log.secrets());
-                let begun = BootTime::now();
-                if let Err(error) = self.means.desk.progress(&self.job.lease, &value).await {
-                    tracing::debug!(%error, "progress was not shown");
-                }
-                shown = progress;
-                // A slow line has more important things to carry.
-                rest = PROGRESS_EVERY.max(begun.elapsed() * 10);
-            }
-            if last {
-                return;
-            }
-        }
-    }
-
-    fn step(&self, command: &Command) -> Step {
+    fn step(&self, command: &Command) -> Result<Step, Stop> {
         let mut argv = vec![command.program.display().to_string()];
         argv.extend(command.args.iter().cloned());
-        Step {
+        Ok(Step {
             name: command.name.to_owned(),
             argv,
             env: command.env.clone(),
@@ -446,51 +441,42 @@ impl Run {
             kill_grace_ms: u64::try_from(self.job.kill_grace.as_millis()).unwrap_or(u64::MAX),
             record_dir: self.work.record(self.records.len(), command.name),
             umask: DEFAULT_UMASK,
+            secrets: command.secrets.clone(),
             orphan_limit_bytes: DEFAULT_ORPHAN_LIMIT_BYTES,
-            sandbox: self.confinement(command),
-        }
+            sandbox: self.confinement(command)?,
+        })
     }
 
-    fn confinement(&self, command: &Command) -> Confinement {
+    fn confinement(&self, command: &Command) -> Result<Confinement, Stop> {
         let own = [self.work.home(), self.work.tmp()];
         let folders = Folders { program: &command.program, cwd: &command.cwd, own: &own };
-        Confinement::new(&self.config().sandbox, &command.access, folders, &command.env)
+        let (config, access) = (self.config(), &command.access);
+        let confined = Confinement::new(&config.sandbox, access, folders, &command.env);
+        // What the runner needs for itself is no matter of the template's.
+        let template = self.template_egress.as_deref().filter(|_| access.profile != Profile::Tool);
+        Ok(match confined_egress(config, &command.env, template)? {
+            Some(rules) => confined.through(rules, &config.egress, access),
+            None => confined,
+        })
+    }
+
+    /// From now on the job's own commands reach no more than these hosts, of those that the settings allow.
+    ///
+    /// # Errors
+    /// An entry that is none.
+    pub fn narrow_egress(&mut self, hosts: Option<&[String]>) -> Result<(), Stop> {
+        let rule =
+            |text: &String| Rule::try_from(text.clone()).map_err(|e| Stop::refused(format!("template egress: {e}")));
+        self.template_egress = hosts.map(|all| all.iter().map(rule).collect::<Result<_, _>>()).transpose()?;
+        Ok(())
     }
 
     /// Says once per attempt how far its commands are confined.
     fn say_sandbox(&self, step: &Step) {
         if self.records.is_empty() {
-            self.say(plan(&step.sandbox, &Kernel::detect()).level.notice(&self.config().sandbox));
+            let level = plan(&step.sandbox, &Kernel::detect()).level;
+            self.say(level.notice(&self.config().sandbox));
+            step.sandbox.egress.iter().for_each(|rules| self.say(rules.notice(level.held.contains(&Layer::Tcp))));
         }
-    }
-}
-
-/// Waits for the command's end, and passes a request to stop on, once. True when it was killed for its [`Room`].
-async fn attend(
-    mut control: Control,
-    hears: Option<&Held>,
-    room: Option<&Room>,
-    over: &CancellationToken,
-) -> Result<(ExitRecord, bool), SuperviseError> {
-    // Whatever way this ends: nobody is to wait for a command that is gone.
-    let _over = over.clone().drop_guard();
-    let overfull = tokio::select! {
-        record = control.wait() => return Ok((record?, is_overfull(room).await)),
-        reason = asked(hears) => {
-            control.interrupt(reason).await?;
-            false
-        }
-        () = overfilled(room) => {
-            control.kill(StopReason::Cancelled).await?;
-            true
-        }
-    };
-    Ok((control.wait().await?, overfull))
-}
-
-async fn asked(hears: Option<&Held>) -> StopReason {
-    match hears {
-        Some(held) => held.stopped().await,
-        None => std::future::pending().await,
     }
 }

@@ -32,6 +32,7 @@ mod tests {
                 timeout_ms: 120_000,
                 kill_grace_ms: 60_000,
                 record_dir: self.0.path().join("record"),
+                secrets: Default::default(),
                 umask: 0o077,
                 orphan_limit_bytes: 1 << 20,
                 sandbox: Confinement::off(),

@@ -23,7 +23,10 @@ pub const MAX_VERSION_CHARS: usize = 64;
 /// Characters of a template's description.
 pub const MAX_DESCRIPTION_CHARS: usize = 500;
 
-const KEYS: [&str; 8] = ["name", "version", "description", "kind", "engine", "inputs", "stateless", "backend"];
+const KEYS: [&str; 9] =
+    ["name", "version", "description", "kind", "engine", "inputs", "stateless", "backend", "egress"];
+/// Most hosts that a template may name.
+const MAX_HOSTS: usize = 200;
 
 /// What a template is for, which decides how its files are read and run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -43,6 +46,7 @@ pub(crate) struct Manifest {
     pub(crate) engines: Engines,
     pub(crate) inputs: Schema,
     pub(crate) state: Option<State>,
+    pub(crate) egress: Option<Vec<String>>,
 }
 
 impl Manifest {
@@ -57,11 +61,12 @@ impl Manifest {
         let engines = reader.engines();
         let inputs = reader.inputs();
         let state = reader.state();
+        let egress = reader.egress();
         match (name, version, description, kind, engines, inputs) {
             (Some(name), Some(version), Some(description), Some(kind), Some(engines), Some(inputs))
                 if reader.findings.is_empty() =>
             {
-                Ok(Manifest { name, version, description, kind, engines, inputs, state })
+                Ok(Manifest { name, version, description, kind, engines, inputs, state, egress })
             }
             _ => Err(reader.findings),
         }
@@ -164,6 +169,21 @@ impl Reader<'_> {
             self.findings.extend(findings);
             None
         })
+    }
+
+    fn egress(&mut self) -> Option<Vec<String>> {
+        let listed = self.map.get("egress")?;
+        let wanted =
+            "must be a list of at most 200 hosts such as \"registry.terraform.io:443\" or \"*.amazonaws.com:443\"";
+        let is_host = |text: &&str| {
+            (1..=300).contains(&text.len())
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:*/[]".contains(&b))
+                && !text.contains("//")
+        };
+        let texts = listed.as_array().filter(|all| all.len() <= MAX_HOSTS).and_then(|all| {
+            all.iter().map(|one| one.as_str().filter(is_host).map(str::to_owned)).collect::<Option<Vec<_>>>()
+        });
+        self.keep("egress", texts.ok_or_else(|| wanted.to_owned()))
     }
 
     fn keep<T>(&mut self, key: &str, read: Result<T, String>) -> Option<T> {

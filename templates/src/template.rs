@@ -110,6 +110,12 @@ impl Template {
         self.manifest.state.as_ref()
     }
 
+    /// The hosts that it reaches, as `host:port`; none when it does not say.
+    #[must_use]
+    pub fn egress(&self) -> Option<&[String]> {
+        self.manifest.egress.as_deref()
+    }
+
     /// Digest of the template's files as they are, `template.yaml` included.
     #[must_use]
     pub fn digest(&self) -> TreeDigest {

@@ -329,6 +329,22 @@ fn a_state_that_cannot_lie_there_is_found() {
 }
 
 #[test]
+fn a_template_may_say_what_it_reaches() {
+    let said = |line: &str| {
+        let template =
+            Template::from_tree(&tree(&[("template.yaml", &format!("{MANIFEST}{line}\n")), ("main.tf", "")]));
+        template.map(|template| template.egress().map(<[String]>::to_vec)).map_err(|error| error.to_string())
+    };
+    assert_eq!(said(""), Ok(None));
+    assert_eq!(said("egress: []"), Ok(Some(vec![])));
+    assert_eq!(said("egress: [\"*.example.com:443\"]"), Ok(Some(vec!["*.example.com:443".to_owned()])));
+    // Tried: an address with its path, no list, no text, something that is no host.
+    for line in ["egress: [\"https://a/\"]", "egress: a", "egress: [1]", "egress: [\"a b\"]", "egress: [\"\"]"] {
+        assert_eq!(places(&format!("{MANIFEST}{line}\n")), ["egress"], "{line}");
+    }
+}
+
+#[test]
 fn an_engine_is_accepted_by_name_and_version() {
     let hello = shipped("hello");
     assert!(hello.engines().accept(Engine::Terraform, &"1.11.4".parse().expect("a version")).is_ok());

@@ -37,6 +37,40 @@ fn merge(into: &mut Value, keys: Value) {
     }
 }
 
+#[tokio::test]
+async fn a_secret_is_submitted_as_a_reference_and_never_as_a_value() {
+    let mut fleet = Fleet::new().await;
+    let with_secrets = |secrets: Value| with(json!({ "secrets": secrets }));
+    let good = with_secrets(json!([
+        {"variable": "A", "from": "env", "name": "B"},
+        {"variable": "C", "from": "file", "path": "d/e", "as": "file", "commands": ["init", "plan"], "jobs": ["plan"]},
+        {"variable": "F", "from": "vault", "path": "g/h", "key": "i"},
+    ]));
+    fleet.deploy(good).await;
+    for (path, secret) in [
+        ("secrets[0].value", json!({"variable": "A", "from": "env", "name": "B", "value": "in clear"})),
+        ("secrets[0].from", json!({"variable": "A", "from": "clear", "name": "B"})),
+        ("secrets[0].name", json!({"variable": "A", "from": "env"})),
+        ("secrets[0].path", json!({"variable": "A", "from": "env", "name": "B", "path": "c"})),
+        ("secrets[0].key", json!({"variable": "A", "from": "vault", "path": "c"})),
+        ("secrets[0].path", json!({"variable": "A", "from": "file", "path": "a/../b"})),
+        ("secrets[0].path", json!({"variable": "A", "from": "file", "path": "/etc/shadow"})),
+        ("secrets[0].variable", json!({"variable": "LD_PRELOAD", "from": "env", "name": "B"})),
+        ("secrets[0].variable", json!({"variable": "https_proxy", "from": "env", "name": "B"})),
+        ("secrets[0].variable", json!({"variable": "A B", "from": "env", "name": "B"})),
+        ("secrets[0].commands[0]", json!({"variable": "A", "from": "env", "name": "B", "commands": ["git"]})),
+    ] {
+        let sql = fleet.insert(id(), &with_secrets(json!([secret])));
+        let refusal = refused(&mut fleet.portal, &sql).await;
+        assert_eq!(refusal.sqlstate, "TD001", "{secret}");
+        assert!(refusal.message.contains(path), "{secret}: {}", refusal.message);
+    }
+    let nobody =
+        json!({"jobs": [exec("a")], "secrets": [{"variable": "A", "from": "env", "name": "B", "jobs": ["b"]}]});
+    let sql = fleet.insert(id(), &nobody);
+    assert!(refused(&mut fleet.portal, &sql).await.message.contains("there is no job b"));
+}
+
 type Bad = (&'static str, Value);
 
 fn bad_envelopes() -> Vec<Bad> {

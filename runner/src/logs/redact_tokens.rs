@@ -27,7 +27,7 @@ pub const KEY_MISSES: u32 = 4;
 /// What looks like a part of a key: so many characters of base64 in a row.
 const KEY_RUN: u32 = 16;
 
-const FORMATS: [Format; 29] = [
+const FORMATS: [Format; 30] = [
     // Amazon: key ids.
     format("AKIA", is_upper, 16),
     format("ASIA", is_upper, 16),
@@ -66,6 +66,8 @@ const FORMATS: [Format; 29] = [
     // A runner's credential, and the key of a cluster's artifacts.
     format("trt1.", is_dotted, 32),
     format("tak1.", is_base64, 40),
+    // The credential of a command's proxy.
+    format("tpx1_", is_alphanumeric, 32),
 ];
 
 const KEY_BEGINS: [&str; 7] = [

@@ -2,9 +2,11 @@
 
 use crate::attempt_log::AttemptLog;
 use crate::config::{Config, read};
+use crate::egress::Upstream;
 use crate::logs::{Secret, Secrets, TooMany};
 use crate::prepare::environment;
 use crate::prepare::snapshot::{Snapshot, Source};
+use crate::secrets::{Reference, Resolver};
 use crate::stop::Stop;
 use crate::variables::fits;
 use secrecy::ExposeSecret;
@@ -21,6 +23,7 @@ const PLACES: [&str; 4] = ["_FILE", "_PATH", "_DIR", "_URL"];
 pub struct Keyring {
     config: Arc<Config>,
     env: BTreeMap<String, String>,
+    resolver: Resolver,
     /// Made anew when a file has changed: a token that was rotated.
     last: Mutex<Option<Common>>,
 }
@@ -44,7 +47,8 @@ impl Keyring {
     /// The secrets of these settings, and of `own`, the runner's environment, as far as jobs see it.
     pub fn new(config: &Arc<Config>, own: &BTreeMap<String, String>) -> Self {
         let env = environment::allowed(&config.tools, own);
-        Self { config: config.clone(), env, last: Mutex::default() }
+        let resolver = Resolver::new(&config.secrets, own);
+        Self { config: config.clone(), env, resolver, last: Mutex::default() }
     }
 
     /// Puts in force for `log` what a job with this snapshot must not show.
@@ -52,10 +56,27 @@ impl Keyring {
     /// # Errors
     /// A refusal of inputs that are too large to be kept out of the log.
     pub fn guard(&self, log: &AttemptLog, snapshot: &Value) -> Result<(), Stop> {
-        let in_force = self.in_force(snapshot).map_err(|e| Stop::refused(e.to_string()))?;
+        self.guard_with(log, snapshot, &[])
+    }
+
+    /// As [`Keyring::guard`], with the values of references too.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn guard_with(&self, log: &AttemptLog, snapshot: &Value, values: &[Secret]) -> Result<(), Stop> {
+        let in_force = self.in_force_with(snapshot, values).map_err(|e| Stop::refused(e.to_string()))?;
         log.redact(in_force.secrets);
         in_force.remarks.iter().for_each(|remark| log.say(remark));
         Ok(())
+    }
+
+    /// The value of a reference, as its source has it now; and as what it is kept out of logs.
+    ///
+    /// # Errors
+    /// See [`Resolver::resolve`].
+    pub async fn resolve(&self, reference: &Reference) -> Result<Secret, Stop> {
+        let value = self.resolver.resolve(reference).await?;
+        Ok(Secret { name: format!("secret {}", reference.variable), value })
     }
 
     /// What a job with this snapshot must not show. Reads files: for a thread that may wait.
@@ -63,13 +84,17 @@ impl Keyring {
     /// # Errors
     /// [`TooMany`].
     pub fn in_force(&self, snapshot: &Value) -> Result<InForce, TooMany> {
+        self.in_force_with(snapshot, &[])
+    }
+
+    fn in_force_with(&self, snapshot: &Value, values: &[Secret]) -> Result<InForce, TooMany> {
         let common = self.common()?;
         let inputs = Inputs::of(snapshot, self.config.templates_dir.as_deref());
-        if inputs.sensitive.is_empty() {
+        if inputs.sensitive.is_empty() && values.is_empty() {
             return Ok(InForce { secrets: common.found, remarks: Vec::new() });
         }
-        let names: Vec<String> = inputs.sensitive.iter().map(|secret| secret.name.clone()).collect();
-        let (secrets, told) = Secrets::new(&[common.values, inputs.sensitive].concat())?;
+        let names: Vec<String> = inputs.sensitive.iter().chain(values).map(|secret| secret.name.clone()).collect();
+        let (secrets, told) = Secrets::new(&[common.values, inputs.sensitive, values.to_vec()].concat())?;
         let mut remarks: Vec<String> = match inputs.remark {
             // Which of them are secrets is not known: what is short is no news.
             Some(remark) => vec![remark],
@@ -110,7 +135,12 @@ impl Keyring {
             ("git.token_file", config.git.token_file.as_deref()),
             ("git.ssh_key_file", config.git.ssh_key_file.as_deref()),
             ("infracost.api_key_file", config.infracost.api_key_file.as_deref()),
+            ("secrets.vault.token_file", config.secrets.vault.as_ref().map(|vault| vault.token_file.as_path())),
         ];
+        if let Some(password) = config.egress.upstream.as_ref().and_then(Upstream::password) {
+            add("egress.upstream", password);
+            add("egress.upstream", &percent_decoded(password));
+        }
         // A file that cannot be read is reported by whoever needs it.
         for (name, path) in files {
             let Some(text) = path.and_then(|path| read(name, path).ok()) else { continue };

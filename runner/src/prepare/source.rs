@@ -25,6 +25,8 @@ pub struct Files {
     pub origin: Origin,
     /// The engines that a template says it works with.
     pub accepted: Option<Accepted>,
+    /// The hosts that a template says it reaches.
+    pub egress: Option<Vec<String>>,
 }
 
 /// Where a tree came from, as a job's result tells.
@@ -65,7 +67,7 @@ pub async fn files(run: &mut Run, toolbox: &Toolbox, snapshot: &Snapshot) -> Res
         None => return Ok(None),
         Some(Source::Inline(files)) => {
             let tree = Tree::from_inline(files, "template.inline").map_err(|e| Stop::refused(e.to_string()))?;
-            Files { tree, origin: Origin::Inline, accepted: None }
+            Files { tree, origin: Origin::Inline, accepted: None, egress: None }
         }
         Some(Source::Named { name, version }) => {
             let render = Render {
@@ -84,9 +86,10 @@ pub async fn files(run: &mut Run, toolbox: &Toolbox, snapshot: &Snapshot) -> Res
         }
         Some(Source::Git(source)) => {
             let (tree, commit) = git::fetch(run, toolbox, source).await?;
-            Files { tree, origin: Origin::Git { url: source.url.clone(), commit }, accepted: None }
+            Files { tree, origin: Origin::Git { url: source.url.clone(), commit }, accepted: None, egress: None }
         }
     };
+    run.narrow_egress(files.egress.as_deref())?;
     Ok(Some(files))
 }
 
@@ -152,7 +155,8 @@ impl Render {
         let scope = Scope { inputs: &inputs, deployment_id: &deployment, cluster_id: &cluster };
         let tree = template.render(&scope).map_err(|e| Stop::refused(in_words(&name, &e)))?;
         let origin = Origin::Template { name, version: template.version().clone() };
-        Ok(Files { tree, origin, accepted: Some(template.engines().clone()) })
+        let egress = template.egress().map(<[String]>::to_vec);
+        Ok(Files { tree, origin, accepted: Some(template.engines().clone()), egress })
     }
 }
 

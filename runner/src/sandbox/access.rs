@@ -3,9 +3,13 @@
 use super::profile::Profile;
 use super::settings::{Mode, Ports, Settings};
 use super::system;
+use crate::egress;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// Where names are resolved.
+const DNS_PORT: u16 = 53;
 
 /// What a command needs beside its own program, folder and places of its attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub struct Access {
     pub execute: Vec<PathBuf>,
     /// TCP ports, beside those of the settings.
     pub connect: Vec<u16>,
+    /// It knows no proxy: where there is one, it connects to these ports past it.
+    pub past_proxy: bool,
 }
 
 impl Access {
@@ -60,6 +66,8 @@ pub struct Confinement {
     pub udp: bool,
     /// The kernel's limits.
     pub limits: Limits,
+    /// What it reaches through a proxy of its own; none where it has none. Its port is added to the others.
+    pub egress: Option<egress::Rules>,
     /// Do as if Landlock were not newer than this, 0 being none: to see what an older kernel would give.
     pub landlock_at_most: Option<u32>,
 }
@@ -118,8 +126,21 @@ impl Confinement {
             connect: ports(&settings.connect, &access.connect, env),
             udp: settings.udp,
             limits: Limits { processes: settings.max_processes, file_bytes: settings.max_file_bytes },
+            egress: None,
             landlock_at_most: None,
         }
+    }
+
+    /// With a proxy: beside it only the ports that the settings name for that, and no UDP unless they say so. A command that
+    /// knows no proxy goes past it to the ports that it needs, and resolves names.
+    #[must_use]
+    pub fn through(self, rules: egress::Rules, settings: &egress::Settings, access: &Access) -> Self {
+        let mut direct = settings.direct_ports.clone();
+        if access.past_proxy {
+            direct.extend([&access.connect, &[DNS_PORT][..]].concat());
+        }
+        let udp = self.udp && (settings.udp || access.past_proxy);
+        Self { connect: Ports::Only(direct), udp, egress: Some(rules), ..self }
     }
 }
 

@@ -21,8 +21,10 @@ pub fn within_reach(config: &Config) -> Vec<(&'static str, PathBuf)> {
         ("git.ssh_key_file", config.git.ssh_key_file.clone()),
         ("infracost.api_key_file", config.infracost.api_key_file.clone()),
     ];
+    let vault = config.secrets.vault.as_ref().map(|vault| ("secrets.vault.token_file", vault.token_file.clone()));
+    let secrets = config.secrets.folders.iter().map(|folder| ("secrets.folders", folder.clone())).chain(vault);
     let set = files.into_iter().filter_map(|(key, path)| Some((key, path?)));
-    set.filter(|(_, path)| reach.iter().any(|folder| path.starts_with(folder))).collect()
+    set.chain(secrets).filter(|(_, path)| reach.iter().any(|folder| path.starts_with(folder))).collect()
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, 
 use nix::unistd::{getppid, setpgid};
 
 use crate::sandbox::Armed;
+use zeroize::Zeroize;
 
 use super::start::StartFailure;
 use super::step::{Class, Step};
@@ -82,10 +83,11 @@ struct Launch {
 
 impl Launch {
     fn new(step: &Step, sandbox: Armed, streams: [OwnedFd; 3], word: PipeReader) -> Result<Self, NulError> {
-        let env = step.env.iter();
+        let env = step.env.iter().map(|(k, v)| format!("{k}={v}"));
+        let secrets = step.secrets.iter().map(|(k, v)| format!("{k}={}", v.expose()));
         Ok(Self {
             argv: step.argv.iter().map(|arg| CString::new(arg.as_str())).collect::<Result<_, _>>()?,
-            env: env.map(|(k, v)| CString::new(format!("{k}={v}"))).collect::<Result<_, _>>()?,
+            env: env.chain(secrets).map(CString::new).collect::<Result<_, _>>()?,
             cwd: CString::new(step.cwd.as_os_str().as_bytes())?,
             umask: Mode::from_bits_truncate(step.umask),
             class: step.class,
@@ -142,6 +144,13 @@ impl Launch {
             true => Ok(()),
             false => Err(Errno::ESRCH),
         }
+    }
+}
+
+/// What only the command needs to know stays nowhere in its supervisor.
+impl Drop for Launch {
+    fn drop(&mut self) {
+        self.env.iter_mut().for_each(Zeroize::zeroize);
     }
 }
 

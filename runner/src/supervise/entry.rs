@@ -1,4 +1,4 @@
-//! Becoming the supervisor process: one thread, no runtime.
+//! Becoming the supervisor process: one thread and no runtime, unless the command has a proxy, which gets a thread of its own.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,6 +16,7 @@ use crate::sandbox::{Armed, Kernel};
 use super::channel::Channel;
 use super::child;
 use super::clock::boot_ms;
+use super::egress::{self, Egress};
 use super::launcher;
 use super::message::Request;
 use super::oom::OomKills;
@@ -73,6 +74,7 @@ fn supervise(control: OwnedFd) -> io::Result<()> {
         folder: None,
         control: None,
         sandbox: None,
+        egress: None,
         step,
     };
     let started = claimed.and_then(|folder| {
@@ -90,12 +92,16 @@ fn supervise(control: OwnedFd) -> io::Result<()> {
 
 /// Makes the command ready, waits for the word, and lets it run.
 fn start(assignment: &mut Assignment, outputs: [OwnedFd; 2]) -> Result<Pid, StartFailure> {
+    assignment.step.check()?;
+    let door = egress::open(&mut assignment.step)?;
     let step: &Step = &assignment.step;
-    step.check()?;
     let armed = Armed::new(&step.sandbox, &Kernel::detect());
     let armed = armed.map_err(|e| StartFailure::Sandbox { detail: e.to_string() })?;
     assignment.sandbox = Some(armed.level().clone());
     let ready = child::prepare(step, armed, outputs)?;
+    // The last fork is done: from here on there may be more than one thread.
+    assignment.step.secrets.clear();
+    assignment.egress = door.map(Egress::begin).transpose()?;
     let word = assignment.channel.first();
     let (Ok(Some(Request::Go(timeout_ms))), false) = (word, assignment.channel.is_hung_up()) else {
         return Err(StartFailure::RunnerGone);

@@ -10,6 +10,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
 
 use super::clock::boot_ms;
 use super::error::SuperviseError;
@@ -19,6 +20,7 @@ use super::lost::{self, Main};
 use super::message::{Final, Garbled, Lines, Reply, Request, line};
 use super::record::ExitRecord;
 use super::step::Step;
+use crate::egress::Refusal;
 
 /// A command under its supervisor. Its parts are used side by side: read both streams to their end, then
 /// [`Control::wait`]. Dropping the control means to the supervisor that the runner has vanished.
@@ -41,7 +43,11 @@ pub struct Control {
     supervisor: Supervisor,
     main: Option<Main>,
     last: Option<Final>,
+    refusals: Option<mpsc::Sender<Refusal>>,
 }
+
+/// More than a supervisor tells.
+const MAX_REFUSALS: usize = 64;
 
 /// This process's own binary, also after the file it was started from has been replaced.
 pub const OWN_BINARY: &str = "/proc/self/exe";
@@ -109,8 +115,15 @@ impl Launched {
             let source = io::Error::other("it has been used before");
             return Err(SuperviseError::Launch { binary: self.binary.clone(), source });
         };
-        let control =
-            Control { name: step.name.clone(), stream, lines: Lines::default(), supervisor, main: None, last: None };
+        let control = Control {
+            name: step.name.clone(),
+            stream,
+            lines: Lines::default(),
+            supervisor,
+            main: None,
+            last: None,
+            refusals: None,
+        };
         // A supervisor that does not listen is one that has ended, which is noticed when the word is given.
         let _ = control.send(&prepare).await;
         Ok(Prepared { binary: self.binary.clone(), step, since_ms: boot_ms(), control: Some(control) })
@@ -210,6 +223,7 @@ impl Control {
             match self.hear().await? {
                 Some(Reply::Ended(last)) => self.last = Some(*last),
                 Some(Reply::Opened | Reply::Started(_)) => {}
+                Some(Reply::Refused(refusal)) => self.pass_on(refusal),
                 None => return Err(self.lost().await),
             }
         };
@@ -220,6 +234,18 @@ impl Control {
             tracing::warn!(step = self.name, error = %why, "the exit record could not be kept on disk");
         }
         Ok(record)
+    }
+
+    /// What the command's proxy refuses from now on, heard while [`Control::wait`] waits. It ends with this control.
+    pub fn refusals(&mut self) -> mpsc::Receiver<Refusal> {
+        let (sender, receiver) = mpsc::channel(MAX_REFUSALS);
+        self.refusals = Some(sender);
+        receiver
+    }
+
+    fn pass_on(&self, refusal: Refusal) {
+        // More than fit are not told of any command.
+        drop(self.refusals.as_ref().map(|refusals| refusals.try_send(refusal)));
     }
 
     async fn ask(&mut self, request: &Request) -> Result<(), SuperviseError> {
@@ -284,6 +310,7 @@ impl Control {
         loop {
             match self.hear().await? {
                 Some(Reply::Opened) => {}
+                Some(Reply::Refused(refusal)) => self.pass_on(refusal),
                 Some(Reply::Started(pid)) => {
                     self.main = Some(Main::new(pid, self.supervisor.pid(), step));
                     return Ok(());

@@ -3,10 +3,12 @@
 //! Both ends are the same binary, so the words need no version.
 
 use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
 
 use super::exit::StopReason;
 use super::record::ExitRecord;
 use super::step::Step;
+use crate::egress::Refusal;
 
 /// Longest line. The kernel takes about 2 MiB of arguments and environment, which JSON may blow up sixfold.
 pub(super) const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
@@ -35,6 +37,8 @@ pub(super) enum Reply {
     Opened,
     /// The command runs as this process.
     Started(i32),
+    /// A request of the command's did not get through its proxy: each of its kind once, and at most a few dozen in all.
+    Refused(Refusal),
     /// The command and all that came from it are dead, or it never ran.
     Ended(Box<Final>),
 }
@@ -60,13 +64,31 @@ pub(super) enum Garbled {
 }
 
 /// The message as a line.
-pub(super) fn line(message: &impl Serialize) -> Result<Vec<u8>, Garbled> {
-    let mut bytes = serde_json::to_vec(message)?;
+pub(super) fn line(message: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, Garbled> {
+    // It may bear secrets: in one piece from the beginning, so that growing leaves no copies behind.
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, message)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length.0 + 1));
+    serde_json::to_writer(&mut *bytes, message)?;
     bytes.push(b'\n');
     if bytes.len() > MAX_LINE_BYTES {
         return Err(Garbled::TooLong);
     }
     Ok(bytes)
+}
+
+/// Counts what is written.
+struct Length(usize);
+
+impl std::io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Bytes that have arrived and are not yet a message.
@@ -92,7 +114,10 @@ impl Lines {
             }
             return Ok(None);
         };
-        let line: Vec<u8> = self.bytes.drain(..=self.searched + offset).collect();
+        let line: Zeroizing<Vec<u8>> = Zeroizing::new(self.bytes.drain(..=self.searched + offset).collect());
+        if self.bytes.is_empty() {
+            self.bytes.zeroize();
+        }
         self.searched = 0;
         Ok(Some(serde_json::from_slice(&line)?))
     }
@@ -106,7 +131,7 @@ mod tests {
     fn messages_survive_any_cut_of_the_stream() {
         let mut sent = Vec::new();
         for reason in [StopReason::Cancelled, StopReason::Shutdown] {
-            sent.extend(line(&Request::Interrupt(reason)).expect("a line"));
+            sent.extend_from_slice(&line(&Request::Interrupt(reason)).expect("a line"));
         }
         for cut in 0..=sent.len() {
             let mut lines = Lines::default();

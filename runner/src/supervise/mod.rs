@@ -2,7 +2,7 @@
 //!
 //! A runner that starts `terraform` itself takes it along when it dies: the pipe closes, the next line
 //! of output is a SIGPIPE, and the state lock stays behind. So between the runner and each command
-//! stands a process of the runner's own binary with no async runtime and a single thread. It
+//! stands a process of the runner's own binary with no async runtime and a single thread (but see `egress`). It
 //!
 //! - starts the command with exactly the environment, folder and descriptors that the [`Step`] names,
 //! - holds the read ends of the command's pipes beside the runner, and reads them only when the runner
@@ -36,6 +36,7 @@
 mod channel;
 mod child;
 mod clock;
+mod egress;
 mod entry;
 mod error;
 mod exit;

@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use super::exit::{Ended, Exit, StopReason};
 use super::oom::OomKills;
 use super::start::StartFailure;
+use crate::egress::Traffic;
 use crate::sandbox::Level;
 
 /// Name of the record in the record folder. It appears whole, and after everything else.
@@ -61,6 +62,9 @@ pub struct ExitRecord {
     /// How far it was confined; none if it came not so far, or an older version wrote the record.
     #[serde(default)]
     pub sandbox: Option<Level>,
+    /// What went through its proxy; none if it had none, or an older version wrote the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Traffic>,
 }
 
 /// The two files of an orphaned command.

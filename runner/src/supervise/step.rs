@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::start::StartFailure;
 use crate::sandbox::Confinement;
+use crate::secrets::Hidden;
 
 /// Time between the one SIGINT and the SIGKILL of the whole tree, unless a step says otherwise.
 pub const DEFAULT_KILL_GRACE_MS: u64 = 60_000;
@@ -40,6 +41,9 @@ pub struct Step {
     pub argv: Vec<String>,
     /// The whole environment of the command.
     pub env: BTreeMap<String, String>,
+    /// Variables beside those, with values that nobody may see.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, Hidden>,
     /// Working folder of the command, absolute.
     pub cwd: PathBuf,
     /// What happens when the runner vanishes.
@@ -85,7 +89,10 @@ impl Step {
         if let Some(key) = self.env.keys().find(|key| bad_key(key)) {
             return refuse(format!("environment variable name {key:?} is empty or contains `=` or NUL; rename it"));
         }
-        if let Some((key, _)) = self.env.iter().find(|(_, value)| value.contains('\0')) {
+        let nul = self.env.iter().find(|(_, value)| value.contains('\0')).map(|(key, _)| key);
+        let nul =
+            nul.or_else(|| self.secrets.iter().find(|(_, value)| value.expose().contains('\0')).map(|(key, _)| key));
+        if let Some(key) = nul {
             return refuse(format!("environment variable {key} contains a NUL byte; remove it"));
         }
         if self.umask > 0o777 {
@@ -102,7 +109,7 @@ impl fmt::Debug for Step {
             .field("name", &self.name)
             .field("program", &self.program())
             .field("arguments", &self.argv.len().saturating_sub(1))
-            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("env", &self.env.keys().chain(self.secrets.keys()).collect::<Vec<_>>())
             .field("cwd", &self.cwd)
             .field("class", &self.class)
             .field("timeout_ms", &self.timeout_ms)
@@ -121,6 +128,7 @@ mod tests {
             name: "plan".to_owned(),
             argv: vec!["/bin/true".to_owned()],
             env: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             cwd: "/".into(),
             class: Class::Reading,
             timeout_ms: 1,

@@ -14,6 +14,7 @@ use crate::sandbox::Level;
 
 use super::channel::Channel;
 use super::clock::boot_ms;
+use super::egress::Egress;
 use super::exit::{Exit, judge};
 use super::flow::{Action, Event, Flow, Force};
 use super::memory::Peak;
@@ -42,6 +43,8 @@ pub(super) struct Assignment {
     pub(super) control: Option<Control>,
     /// How far the command is confined.
     pub(super) sandbox: Option<Level>,
+    /// Its proxy, if it has one.
+    pub(super) egress: Option<Egress>,
 }
 
 /// The pipe in the record folder, and what has come in.
@@ -106,12 +109,14 @@ impl Assignment {
             child_dead: true,
             orphan_output: None,
             sandbox: self.sandbox.clone(),
+            egress: self.egress.as_ref().map(Egress::traffic),
         }
     }
 
     /// Keeps the record, tells the runner, and stays until it has taken leave or vanished: up to then the last output
     /// may still be in the pipes, and nowhere else.
     fn conclude(&mut self, mut record: ExitRecord) {
+        self.tell_refusals();
         let unkept = self.keep(&record);
         let last = Final { record: record.clone(), unkept };
         self.channel.tell(&Reply::Ended(Box::new(last)));
@@ -130,6 +135,13 @@ impl Assignment {
             self.drain();
             record.orphan_output = Some(self.finish_drains());
             let _ = self.keep(&record);
+        }
+    }
+
+    /// Tells the runner what the command's proxy has refused.
+    fn tell_refusals(&mut self) {
+        for refusal in self.egress.iter_mut().flat_map(Egress::news) {
+            self.channel.tell(&Reply::Refused(refusal));
         }
     }
 
@@ -185,6 +197,7 @@ impl Watch {
             return;
         }
         self.listen(now);
+        self.assignment.tell_refusals();
         self.handle(Event::Time, now);
         if self.flow.is_ending() {
             if now >= self.tree.next_round_ms() {
@@ -249,6 +262,7 @@ impl Watch {
         let rest_ms = due.saturating_sub(boot_ms()).min(LONGEST_REST_MS);
         let timeout = u16::try_from(rest_ms).map_or(PollTimeout::ZERO, PollTimeout::from);
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        fds.extend(self.assignment.egress.iter().map(|egress| PollFd::new(egress.bell(), PollFlags::POLLIN)));
         match self.flow.is_orphaned() {
             true => {
                 let outputs = self.assignment.drains.iter().filter_map(Drain::pipe);

@@ -97,6 +97,7 @@ impl Bed {
             timeout_ms: 60_000,
             kill_grace_ms: 1_000,
             record_dir: self.path(&format!("records/{turn}")),
+            secrets: Default::default(),
             umask: 0o077,
             orphan_limit_bytes: 1 << 20,
             sandbox: Confinement { landlock_at_most: Some(abi), ..sandbox },

@@ -220,6 +220,7 @@ impl Bed {
             cluster: CLUSTER,
             desk: self.desk.clone(),
             key: self.key.clone(),
+            keyring,
             supervisors: Supervisors::of(env!("CARGO_BIN_EXE_tendril-runner")),
             metrics: self.metrics.clone(),
         };

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod bed;
+mod egress;
 mod exec;
 mod git;
 mod http;
@@ -9,8 +10,10 @@ mod infracost;
 mod interrupts;
 mod output;
 mod policy;
+mod references;
 mod sandbox;
 mod secrets;
 mod state;
 mod templates;
 mod terraform;
+mod tls;

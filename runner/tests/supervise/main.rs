@@ -1,6 +1,8 @@
 //! The supervisor on real processes: the built binary, real commands, real signals.
 
 #[cfg(test)]
+mod egress;
+#[cfg(test)]
 mod orphan;
 #[cfg(test)]
 mod start;

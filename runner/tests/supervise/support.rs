@@ -51,6 +51,7 @@ impl Bed {
             timeout_ms: 120_000,
             kill_grace_ms: 60_000,
             record_dir: self.path("record"),
+            secrets: Default::default(),
             umask: 0o077,
             orphan_limit_bytes: 64 << 20,
             sandbox: Confinement::off(),

@@ -50,6 +50,7 @@ impl Apply {
         let bundle = off_loop(move || Bundle::unpack(&packed).map_err(|e| Stop::refused(e.to_string()))).await?;
         let Bundle { manifest, plan, tree } = bundle;
         let engine = self.check(run, &snapshot, &manifest)?;
+        run.narrow_egress(manifest.egress.as_deref())?;
         run.say(format!("{} {}, plan of attempt {plan_attempt}", engine.engine, engine.version));
 
         let mut site = Site::set_up(run, &self.toolbox, &snapshot, engine, tree).await?;

@@ -54,6 +54,9 @@ pub struct Manifest {
     pub tree_digest: String,
     /// Whether providers or modules must be installed again for the apply.
     pub needs_init: bool,
+    /// The hosts that the template says it reaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Vec<String>>,
 }
 
 /// Why bytes are no plan that can be applied.
@@ -168,6 +171,7 @@ mod tests {
             state: Value::Null,
             tree_digest: tree.digest().to_string(),
             needs_init: true,
+            egress: None,
         };
         Bundle { manifest, plan: vec![0, 1, 2], tree }
     }

@@ -126,6 +126,7 @@ mod tests {
             duration_ms: 1,
             peak_memory_bytes: 1,
             sandbox: None,
+            egress: None,
             oom_kills: OomKills::OwnGroup(0),
             killed_descendants: 0,
             child_dead: true,

@@ -63,7 +63,7 @@ impl Plan {
         let Some(files) = source::files(run, &self.toolbox, &snapshot).await? else {
             return Err(Stop::refused("template: is missing"));
         };
-        let Files { tree, origin, accepted } = files;
+        let Files { tree, origin, accepted, egress } = files;
         let engine = self.toolbox.engines.pick(&snapshot.engine, accepted.as_ref()).map_err(Stop::refused)?.clone();
         run.say(format!("{} {}", engine.engine, engine.version));
         let rendered = tree.digest();
@@ -89,6 +89,7 @@ impl Plan {
             state: snapshot.state_identity(),
             tree_digest: tree.digest().to_string(),
             needs_init: site.has_installed(),
+            egress,
         };
         let packed = off_loop(move || pack(manifest, plan_file, tree)).await?;
         run.keep(PLAN_ARTIFACT, bundle::MEDIA_TYPE, &packed).await?;

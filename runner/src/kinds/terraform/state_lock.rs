@@ -63,7 +63,7 @@ impl StateLock {
         let Some(files) = source::files(run, &self.toolbox, &snapshot).await? else {
             return Err(Stop::refused("template: is missing"));
         };
-        let Files { tree, origin, accepted } = files;
+        let Files { tree, origin, accepted, .. } = files;
         if let Some(id) = &spec.lock_id {
             run.say(format!("lock {id} is to be released for {}: {}", spec.actor, spec.reason));
         }

@@ -10,6 +10,7 @@ mod surroundings;
 pub use address::{Address, Transport, is_reference};
 
 use crate::command::{Command, Room};
+use crate::egress::check_past_proxy;
 use crate::off_loop::off_loop;
 use crate::prepare::snapshot::GitSource;
 use crate::run::Run;
@@ -47,8 +48,13 @@ pub async fn fetch(run: &mut Run, toolbox: &Toolbox, source: &GitSource) -> Resu
     let Some(git) = toolbox.git.clone() else {
         return Err(Stop::refused("template.git: there is no git on this runner; install it"));
     };
-    let env = surroundings::environment(toolbox, run, &address, source.folder.is_some())?;
     let access = surroundings::access(run, &address);
+    if address.transport == Transport::Ssh {
+        let port = access.connect.first().copied().unwrap_or(22);
+        let host = address.host.split(':').next().unwrap_or_default();
+        check_past_proxy(run.config(), host, port)?;
+    }
+    let env = surroundings::environment(toolbox, run, &address, source.folder.is_some())?;
     let repository = Repository { git, dir: run.work.file("git"), env, address, access };
     run.say(format!("fetching {} at {reference}", repository.address));
     repository.check_out(run, reference, source).await?;

@@ -61,7 +61,7 @@ pub fn access(run: &Run, address: &Address) -> Access {
         Transport::Ssh => 22,
     };
     let connect = vec![port_of(&address.to_string()).unwrap_or(usual)];
-    Access { read, connect, ..Access::of(Profile::Tool) }
+    Access { read, connect, past_proxy: address.transport == Transport::Ssh, ..Access::of(Profile::Tool) }
 }
 
 /// Which transports a command may use.
