@@ -98,7 +98,8 @@ impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Body<T> {
         let bytes = bytes(request, state).await?;
         match (bytes.is_empty(), said) {
             (true, _) => Ok(None),
-            (false, true) => parsed(&bytes).map(Some),
+            // `null` is as good as nothing.
+            (false, true) => parsed::<Option<T>>(&bytes).map(|Body(body)| body.map(Self)),
             (false, false) => Err(Problem::new(Kind::UnsupportedMediaType, "the body's type is not application/json")),
         }
     }

@@ -144,7 +144,6 @@ async fn one_tail_serves_many_tokens_and_refuses_what_a_token_may_not_read() {
     assert_eq!(tail(&[(first, "good")], &behind).await, ["ended FAILED"]);
     run(&mut fleet.operator, "select tendril.token_revoke('good')").await;
     assert_eq!(tail(&[(first, "good")], &behind).await, ["refused"]);
-    drop(tail);
     // Tried: lists that do not fit together, and too many.
     let uneven = format!("select tendril.tokens_refused('{{{first}}}', '{{}}')");
     assert_eq!(sqlstate(&mut program, &uneven).await, "TD011");

@@ -55,9 +55,9 @@ pub async fn list(
     if !(1..=500).contains(&page.limit) {
         return Err(Problem::bad_request("limit", "must be between 1 and 500"));
     }
-    let after = match &page.cursor {
+    let after = match page.cursor.as_deref() {
+        None | Some("") => None,
         Some(cursor) => Some(place(cursor).ok_or_else(|| Problem::bad_request("cursor", "is none of this API's"))?),
-        None => None,
     };
     let mut session = app.enter(&token, Ability::Read).await?;
     let status = page.status.map(|status| status.name().to_owned());

@@ -61,7 +61,8 @@ pub async fn read(
         Some(Ok(text)) => Some(position("Last-Event-ID", text)?),
         Some(Err(_)) => return Err(Problem::bad_request("Last-Event-ID", "is no position")),
     };
-    let after = from.after.as_deref().map(|text| position("after", text)).transpose()?;
+    let after =
+        from.after.as_deref().filter(|text| !text.is_empty()).map(|text| position("after", text)).transpose()?;
     let wants_events = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     if wants_events.flat_map(|value| value.split(',')).any(is_event_stream) {
         // A client that comes back says where it was; what its address says is where it once began.

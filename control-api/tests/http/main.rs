@@ -8,5 +8,6 @@ mod events;
 mod limits;
 mod logs;
 mod program;
+mod schemathesis;
 mod service;
 mod tokens;
