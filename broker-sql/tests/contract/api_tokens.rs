@@ -4,10 +4,12 @@ use serde_json::{Value, json};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use tendril_broker::operator::grants::Scope;
+use tendril_broker::portal::api_token::ApiToken;
 use tendril_broker::portal::submission::{self, Submission};
 use uuid::Uuid;
 
 use crate::fleet::{Fleet, connect, id, one, reading, refused, row, run, sqlstate};
+use crate::program::broker;
 
 fn digest(of: &str) -> String {
     format!("sha256('{of}')")
@@ -193,4 +195,59 @@ async fn what_was_submitted_is_known_again_also_after_its_template_was_registere
     let two = fleet.database.cluster("two").await;
     let mut stranger = connect(&fleet.database.portal(Scope::Cluster(two.id)).await.url).await;
     assert_eq!(submission::is_submitted(&mut stranger, &submission).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_program_makes_a_token_shows_it_once_and_revokes_it() {
+    let fleet = Fleet::new().await;
+    let url = fleet.database.url();
+    let made = broker(
+        &url,
+        &[
+            "--json",
+            "token",
+            "create",
+            "ci",
+            "--scope",
+            "read",
+            "--scope",
+            "logs",
+            "--cluster",
+            "one",
+            "--expires-in",
+            "1 day",
+        ],
+    )
+    .await;
+    assert_eq!(made.code, 0, "{}", made.err);
+    let text = made.json()["token"].as_str().unwrap().to_owned();
+    let hash = text.parse::<ApiToken>().unwrap().hash();
+    let mut program = program(&fleet).await;
+    let presented: Option<Value> = sqlx::query_scalar("select tendril.token_present($1, 'read')")
+        .bind(hash.as_bytes())
+        .fetch_one(&mut program)
+        .await
+        .unwrap();
+    assert_eq!(presented.unwrap()["name"], "ci");
+    let listed = broker(&url, &["--json", "token", "list"]).await;
+    let one = &listed.json()[0];
+    assert_eq!(
+        (&one["status"], &one["clusters"], &one["reach"]),
+        (&json!("active"), &json!(["one"]), &json!("clusters"))
+    );
+    assert!(one["last_used_at"].is_string() && !listed.out.contains(&text));
+    assert!(broker(&url, &["token", "list"]).await.out.contains("ci"));
+    assert_eq!(broker(&url, &["token", "revoke", "ci"]).await.code, 0);
+    assert_eq!(broker(&url, &["token", "revoke", "ci"]).await.code, 1);
+    // Tried: no scope, an unknown one, no reach, two that exclude each other, a cluster that is not there.
+    for (arguments, code) in [
+        (&["--all"][..], 2),
+        (&["--scope", "fly", "--all"], 2),
+        (&["--scope", "read"], 2),
+        (&["--scope", "read", "--all", "--cluster", "one"], 2),
+        (&["--scope", "read", "--cluster", "nowhere"], 1),
+    ] {
+        let ran = broker(&url, &[&["token", "create", "x"], arguments].concat()).await;
+        assert_eq!(ran.code, code, "{arguments:?}: {}", ran.err);
+    }
 }

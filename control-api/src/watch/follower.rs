@@ -173,7 +173,7 @@ impl Follower {
                 let text = format!("{missed} batches were not taken in time; go on from Last-Event-ID");
                 self.end("slow", Event::default().event("cut_off").data(text).retry(COME_BACK));
             }
-            Err(RecvError::Closed) => self.read_by_itself(),
+            Err(RecvError::Closed) => self.subscribe_anew(),
         }
     }
 
@@ -200,6 +200,20 @@ impl Follower {
     fn read_by_itself(&mut self) {
         self.app.metrics.catch_ups.inc();
         self.reader = Some(self.reader_here());
+    }
+
+    /// The hub let this one's place go with somebody else's of the same token.
+    fn subscribe_anew(&mut self) {
+        match self.app.hub.subscribe(self.deployment, self.token.hash()) {
+            Ok(subscription) => {
+                self.subscription = subscription;
+                self.read_by_itself();
+            }
+            Err(_) => {
+                let text = "too many streams are open; go on from Last-Event-ID";
+                self.end("slow", Event::default().event("cut_off").data(text).retry(COME_BACK));
+            }
+        }
     }
 
     fn reader_here(&self) -> LogReader {

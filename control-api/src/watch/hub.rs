@@ -1,6 +1,6 @@
 //! Who watches which deployment, and how far all of them have been told.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tendril_broker::portal::api_token::TokenHash;
@@ -69,8 +69,8 @@ struct Watched {
     sender: broadcast::Sender<Told>,
     /// How far all watchers were told; `None` until the first of them has read what is there.
     head: Option<Position>,
-    /// Who watches, and by how many streams.
-    tokens: BTreeMap<TokenHash, usize>,
+    /// Who watches, and by which streams.
+    tokens: BTreeMap<TokenHash, BTreeSet<u64>>,
 }
 
 #[derive(Default)]
@@ -78,7 +78,8 @@ struct State {
     watched: HashMap<Uuid, Watched>,
     by_token: HashMap<TokenHash, usize>,
     watchers: usize,
-    generations: u64,
+    /// Numbers of streams; that of the first of a deployment tells it from an earlier one.
+    numbers: u64,
 }
 
 /// All of it.
@@ -98,6 +99,7 @@ pub struct Subscription {
     deployment: Uuid,
     token: TokenHash,
     generation: u64,
+    number: u64,
     receiver: broadcast::Receiver<Told>,
 }
 
@@ -122,7 +124,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.hub.leave(self.deployment, self.generation, self.token);
+        self.hub.leave(self);
     }
 }
 
@@ -159,40 +161,40 @@ impl Hub {
         }
         *mine += 1;
         state.watchers += 1;
-        state.generations += 1;
-        let generation = state.generations;
+        state.numbers += 1;
+        let number = state.numbers;
         let watched = state.watched.entry(deployment).or_insert_with(|| Watched {
-            generation,
+            generation: number,
             sender: broadcast::Sender::new(self.batches),
             head: None,
             tokens: BTreeMap::new(),
         });
-        *watched.tokens.entry(token).or_default() += 1;
+        watched.tokens.entry(token).or_default().insert(number);
         let (generation, receiver) = (watched.generation, watched.sender.subscribe());
         self.count(&state);
-        Ok(Subscription { hub: self.clone(), deployment, token, generation, receiver })
+        Ok(Subscription { hub: self.clone(), deployment, token, generation, number, receiver })
     }
 
-    fn leave(&self, deployment: Uuid, generation: u64, token: TokenHash) {
+    fn leave(&self, place: &Subscription) {
         let mut state = self.lock();
         state.watchers = state.watchers.saturating_sub(1);
-        if let Some(mine) = state.by_token.get_mut(&token) {
+        if let Some(mine) = state.by_token.get_mut(&place.token) {
             *mine -= 1;
             if *mine == 0 {
-                state.by_token.remove(&token);
+                state.by_token.remove(&place.token);
             }
         }
-        let watched = state.watched.get_mut(&deployment).filter(|watched| watched.generation == generation);
-        if let Some(watched) = watched {
-            if let Some(streams) = watched.tokens.get_mut(&token) {
-                *streams -= 1;
-                if *streams == 0 {
-                    watched.tokens.remove(&token);
-                }
+        let watched = state.watched.get_mut(&place.deployment);
+        if let Some(watched) = watched.filter(|watched| watched.generation == place.generation) {
+            // Those of who was refused are not there any more.
+            if let Some(streams) = watched.tokens.get_mut(&place.token)
+                && streams.remove(&place.number)
+                && streams.is_empty()
+            {
+                watched.tokens.remove(&place.token);
             }
-            // Who is still there was refused, and is about to go as well.
             if watched.tokens.is_empty() {
-                state.watched.remove(&deployment);
+                state.watched.remove(&place.deployment);
             }
         }
         self.count(&state);
@@ -350,6 +352,23 @@ mod tests {
         assert!(hub.subscribe(of, one).is_ok());
         assert_eq!(hub.pairs(), [(of, other)]);
         drop(theirs);
+    }
+
+    #[test]
+    fn a_place_that_is_given_back_late_takes_nobody_elses_with_it() {
+        let (hub, of, token) = (hub(""), Uuid::from_u128(1), token());
+        let late = hub.subscribe(of, token).ok().unwrap();
+        let other = hub.subscribe(of, self::token()).ok().unwrap();
+        hub.refused(of, token);
+        // The holder comes back before the first stream has gone, and after the deployment's place was given up.
+        let back = hub.subscribe(of, token).ok().unwrap();
+        drop((late, other));
+        assert_eq!(hub.pairs(), [(of, token)]);
+        hub.refused(of, token);
+        let again = hub.subscribe(of, token).ok().unwrap();
+        drop(back);
+        again.reached(&Position::new());
+        assert_eq!(hub.due(10).len(), 1);
     }
 
     #[tokio::test]

@@ -1,11 +1,14 @@
 //! The looks: one query for all that is watched, however many watch it.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tendril_broker::Error;
+use tendril_broker::portal::api_token::TokenHash;
 use tendril_broker::portal::tail::{PageBounds, REFUSED_PAIRS, TAIL_DEPLOYMENTS};
 use tokio::time::Instant;
 use tracing::warn;
+use uuid::Uuid;
 
 use crate::app::{App, Shared};
 use crate::watch::hub::Due;
@@ -61,9 +64,9 @@ async fn look(app: &App, due: Due) -> Result<bool, Error> {
     let began = Instant::now();
     let page = app.door.tail(&due.pairs, &due.position, PAGE).await?;
     app.metrics.tail_seconds.observe(began.elapsed().as_secs_f64());
+    let asked: HashMap<Uuid, TokenHash> = due.pairs.into_iter().collect();
     for (deployment, news) in page.news {
-        let asked = due.pairs.iter().find(|(of, _)| *of == deployment);
-        if let Some((_, token)) = asked {
+        if let Some(token) = asked.get(&deployment) {
             app.hub.tell(deployment, news, *token);
         }
     }

@@ -99,6 +99,30 @@ async fn a_database_that_is_away_is_said_so_and_nothing_of_it_is_shown() {
 }
 
 #[tokio::test]
+async fn a_role_that_may_not_present_tokens_is_not_ready() {
+    let service = Service::new().await;
+    let master = service.master().await;
+    // Tried: a portal's role with another grant, a role without any.
+    let portal = service.database.portal(tendril_broker::operator::grants::Scope::All).await;
+    let bare = service.database.login_role().await;
+    for url in [portal.url, bare.url] {
+        let (base, stop, task) = crate::service::serve(&url, "").await;
+        let ready = service.client.get(format!("{base}/readyz")).send().await.unwrap();
+        assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let asked = service.client.get(format!("{base}/api/clusters")).bearer_auth(&master).send().await.unwrap();
+        let (status, reply) = read(asked).await;
+        assert_eq!(
+            (status, &reply["type"]),
+            (StatusCode::INTERNAL_SERVER_ERROR, &json!("urn:tendril:problem:internal"))
+        );
+        stop.cancel();
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(service.client.get(format!("{}/readyz", service.base)).send().await.unwrap().status(), StatusCode::OK);
+    service.end().await;
+}
+
+#[tokio::test]
 async fn an_end_that_is_asked_for_ends_streams_and_answers_what_is_under_way() {
     let service = Service::new().await;
     let token = service.master().await;
