@@ -137,7 +137,7 @@ impl Site {
             submit(&mut portal, &submission).await?;
         }
         let first = first.context("no runs")?;
-        let all = Filter { cluster: Some(self.cluster), status: None, limit: i64::from(runs) };
+        let all = Filter { cluster: Some(self.cluster), status: None, limit: i64::from(runs), after: None };
         let waiting = async {
             loop {
                 let listed = deployments::list(&mut portal, &all).await?;

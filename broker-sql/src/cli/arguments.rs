@@ -13,6 +13,7 @@ use crate::cli::lost_work::{DeclareLost, Key, State};
 use crate::cli::queue::{DeadLetters, Limit, Pause, Runner, Snooze};
 use crate::cli::schedule::Schedule;
 use crate::cli::set_back::AfterRestore;
+use crate::cli::token::Token;
 
 const EXIT_CODES: &str = "Exit codes:
   0    done; watch: the deployment ended as SUCCESS
@@ -59,6 +60,9 @@ pub enum Command {
     /// Say which roles may see and submit what.
     #[command(subcommand)]
     Portal(Portal),
+    /// Make, list and revoke tokens of the HTTP API.
+    #[command(subcommand)]
+    Token(Token),
     /// Queue a deployment.
     Submit(Box<Submit>),
     /// Follow a deployment live until its end; its status is the exit code. Ctrl-C leaves the deployment running.
@@ -211,6 +215,8 @@ pub enum ScopeName {
     All,
     /// What belongs to tendril.portal_user(): for roles that cannot run SQL of their own, as behind Supabase.
     Own,
+    /// What a presented API token may: for the role of tendril-api, and nothing beside it.
+    Tokens,
     /// One cluster; may be granted several times.
     Cluster,
 }

@@ -59,7 +59,12 @@ pub async fn list(context: &Context, options: List) -> Result<Outcome, Failure> 
         Some(name) => Some(clusters::find(&mut connection, name).await?),
         None => None,
     };
-    let filter = Filter { cluster, status: options.status.map(|status| status.to_uppercase()), limit: options.limit };
+    let filter = Filter {
+        cluster,
+        status: options.status.map(|status| status.to_uppercase()),
+        limit: options.limit,
+        after: None,
+    };
     let listed = deployments::list(&mut connection, &filter).await?;
     context.output.print(&listed, || tell_all(&listed))?;
     Ok(Outcome::Done)

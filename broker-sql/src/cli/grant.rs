@@ -10,7 +10,8 @@ use crate::operator::grants::{self, Scope};
 use crate::portal::clusters;
 
 pub async fn portal(context: &Context, command: Portal) -> Result<Outcome, Failure> {
-    if let Portal::Grant { scope: ScopeName::All | ScopeName::Own, cluster: Some(_), .. } = &command {
+    if let Portal::Grant { scope: ScopeName::All | ScopeName::Own | ScopeName::Tokens, cluster: Some(_), .. } = &command
+    {
         return Err(Failure::Usage("--cluster belongs to --scope cluster".into()));
     }
     let connection = &mut context.connect().await?;
@@ -19,6 +20,7 @@ pub async fn portal(context: &Context, command: Portal) -> Result<Outcome, Failu
             let scope = match (scope, cluster) {
                 (ScopeName::All, _) => Scope::All,
                 (ScopeName::Own, _) => Scope::Own,
+                (ScopeName::Tokens, _) => Scope::Tokens,
                 (ScopeName::Cluster, name) => {
                     Scope::Cluster(clusters::find(connection, &name.unwrap_or_default()).await?)
                 }

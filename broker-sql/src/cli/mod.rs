@@ -18,6 +18,7 @@ mod serve;
 mod set_back;
 mod submit;
 mod template;
+mod token;
 mod watch;
 
 use std::io;
@@ -83,6 +84,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Outcome, Failur
         Command::Cluster(command) => cluster::cluster(context, command).await,
         Command::Runner(command) => queue::runner(context, command).await,
         Command::Portal(command) => grant::portal(context, command).await,
+        Command::Token(command) => token::token(context, command).await,
         Command::Submit(options) => submit::submit(context, *options).await,
         Command::Watch(options) => watch::watch(context, &options).await,
         Command::Logs(options) => watch::logs(context, &options).await,

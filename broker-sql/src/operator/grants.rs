@@ -14,6 +14,8 @@ pub enum Scope {
     All,
     /// What belongs to `tendril.portal_user()`.
     Own,
+    /// What an API token may that was presented in the transaction: for the role of `tendril-api`.
+    Tokens,
     /// One cluster.
     Cluster(Uuid),
 }
@@ -23,6 +25,7 @@ impl Scope {
         match self {
             Self::All => ("all", None),
             Self::Own => ("own", None),
+            Self::Tokens => ("tokens", None),
             Self::Cluster(id) => ("cluster", Some(id)),
         }
     }
@@ -33,7 +36,7 @@ impl Scope {
 pub struct Grant {
     /// The role of this server.
     pub role: String,
-    /// all, own or cluster.
+    /// all, own, tokens or cluster.
     pub scope: String,
     /// The cluster of scope cluster.
     pub cluster_id: Option<Uuid>,

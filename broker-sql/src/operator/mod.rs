@@ -8,4 +8,5 @@ pub mod migration;
 pub mod queue;
 pub mod set_back;
 pub mod templates;
+pub mod tokens;
 pub mod uninstall;

@@ -42,6 +42,8 @@ pub struct Filter {
     pub status: Option<String>,
     /// At most so many, the newest first.
     pub limit: i64,
+    /// Only those that stand behind this one in the list: its `created_at` and `id`.
+    pub after: Option<(OffsetDateTime, Uuid)>,
 }
 
 /// A deployment as `tendril.status` tells it; [`State::whole`] has all of it.
@@ -142,10 +144,13 @@ pub async fn list(connection: &mut PgConnection, filter: &Filter) -> Result<Vec<
                d.created_at, d.ended_at
           from tendril.deployments d left join tendril.clusters c on c.id = d.cluster_id
          where ($1::uuid is null or d.cluster_id = $1) and ($2::text is null or d.status = $2)
+           and ($4::timestamptz is null or (d.created_at, d.id) < ($4, $5))
          order by d.created_at desc, d.id desc limit $3"#,
         filter.cluster,
         filter.status,
-        filter.limit
+        filter.limit,
+        filter.after.map(|(at, _)| at),
+        filter.after.map(|(_, id)| id)
     );
     Ok(rows.fetch_all(connection).await?)
 }

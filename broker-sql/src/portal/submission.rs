@@ -78,6 +78,21 @@ pub async fn submit(connection: &mut PgConnection, submission: &Submission) -> R
     })
 }
 
+/// Whether this is what was submitted under its id; `None` for an id that is nobody's, or somebody else's.
+///
+/// # Errors
+/// What the database refuses.
+pub async fn is_submitted(connection: &mut PgConnection, submission: &Submission) -> Result<Option<bool>, Error> {
+    let same = sqlx::query_scalar!(
+        "-- is this what was submitted
+        select tendril.is_submitted($1, $2, $3)",
+        submission.id,
+        submission.cluster,
+        submission.snapshot
+    );
+    Ok(same.fetch_one(connection).await?)
+}
+
 /// Queues a deployment as an application with a prepared statement of its own would; an id that was submitted before is
 /// an error here.
 ///

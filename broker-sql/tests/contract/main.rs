@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test of the contract cannot get, it fails by")]
 
 mod adoption;
+mod api_tokens;
 mod archives;
 mod brakes;
 mod claims;

@@ -44,6 +44,9 @@ const PORTALS: &[Bad] = &[
     (By::Portal, "cron_times('x')", "TD001", "cron: 'x' has not five fields"),
     (By::Portal, "retry('{nobody}')", "TD002", "there is no deployment {nobody}"),
     (By::Portal, "retry('{deployment}')", "TD003", "the deployment is PROCESSING"),
+    (By::Portal, "token_present('x', 'read')", "TD004", "may not present API tokens"),
+    (By::Portal, "token_tail('{{deployment}}', '{x}')", "TD004", "may not present API tokens"),
+    (By::Portal, "tokens_refused('{{deployment}}', '{x}')", "TD004", "may not present API tokens"),
 ];
 
 const OPERATORS: &[Bad] = &[
@@ -62,6 +65,9 @@ const OPERATORS: &[Bad] = &[
     (By::Operator, "portal_grant('{credential}', 'all')", "TD001", "role: {credential} is a runner's credential"),
     (By::Operator, "portal_grant(session_user::text, 'cluster', '{nobody}')", "TD002", "there is no cluster {nobody}"),
     (By::Operator, "portal_revoke('nobody_here')", "TD002", "role nobody_here has no grant"),
+    (By::Operator, "token_create(null, sha256('x'), '{read}', null, null, true)", "TD001", "token: "),
+    (By::Operator, "token_create('t', sha256('x'), '{read}')", "TD001", "clusters: a token sees all clusters"),
+    (By::Operator, "token_revoke('nobody_here')", "TD002", "there is no token nobody_here"),
     (By::Operator, "template_register('[]')", "TD001", "needs name, version, inputs and engine"),
     (By::Operator, "template_register(null)", "TD001", "needs name, version, inputs and engine"),
     (By::Operator, "declare_lost('{nobody}', 'a', 'r')", "TD002", "deployment {nobody} has no job a"),
@@ -101,8 +107,8 @@ const RUNNERS: &[Bad] = &[
     (By::Operator, "log_positions('{nobody}')", "TD008", "is not a runner's credential"),
 ];
 
-/// Of these every input means something: all that is seen, and who asks.
-const WITHOUT: [&str; 2] = ["queue_depth", "portal_user"];
+/// Of these every input means something: all that is seen, who asks, and whether something is what was submitted.
+const WITHOUT: [&str; 3] = ["queue_depth", "portal_user", "is_submitted"];
 
 #[tokio::test]
 async fn every_function_names_what_is_wrong_with_its_input() {

@@ -1,0 +1,187 @@
+-- Reads for the HTTP API: one tail for all whom a process serves, and what attempts have left behind.
+
+-- name of the function: tail_rows
+-- First which of the deployments have something to read, then each gets its part of the page, so that a loud one does not
+-- starve the others. Where bytes run out, the order among equals is another one at each call. Each attempt is asked for by its
+-- claim day: only that partition is looked into. Who may read what has been looked at by the caller.
+create function tendril_core.tail_rows(p_deployments uuid[], p_position jsonb, p_limit integer, p_max_bytes integer)
+returns table (deployment_id uuid, attempt_id uuid, job text, attempt smallint, seq bigint, seq_to bigint, stream text, log_chunk text,
+  ts timestamptz, gap_kind text, gap_bytes bigint, at_end text)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
+set jit = off set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+declare
+  v_limit integer := least(greatest(coalesce(p_limit, 1000), 1), 10000);
+  v_bytes integer := least(greatest(coalesce(p_max_bytes, 1048576), 1), 67108864);
+  v_all   uuid[] := array(select distinct u.id from unnest(p_deployments) u(id));
+  v_news  uuid[];
+  v_share integer;
+begin
+  v_news := array(
+    select d.id from unnest(v_all) d(id)
+     where exists (
+       select from tendril_core.attempts a, lateral (
+         select from tendril.log_inbox i where i.deployment_id = a.deployment_id and i.attempt_id = a.id and i.claim_day = a.claim_day
+            and i.seq > coalesce((p_position ->> a.id::text)::bigint, -1) limit 1) l
+        where a.deployment_id = d.id and (a.log_state <> 'complete' or coalesce((p_position ->> a.id::text)::bigint, -1) < a.log_end))
+     order by random());
+  v_share := (v_limit + cardinality(v_news) - 1) / greatest(cardinality(v_news), 1);
+  return query
+    with picked as (
+      select d.n, l.*, row_number() over (partition by d.n order by l.fence, l.seq) as rank
+        from unnest(v_news) with ordinality d(id, n), lateral (
+          select a.fence, i.deployment_id, i.attempt_id, i.job, i.attempt, i.seq, i.seq_to, i.stream, i.log_chunk, i.ts, i.gap_kind, i.gap_bytes
+            from (select * from tendril_core.attempts x where x.deployment_id = d.id order by x.fence) a, lateral (
+              select * from tendril.log_inbox o where o.deployment_id = a.deployment_id and o.attempt_id = a.id and o.claim_day = a.claim_day
+                 and o.seq > coalesce((p_position ->> a.id::text)::bigint, -1) order by o.seq limit v_share) i
+           order by a.fence, i.seq limit v_share) l),
+    page as materialized (
+      select s.* from (
+        select p.*, row_number() over w as place, sum(octet_length(p.log_chunk)) over w as upto from picked p window w as (order by p.rank, p.n)) s
+       where s.place <= v_limit and (s.upto <= v_bytes or s.place = 1)),
+    reached as materialized (
+      select p_position || coalesce((select jsonb_object_agg(r.attempt_id, r.seq_to) from (select g.attempt_id, max(g.seq_to) as seq_to from page g group by 1) r), '{}') as position),
+    logs as materialized (
+      select d.id as deployment_id, a.id, a.fence, a.ordinal, a.job_id, x.at_end, d.ended_at is not null
+             and bool_and(a.id is null or coalesce(x.at_end, 'archived') <> 'archived') over w as done, bool_or(x.at_end = 'incomplete') over w as incomplete
+        from unnest(v_all) u(id) join tendril.deployments d on d.id = u.id
+        left join tendril_core.attempts a on a.deployment_id = d.id cross join reached p
+       cross join lateral (select coalesce((p.position ->> a.id::text)::bigint, -1) as read) r
+       cross join lateral (select case
+          when r.read >= a.log_end then 'complete'
+          when a.log_state <> 'open' and not exists (
+            select from tendril.log_inbox i where i.deployment_id = a.deployment_id and i.attempt_id = a.id and i.claim_day = a.claim_day and i.seq > r.read limit 1)
+          then case a.log_state when 'complete' then 'archived' else 'incomplete' end end as at_end) x
+      window w as (partition by d.id))
+    select o.deployment_id, o.attempt_id, o.job, o.attempt, o.seq, o.seq_to, o.stream, o.log_chunk, o.ts, o.gap_kind, o.gap_bytes, o.at_end
+      from (
+        select 1 as part, p.n, p.fence, p.deployment_id, p.attempt_id, p.job, p.attempt, p.seq, p.seq_to, p.stream, p.log_chunk, p.ts, p.gap_kind, p.gap_bytes, null as at_end
+          from page p
+        union all
+        select 2, 0, l.fence, l.deployment_id, l.id, (select j.name from tendril_core.jobs j where j.id = l.job_id), l.ordinal,
+               null, null, null, null, null, null, null, l.at_end
+          from logs l where l.at_end is not null and not l.done
+        union all
+        select distinct 3, 0, 0::bigint, l.deployment_id, null::uuid, null, null::smallint, null::bigint, null::bigint, null, null, null::timestamptz, null, null::bigint,
+               case when l.incomplete then 'incomplete' else 'complete' end
+          from logs l where l.done) o
+     order by o.part, o.n, o.fence, o.seq;
+end $$;
+comment on function tendril_core.tail_rows is 'Log chunks of many deployments behind one position vector, and whose log is at its end.';
+
+create or replace function tendril.tail(p_deployments uuid[], p_position jsonb default '{}', p_limit integer default 1000, p_max_bytes integer default 1048576)
+returns table (deployment_id uuid, attempt_id uuid, job text, attempt smallint, seq bigint, seq_to bigint, stream text, log_chunk text,
+  ts timestamptz, gap_kind text, gap_bytes bigint, at_end text)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set enable_material = off
+set jit = off set plan_cache_mode = force_generic_plan as $$
+begin
+  perform tendril_core.seen_deployments(p_deployments);
+  perform tendril_core.check_position(p_deployments, p_position);
+  return query select * from tendril_core.tail_rows(p_deployments, p_position, p_limit, p_max_bytes);
+end $$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- For a program that serves holders of tokens
+-- ---------------------------------------------------------------------------------------------------------------
+
+create function tendril.tokens_refused(p_deployments uuid[], p_hashes bytea[]) returns setof integer
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set enable_material = off set jit = off as $$
+begin
+  if not tendril_core.takes_tokens() then
+    perform tendril_core.fail('TD004', format('%s may not present API tokens', tendril_core.login()),
+      'tendril-broker portal grant ROLE --scope tokens');
+  end if;
+  if cardinality(p_deployments) > 10000 or cardinality(p_deployments) <> cardinality(p_hashes) then
+    perform tendril_core.fail('TD011', format('%s deployments and %s tokens: at most 10000, and as many of both',
+      cardinality(p_deployments), cardinality(p_hashes)), 'ask for some, then for the others');
+  end if;
+  return query
+    select u.n::integer from unnest(p_deployments, p_hashes) with ordinality u(deployment, hash, n)
+     where not exists (
+       select from tendril_core.api_tokens t join tendril.deployments d on d.id = u.deployment
+        where t.hash = u.hash and t.revoked_at is null and (t.expires_at is null or t.expires_at > clock_timestamp()) and 'logs' = any (t.scopes)
+          and case when t.sees_all then true
+              when exists (select from tendril_core.api_token_clusters c where c.token_id = t.id)
+              then exists (select from tendril_core.api_token_clusters c where c.token_id = t.id and c.cluster_id = d.cluster_id)
+              else coalesce(d.user_id = t.user_id, false) end)
+     order by 1;
+end $$;
+comment on function tendril.tokens_refused(uuid[], bytea[]) is
+  'Which pairs of a deployment and a token''s SHA-256 may not (any more) read logs: their places in the lists, from 1.';
+
+create function tendril.token_tail(p_deployments uuid[], p_hashes bytea[], p_position jsonb default '{}', p_limit integer default 1000,
+  p_max_bytes integer default 1048576)
+returns table (deployment_id uuid, attempt_id uuid, job text, attempt smallint, seq bigint, seq_to bigint, stream text, log_chunk text,
+  ts timestamptz, gap_kind text, gap_bytes bigint, at_end text, status text)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set enable_bitmapscan = off set enable_material = off set jit = off as $$
+#variable_conflict use_column
+declare
+  v_refused integer[] := array(select r from tendril.tokens_refused(p_deployments, p_hashes) r);
+  v_seen    uuid[];
+begin
+  if cardinality(p_deployments) > 1000 then
+    perform tendril_core.fail('TD011', format('deployments: %s, at most 1000 at once', cardinality(p_deployments)), 'ask for some, then for the others');
+  end if;
+  v_seen := array(select distinct u.id from unnest(p_deployments) with ordinality u(id, n) where u.n <> all (v_refused));
+  return query
+    select t.*, case when t.at_end is not null and t.attempt_id is null then d.status end
+      from tendril_core.tail_rows(v_seen, p_position, p_limit, p_max_bytes) t left join tendril.deployments d on d.id = t.deployment_id;
+  -- An attempt that was lost has no end of its own: its deployment's end is told, and how long one waits is up to who reads.
+  return query
+    select d.id, null::uuid, null::text, null::smallint, null::bigint, null::bigint, null::text, null::text, null::timestamptz, null::text,
+           null::bigint, 'ended', d.status
+      from unnest(v_seen) u(id) join tendril.deployments d on d.id = u.id where d.ended_at < clock_timestamp() - interval '5 s';
+  return query
+    select p_deployments[r], null::uuid, null::text, null::smallint, null::bigint, null::bigint, null::text, null::text, null::timestamptz,
+           null::text, null::bigint, 'refused', null::text from unnest(v_refused) r;
+end $$;
+comment on function tendril.token_tail(uuid[], bytea[], jsonb, integer, integer) is
+  'tendril.tail for all whom a program serves: each deployment with the SHA-256 of a token that may read its logs; at_end also says ended and refused.';
+
+-- A submit takes into the snapshot what a registered template says of its state: what was sent is the same as what is stored if it
+-- is that before or after this.
+create function tendril.is_submitted(p_id uuid, p_cluster uuid, p_snapshot jsonb) returns boolean
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  d tendril.deployments;
+begin
+  select * into d from tendril.deployments x where x.id = p_id;
+  if not found or not tendril_core.sees(d.cluster_id, d.user_id) then
+    return null;
+  end if;
+  return d.cluster_id = p_cluster and (d.config_snapshot = p_snapshot or d.config_snapshot = tendril_core.with_template_state(p_snapshot));
+end $$;
+comment on function tendril.is_submitted(uuid, uuid, jsonb) is
+  'Whether this is what was submitted under an id; NULL for an id that is nobody''s or somebody else''s.';
+
+create view tendril.artifacts with (security_barrier) as
+  select x.id, x.cluster_id, a.deployment_id, j.name as job, x.attempt_id, a.ordinal as attempt, x.name, x.media_type, x.size_bytes, x.sha256, x.created_at
+    from tendril_core.artifacts x join tendril_core.attempts a on a.id = x.attempt_id join tendril_core.jobs j on j.id = a.job_id
+    join tendril.deployments d on d.id = a.deployment_id
+   where (select tendril_core.sees_all()) or x.cluster_id = any ((select tendril_core.seen_clusters())::uuid[])
+      or d.user_id = (select tendril_core.seen_user()) or (select tendril_core.is_owner());
+comment on view tendril.artifacts is 'What attempts have left behind, without the content: that is sealed with a key that only the cluster''s runners hold.';
+comment on column tendril.artifacts.id is 'UUIDv7.';
+comment on column tendril.artifacts.cluster_id is 'Its cluster.';
+comment on column tendril.artifacts.deployment_id is 'The deployment.';
+comment on column tendril.artifacts.job is 'The job''s name within the deployment.';
+comment on column tendril.artifacts.attempt_id is 'The attempt that made it.';
+comment on column tendril.artifacts.attempt is 'Ordinal of the attempt within its job.';
+comment on column tendril.artifacts.name is 'plan, cost, state and so on; unique within the attempt.';
+comment on column tendril.artifacts.media_type is 'Type of the content before it was sealed.';
+comment on column tendril.artifacts.size_bytes is 'Bytes of the sealed content.';
+comment on column tendril.artifacts.sha256 is 'Digest of the sealed content.';
+comment on column tendril.artifacts.created_at is 'When it was stored.';
+
+revoke execute on all functions in schema tendril, tendril_core from public;
+do $$
+begin
+  execute format('grant execute on function tendril.tokens_refused(uuid[], bytea[]), tendril.token_tail(uuid[], bytea[], jsonb, integer, integer), '
+    'tendril.is_submitted(uuid, uuid, jsonb) to %I',
+    tendril_core.group_role('portal'));
+  execute format('grant select on tendril.artifacts to %I', tendril_core.group_role('portal'));
+end $$;
