@@ -1,11 +1,32 @@
 # shellcheck shell=bash
 # What the charts' tests need: a real Helm, built from its module, and schemas of Kubernetes and of operators' objects. All of
-# it comes from registries, pinned by checksums in helm/tools. `source` it with `state` set, and `loud`, `have`, `head_line`,
-# `run` and `missing_in_test` at hand; it exports where the tests find things.
+# it comes from registries, pinned by checksums in helm/tools and here. `source` it from ./dev, whose functions it calls; it exports
+# where the tests find things.
 # shellcheck disable=SC2154 # state is the caller's
 
 helm_tools=$state/helm
 helm_kubernetes=(1.27.0 1.31.0 1.34.0 1.37.0) # those of helm/tests/charts/chart.rs
+
+helm_go_version=1.26.8
+helm_go_sha256=30c2b1bf7dcc88d3eb0a1364e47ddd9128edb3110a30e8a0ef61cd5856b31de7
+
+# Go itself, where there is none: as its module proxy serves it. A Go of 1.21 or newer fetches what it lacks by itself.
+helm_go() {
+  local name=toolchain@v0.0.1-go$helm_go_version.linux-amd64 folder=$state/go proxy=${GOPROXY:-https://proxy.golang.org}
+  local found
+  if found=$(go version 2>/dev/null) && [[ $found =~ go1\.([0-9]+) ]] && ((BASH_REMATCH[1] >= 21)); then return 0; fi
+  if [[ ! -x $folder/bin/go ]]; then
+    pinned_for_this_machine || return 1
+    head_line "taking Go $helm_go_version, for Helm (72 MB to download)"
+    fetch "sha256:$helm_go_sha256" "$state/go.zip" "${proxy%%,*}/golang.org/toolchain/@v/${name#toolchain@}.zip" || return 1
+    rm -rf "$folder" "$folder.new"
+    run python3 -m zipfile -e "$state/go.zip" "$folder.new" || return 1
+    mv "$folder.new/golang.org/$name" "$folder"
+    chmod +x "$folder"/bin/* "$folder"/pkg/tool/*/*
+    rm -rf "$folder.new" "$state/go.zip"
+  fi
+  PATH=$folder/bin:$PATH
+}
 
 helm_build() {
   GOFLAGS=-mod=readonly go build -C helm/tools -trimpath -o "$helm_tools/helm" helm.sh/helm/v3/cmd/helm
@@ -44,7 +65,7 @@ helm_install() {
 
 need_helm() {
   local wanted
-  have go || { missing_in_test "Go is not here to build Helm with: the charts' tests are skipped"; return 0; }
+  helm_go || { missing_in_test "Go could not be had to build Helm with: the charts' tests are skipped"; return 0; }
   wanted=$(cat helm/tools/* helm/need-helm.sh | sha256sum)
   if [[ $(cat "$helm_tools/installed" 2>/dev/null) != "$wanted" ]]; then
     head_line "building Helm, and taking schemas of Kubernetes (about 2 minutes, once)"

@@ -32,7 +32,7 @@ pub fn yaml(text: &str) -> Value {
     serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-/// A real Helm. Where Go is installed there has to be one, and in CI too.
+/// A real Helm, which `./dev` builds. Where Go is installed there has to be one, and in CI too.
 pub struct Helm(PathBuf);
 
 impl Helm {
