@@ -19,6 +19,12 @@
 {{- if and $v.archive.existingSecret (not $v.archive.url) -}}
 {{- fail "archive.url: is missing; archive.existingSecret alone archives nothing" -}}
 {{- end -}}
+{{- if and $v.api.enabled (not $v.api.existingSecret) -}}
+{{- fail "api.existingSecret: is missing. Name a Secret with the key TENDRIL_DATABASE_URL of a role of the API's own" -}}
+{{- end -}}
+{{- if and $v.api.enabled (eq $v.api.existingSecret (include "tendril.secret" .)) -}}
+{{- fail "api.existingSecret: is the operator's Secret, with more rights than anybody outside should be near to" -}}
+{{- end -}}
 {{- if and $v.api.ingress.enabled (not $v.api.enabled) -}}
 {{- fail "api.ingress.enabled: leads nowhere without api.enabled=true" -}}
 {{- end -}}

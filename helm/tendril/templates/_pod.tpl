@@ -21,12 +21,15 @@ seccompProfile:
   {{- end }}
 {{- end }}
 
-{{- define "tendril.env" -}}
+{{- define "tendril.databaseEnv" -}}
 - name: TENDRIL_DATABASE_URL
   valueFrom:
     secretKeyRef:
-      name: {{ include "tendril.secret" . }}
+      name: {{ . }}
       key: TENDRIL_DATABASE_URL
+{{- end }}
+
+{{- define "tendril.env" -}}
 - name: RUST_LOG
   value: {{ .Values.log.level | quote }}
 {{- range $name, $value := dict "TENDRIL_ARCHIVE_URL" .Values.archive.url "TENDRIL_ARCHIVE_ENDPOINT" .Values.archive.endpoint "TENDRIL_ARCHIVE_REGION" .Values.archive.region }}
@@ -50,41 +53,53 @@ seccompProfile:
 {{- end }}
 
 {{- define "tendril.mounts" -}}
-{{- if or .Values.extraCa.configMap .Values.extraCa.secret }}
+{{- $values := (first .).Values -}}
+{{- if and (eq (last .) "api") $values.api.settings }}
+- name: settings
+  mountPath: /etc/tendril/api
+  readOnly: true
+{{- end }}
+{{- if or $values.extraCa.configMap $values.extraCa.secret }}
 - name: ca
   mountPath: /etc/tendril/ca
   readOnly: true
 {{- end }}
-{{- with .Values.extraVolumeMounts }}
+{{- with $values.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
 
 {{- define "tendril.volumes" -}}
-{{- with .Values.extraCa.configMap }}
+{{- $values := (first .).Values -}}
+{{- if and (eq (last .) "api") $values.api.settings }}
+- name: settings
+  configMap:
+    name: {{ include "tendril.name" (first .) }}-api
+{{- end }}
+{{- with $values.extraCa.configMap }}
 - name: ca
   configMap:
     name: {{ . }}
     items:
-      - key: {{ $.Values.extraCa.key }}
+      - key: {{ $values.extraCa.key }}
         path: ca.crt
 {{- end }}
-{{- with .Values.extraCa.secret }}
+{{- with $values.extraCa.secret }}
 - name: ca
   secret:
     secretName: {{ . }}
     items:
-      - key: {{ $.Values.extraCa.key }}
+      - key: {{ $values.extraCa.key }}
         path: ca.crt
 {{- end }}
-{{- with .Values.extraVolumes }}
+{{- with $values.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
 
-{{- /* What all containers of the chart have. Takes a list: the root, then a container's resources. */ -}}
+{{- /* What all containers of the chart have. Takes a list: the root, a container's resources, its component. */ -}}
 {{- define "tendril.container" -}}
-{{- $root := first . -}}
+{{- $root := index . 0 -}}
 image: {{ include "tendril.image" $root }}
 imagePullPolicy: {{ $root.Values.image.pullPolicy }}
 {{- with $root.Values.extraEnvFrom }}
@@ -92,12 +107,12 @@ envFrom:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 resources:
-  {{- toYaml (last .) | nindent 2 }}
+  {{- toYaml (index . 1) | nindent 2 }}
 securityContext:
   {{- include "tendril.securityContext" $root | nindent 2 }}
 # A wrong address or credential ends the program with one line: it shows in the pod's status.
 terminationMessagePolicy: FallbackToLogsOnError
-{{- with include "tendril.mounts" $root | trim }}
+{{- with include "tendril.mounts" (list $root (last .)) | trim }}
 volumeMounts:
   {{- . | nindent 2 }}
 {{- end }}
@@ -128,7 +143,7 @@ automountServiceAccountToken: {{ $root.Values.serviceAccount.automountToken }}
 enableServiceLinks: false
 securityContext:
   {{- include "tendril.podSecurityContext" $root | nindent 2 }}
-{{- with include "tendril.volumes" $root | trim }}
+{{- with include "tendril.volumes" . | trim }}
 volumes:
   {{- . | nindent 2 }}
 {{- end }}

@@ -118,7 +118,7 @@ const BY_CONTRADICTION: &[Case] = &[
     ("broker-small", &["podSecurity.seccompProfile.type=Localhost"], &["podSecurity.seccompProfile.localhostProfile"]),
     ("broker-small", &["archive.existingSecret=a"], &["archive.url"]),
     ("broker-small", &["api.ingress.enabled=true"], &["api.ingress.enabled", "api.enabled"]),
-    ("broker-small", &["api.ingress.enabled=true", "api.enabled=true"], &["api.ingress.host"]),
+    ("broker-small", &["api.ingress.enabled=true", "api.enabled=true", "api.existingSecret=a"], &["api.ingress.host"]),
     (
         "broker-small",
         &["extraEnv=[{\"name\":\"TENDRIL_DATABASE_URL\",\"value\":\"x\"}]"],
@@ -129,6 +129,9 @@ const BY_CONTRADICTION: &[Case] = &[
         &["api.extraEnv=[{\"name\":\"TENDRIL_API_LISTEN\",\"value\":\"x\"}]"],
         &["extraEnv", "TENDRIL_API_LISTEN"],
     ),
+    ("broker-small", &["api.enabled=true"], &["api.existingSecret", "TENDRIL_DATABASE_URL"]),
+    ("broker-small", &["api.enabled=true", "api.existingSecret=tendril-operator"], &["api.existingSecret", "operator"]),
+    ("broker-small", &["api.settings.listen=x"], &["settings", "listen"]),
     ("broker-small", &["networkPolicy.enabled=true", "database.existingSecret="], &["database.existingSecret"]),
     (
         "runner-small",
