@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The charts on a real Kubernetes, installed by a real Helm: jobs from a real Postgres run to their end through an eviction, an
-# upgrade, a rollback, a dead kubelet and an uninstall. As root, after parts.sh and `cargo build -p tendril-broker -p
+# upgrade, a rollback, a dead kubelet, a lost pod and an uninstall. As root, after parts.sh and `cargo build -p tendril-broker -p
 # tendril-runner`; takes about four minutes and leaves nothing. --keep leaves cluster and database running.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=settings.sh
@@ -110,12 +110,16 @@ ends_well() {
   [[ $(query "SELECT max(attempts) FROM tendril.jobs WHERE deployment_id = '$deployment'") == 1 ]] || fail "a job was begun twice"
 }
 
+evict() { # POD
+  kubectl create --raw "/api/v1/namespaces/tendril/pods/$1/eviction" -f - >/dev/null \
+    <<<'{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "'"$1"'", "namespace": "tendril"}}'
+}
+
 evicted_in_mid_apply() {
   local pod
   pod=$(runner_pods)
   begin 20
-  kubectl create --raw "/api/v1/namespaces/tendril/pods/$pod/eviction" -f - >/dev/null \
-    <<<'{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "'"$pod"'", "namespace": "tendril"}}'
+  evict "$pod"
   within 60 k rollout status deployment/acme-tendril-runner --timeout=5s
   ! has_ended || fail "the apply ended before the new runner was there: nothing was shown"
   ends_well
@@ -166,6 +170,44 @@ kubelet_killed_in_mid_apply() {
   ends_well
 }
 
+# An apply that takes longer than a drain may: one interrupt, and the engine ends by itself.
+interrupted_when_time_is_up() {
+  local pod ended
+  helm -n tendril upgrade acme "$kube_root/helm/tendril-runner" --wait --timeout 60s "${runner_values[@]}" \
+    --set credentials.existingSecret=acme-runner,settings.shutdown.finish_within_s=2 >/dev/null
+  within 60 one_runner
+  pod=$(runner_pods)
+  begin 60
+  evict "$pod"
+  within 40 has_ended
+  ended=$(query "SELECT status || ': ' || error_message FROM tendril.deployments WHERE id = '$deployment'")
+  [[ $ended == FAILED:*'interrupted because the runner was shut down'* ]] || fail "an apply that took too long for a drain told: $ended"
+  within 60 pod_is_gone "$pod"
+}
+
+one_runner() { (($(runner_pods | grep -c .) == 1)); }
+
+# A disk of its own: the pod is torn away without grace in mid-apply, and the next one of its name tells what became of it.
+claim_goes_on() {
+  local disk=$work/disk ended
+  mkdir -p "$disk" && chmod 0777 "$disk"
+  kubectl create -f - >/dev/null <<YAML
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: proof}
+spec: {capacity: {storage: 10Gi}, accessModes: [ReadWriteOnce], persistentVolumeReclaimPolicy: Retain, hostPath: {path: "$disk"}}
+YAML
+  helm -n tendril upgrade acme "$kube_root/helm/tendril-runner" --wait --timeout 90s "${runner_values[@]}" \
+    --set credentials.existingSecret=acme-runner,state.kind=claim >/dev/null
+  begin 30
+  k delete pod acme-tendril-runner-0 --grace-period=0 --force >/dev/null 2>&1
+  within 60 has_ended
+  ended=$(query "SELECT status || ': ' || error_message FROM tendril.deployments WHERE id = '$deployment'")
+  [[ $ended == FAILED:*'what that has changed is not known'* ]] || fail "a runner that was torn away told: $ended"
+  prints 'the next process of its place goes on' || fail "the log does not tell that the runner was lost"
+  within 60 k rollout status statefulset/acme-tendril-runner --timeout=5s
+}
+
 uninstalled() {
   local left
   begin 10
@@ -178,13 +220,14 @@ uninstalled() {
   within 60 no_pods tendril
   left=$(k get deployments,replicasets,statefulsets,pods,services,configmaps,serviceaccounts,poddisruptionbudgets,roles,rolebindings \
     -l app.kubernetes.io/part-of=tendril -o name)
+  left+=$(k get persistentvolumeclaims -o name)
   [[ -z $left ]] || fail "objects are left: $left"
   [[ $(query "SELECT count(*) FROM pg_roles WHERE rolname ~ '^(r_[0-9a-f]{32}_|tendril_(runner|portal))'") == 0 ]] || fail "roles are left"
 }
 
 shift
 [[ ${1:-} != --keep ]] || keep=yes
-mkdir -p "$work"
+rm -rf "$work" && mkdir -p "$work"
 trap leave EXIT
 "$kube_here/node.sh" up
 say_step "a node is ready"
@@ -206,4 +249,8 @@ wrong_token_and_rollback
 say_step "a wrong token stopped its rollout, and a rollback in mid-apply took nothing away"
 kubelet_killed_in_mid_apply
 say_step "the kubelet was killed in mid-apply: the apply went on, its log is complete"
+interrupted_when_time_is_up
+say_step "evicted with less time than the apply took: it was interrupted once, and said so"
+claim_goes_on
+say_step "torn away with a disk of its own in mid-apply: the next pod of its name told what became of the apply"
 [[ ${keep:-} == yes ]] || { uninstalled && say_step "uninstalled in mid-apply: the apply ended well, and nothing is left"; }
