@@ -10,12 +10,13 @@ use serde::Deserialize;
 use crate::finding::Finding;
 
 /// What each crate may depend on, tests and build scripts included. Nothing may depend on the runner.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("tendril-api", &["tendril-broker"]),
     ("tendril-bench", &["tendril-broker"]),
     ("tendril-broker", &["tendril-templates"]),
     ("tendril-chaos", &["tendril-broker"]),
     ("tendril-docs", &["tendril-broker"]),
+    ("tendril-helm", &[]),
     ("tendril-runner", &["tendril-broker", "tendril-templates"]),
     ("tendril-templates", &[]),
 ];
