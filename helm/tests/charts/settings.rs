@@ -25,14 +25,18 @@ const DECIDED: [&str; 14] = [
 /// The program of the image is the one that is found.
 const LEFT_OUT: [&str; 1] = ["infracost.path"];
 
-/// Every key of the sample, those that are commented out too, with its value where it has one.
+/// Every key of the sample, those that are commented out too, with its value where it has one. A table within a table is one value.
 fn documented() -> Vec<(String, Option<Value>)> {
     let sample: toml::Table = SAMPLE.parse().unwrap();
     let (mut table, mut found) = (String::new(), Vec::new());
     for line in SAMPLE.lines() {
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+        if let Some(name) = line.trim_start_matches("# ").strip_prefix('[').and_then(|rest| rest.split(']').next()) {
             table = format!("{name}.");
-        } else if let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ")
+            if name.contains('.') {
+                found.push((name.to_owned(), None));
+            }
+        } else if table.matches('.').count() < 2
+            && let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ")
             && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
         {
             let path = format!("{table}{key}");
