@@ -46,9 +46,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let _place = lock_place(&config)?;
     let key = ArtifactKey::read(&config.artifact_key_file)?;
     let connector = config.address()?.connector(&config.token()?)?;
-    let door = http::bind(&config.http.listen)
-        .await
-        .with_context(|| format!("http.listen: cannot listen on {}", config.http.listen))?;
+    let (soft, end) = (CancellationToken::new(), CancellationToken::new());
+    let (jobs, loops) = (TaskTracker::new(), TaskTracker::new());
+    let known = open_door(&config, &loops, &end).await?;
     let mut stop = Stops::new()?;
     let kinds = kinds::available(&config).await?;
     let config = Arc::new(config);
@@ -82,12 +82,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         key,
         keyring,
     });
+    drop(known.set(runner.clone()));
     runner.supervisors.call();
-    let (soft, end) = (CancellationToken::new(), CancellationToken::new());
-    let (jobs, loops) = (TaskTracker::new(), TaskTracker::new());
-    if let Some(listener) = door {
-        loops.spawn(http::serve(listener, runner.clone(), end.clone()));
-    }
     adopt::all(&runner, left, &jobs);
     let heartbeats = loops.spawn(heartbeat::run(runner.clone(), connector.clone(), end.clone()));
     loops.spawn(witness::run(runner.clone(), end.clone()));
@@ -170,6 +166,17 @@ async fn wind_down(runner: &Runner, jobs: &TaskTracker, stop: &mut Stops) {
         () = tokio::time::sleep(most) => tracing::error!(running = runner.holdings.count(), "leaving with work unreported"),
         () = stop.next() => tracing::error!(running = runner.holdings.count(), "a third signal: leaving with work unreported"),
     }
+}
+
+async fn open_door(config: &Config, loops: &TaskTracker, end: &CancellationToken) -> anyhow::Result<http::Known> {
+    let listener = http::bind(&config.http.listen)
+        .await
+        .with_context(|| format!("http.listen: cannot listen on {}", config.http.listen))?;
+    let known = http::Known::default();
+    if let Some(listener) = listener {
+        loops.spawn(http::serve(listener, known.clone(), end.clone()));
+    }
+    Ok(known)
 }
 
 /// What this process is to its jobs: closed, and the heir of what their supervisors lose.

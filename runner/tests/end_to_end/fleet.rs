@@ -551,7 +551,7 @@ fn free_port() -> u16 {
 }
 
 /// Asks until there is an answer.
-async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let asked = async {
         let mut turn = tokio::time::interval(Duration::from_millis(20));
         loop {

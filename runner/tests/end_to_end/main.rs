@@ -8,7 +8,7 @@ mod fleet;
 mod logs;
 mod set_back;
 
-use fleet::{Fleet, terraform};
+use fleet::{Fleet, terraform, until};
 use serde_json::json;
 use tendril_broker::testing::TestDatabase;
 
@@ -281,6 +281,22 @@ async fn a_database_that_is_not_the_brokers_ends_the_runner_at_once_with_what_to
         let said = runner.all_said();
         assert!(words.iter().all(|word| said.contains(word)), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_runner_that_waits_for_its_broker_lives_and_is_not_ready() {
+    let mut fleet = Fleet::new().await;
+    fleet.read_only(true).await;
+    let mut runner = fleet.second("a");
+    runner.said("cannot register yet").await;
+    assert_eq!(runner.get("/healthz").await, "alive\n");
+    for path in ["/readyz", "/metrics"] {
+        let answer = runner.get(path).await;
+        assert!(answer.starts_with("not registered yet"), "{path}: {answer}");
+    }
+    fleet.read_only(false).await;
+    until("the runner is ready", async || (runner.get("/readyz").await == "ready\n").then_some(())).await;
+    runner.end().await;
 }
 
 #[tokio::test]
