@@ -149,11 +149,7 @@ const BY_CONTRADICTION: &[Case] = &[
         &["api.extraEnv=[{\"name\":\"TENDRIL_API_LISTEN\",\"value\":\"x\"}]"],
         &["extraEnv", "TENDRIL_API_LISTEN"],
     ),
-    (
-        "broker-small",
-        &["api.extraEnv=[{\"name\":\"TENDRIL_LOG\",\"value\":\"debug\"}]"],
-        &["extraEnv", "TENDRIL_LOG"],
-    ),
+    ("broker-small", &["api.extraEnv=[{\"name\":\"TENDRIL_LOG\",\"value\":\"debug\"}]"], &["extraEnv", "TENDRIL_LOG"]),
     ("broker-small", &["api.enabled=true"], &["api.existingSecret", "TENDRIL_DATABASE_URL"]),
     ("broker-small", &["api.enabled=true", "api.existingSecret=tendril-operator"], &["api.existingSecret", "operator"]),
     ("broker-small", &["api.settings.listen=x"], &["settings", "listen"]),
