@@ -151,7 +151,7 @@ down() {
   done
   find /var/log/containers -lname "$kube_run/*" -delete 2>/dev/null || true
   [[ ! -s $kube_run/sysctl.before ]] || sysctl -q -p "$kube_run/sysctl.before" || true
-  rm -rf "$kube_run" "$kube_sockets"
+  rm -rf --one-file-system "$kube_run" "$kube_sockets"
 }
 
 case ${1:-} in

@@ -11,9 +11,11 @@ programs=(kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl)
 unpack() {
   [[ -x $kube_parts/usr/bin/containerd ]] && return 0
   local debs=$kube_state/debs deb
-  mkdir -p "$debs" "$kube_parts"
+  rm -rf "$debs" "$kube_parts" "$kube_parts.new"
+  mkdir -p "$debs" "$kube_parts.new"
   (cd "$debs" && apt-get download -q "${packages[@]}")
-  for deb in "$debs"/*.deb; do dpkg -x "$deb" "$kube_parts"; done
+  for deb in "$debs"/*.deb; do dpkg -x "$deb" "$kube_parts.new"; done
+  mv "$kube_parts.new" "$kube_parts" # at once: half of them would look like all
   rm -rf "$debs"
 }
 

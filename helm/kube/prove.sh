@@ -8,10 +8,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
 
 # All of it is in a network namespace: nobody else sees it, and nothing of it reaches out.
 if [[ ${1:-} != inside ]]; then
-  ip netns add "$kube_netns" 2>/dev/null || fail "the network namespace $kube_netns is there: another proof runs, or node.sh down"
+  ip netns add "$kube_netns" 2>/dev/null || fail "the network namespace $kube_netns is there: another proof runs, or README.md says how to clear it away"
+  [[ ${1:-} == --keep ]] || trap 'ip netns del "$kube_netns"' EXIT
   status=0
   nsenter --net="/run/netns/$kube_netns" "$0" inside "$@" || status=$?
-  [[ ${1:-} == --keep ]] || ip netns del "$kube_netns"
   exit "$status"
 fi
 

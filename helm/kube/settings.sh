@@ -7,7 +7,7 @@ kube_root=$(cd "$kube_here/../.." && pwd -P)
 kube_state=${KUBE_STATE:-$kube_root/.state/kube} # all that is made; sockets lie elsewhere, their paths must be short
 kube_parts=$kube_state/parts                     # unpacked Debian packages
 kube_bin=$kube_state/bin                         # Kubernetes' programs
-kube_run=$kube_state/run                         # certificates, data, logs, pids
+kube_run=$kube_state/node                        # certificates, data, logs, pids; `node.sh down` removes it
 kube_sockets=/run/tendril-kube
 kube_version=1.36.3
 kube_netns=tendril-kube
@@ -16,6 +16,8 @@ kube_api=10.246.0.1 # on lo of the network namespace; pods reach API server and 
 kube_node_ip=10.246.1.1
 kube_pods=10.246.1.0/24
 kube_services=10.97.0.0/16
+
+[[ $kube_state == /* ]] || { printf 'error: KUBE_STATE: must begin with a slash\n' >&2; exit 1; }
 
 PATH=$kube_bin:$kube_root/.state/helm:$kube_parts/usr/bin:$kube_parts/usr/sbin:$PATH
 export PATH KUBECONFIG=$kube_run/pki/admin.kubeconfig

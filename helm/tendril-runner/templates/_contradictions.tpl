@@ -90,7 +90,17 @@
 
 {{- define "tendril-runner.networkContradictions" -}}
 {{- $v := .Values -}}
-{{- $port := regexFind ":[0-9]+(/|$)" (regexReplaceAll "^[a-z]+://" $v.database.url "") | trimPrefix ":" | trimSuffix "/" | default "5432" -}}
+{{- range $key, $url := dict "proxy.httpProxy" $v.proxy.httpProxy "proxy.httpsProxy" $v.proxy.httpsProxy "settings.egress.upstream" $v.settings.egress.upstream -}}
+{{- if contains "@" ($url | default "") -}}
+{{- fail (printf "%s: its password would stand in a ConfigMap. Put HTTPS_PROXY and HTTP_PROXY into a Secret, name it in extraEnvFrom, and name both in settings.tools.pass_env" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- $egress := $v.settings.egress -}}
+{{- if and (eq $egress.mode "enforce") (has $v.cloudIdentity (list "gke" "eksPodIdentity")) (not (has "80" (toStrings $egress.direct_ports))) -}}
+{{- fail (printf "cloudIdentity: %s answers at a link-local address, which settings.egress.mode=enforce closes. Take irsa or azure, or a token of your own" $v.cloudIdentity) -}}
+{{- end -}}
+{{- $host := regexReplaceAll "[/?].*$" (regexReplaceAll "^[a-z]+://" $v.database.url "") "" -}}
+{{- $port := regexFind ":[0-9]+$" $host | trimPrefix ":" | default "5432" -}}
 {{- if and $v.networkPolicy.enabled $v.database.url (ne $port (toString $v.networkPolicy.databasePort)) -}}
 {{- fail (printf "networkPolicy.databasePort: %v would cut the runner off from database.url, whose port is %s" $v.networkPolicy.databasePort $port) -}}
 {{- end -}}

@@ -31,8 +31,13 @@
 {{- if and $v.api.ingress.enabled (not $v.api.ingress.host) -}}
 {{- fail "api.ingress.host: is missing" -}}
 {{- end -}}
+{{- $host := regexReplaceAll "[/?].*$" (regexReplaceAll "^.*(@|://)" $v.database.url "") "" -}}
+{{- $port := regexFind ":[0-9]+$" $host | trimPrefix ":" | default "5432" -}}
+{{- if and $v.networkPolicy.enabled $v.database.url (ne $port (toString $v.networkPolicy.databasePort)) -}}
+{{- fail (printf "networkPolicy.databasePort: %v would cut the pods off from database.url, whose port is %s" $v.networkPolicy.databasePort $port) -}}
+{{- end -}}
 {{- range concat $v.extraEnv $v.api.extraEnv -}}
-{{- if has .name (list "TENDRIL_DATABASE_URL" "TENDRIL_BROKER_LISTEN" "TENDRIL_API_LISTEN" "TENDRIL_ARCHIVE_URL" "TENDRIL_ARCHIVE_ENDPOINT" "TENDRIL_ARCHIVE_REGION") -}}
+{{- if has .name (list "TENDRIL_DATABASE_URL" "TENDRIL_BROKER_LISTEN" "TENDRIL_API_LISTEN" "TENDRIL_API_CONFIG" "TENDRIL_LOG" "TENDRIL_LOG_JSON" "RUST_LOG" "TENDRIL_ARCHIVE_URL" "TENDRIL_ARCHIVE_ENDPOINT" "TENDRIL_ARCHIVE_REGION") -}}
 {{- fail (printf "extraEnv: %s is set by the chart; use the value that it belongs to" .name) -}}
 {{- end -}}
 {{- end -}}

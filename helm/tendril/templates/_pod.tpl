@@ -63,6 +63,11 @@ seccompProfile:
 - name: ca
   mountPath: /etc/tendril/ca
   readOnly: true
+# The archive's client reads every file of this folder, beside the image's own authorities.
+- name: ca
+  mountPath: /etc/ssl/certs/tendril-extra-ca.pem
+  subPath: ca.crt
+  readOnly: true
 {{- end }}
 {{- with $values.extraVolumeMounts }}
 {{ toYaml . }}

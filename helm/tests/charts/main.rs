@@ -8,6 +8,7 @@ mod chart;
 mod files;
 mod golden;
 mod image;
+mod network;
 mod objects;
 mod pods;
 mod refusals;

@@ -71,6 +71,8 @@ const BY_SCHEMA: &[Case] = &[
     ("broker-small", &["serve.intervalMs=5000"], &["serve", "intervalMs"]),
     ("broker-small", &["archive.url=https://bucket"], &["archive", "url"]),
     ("broker-small", &["api.service.port=0"], &["service", "port"]),
+    ("broker-small", &["api.settings.limits.watcher=1"], &["limits", "watcher"]),
+    ("broker-small", &["api.settings.cors={\"origins\":[\"*\"]}"], &["cors", "origins"]),
 ];
 
 /// Tried: values that are right each for itself, and wrong together.
@@ -115,6 +117,20 @@ const BY_CONTRADICTION: &[Case] = &[
     ),
     ("runner-small", &["extraEnv=[{\"name\":\"TENDRIL_SLOTS\",\"value\":\"9\"}]"], &["extraEnv", "TENDRIL_SLOTS"]),
     ("runner-eks", &["networkPolicy.databasePort=5432"], &["networkPolicy.databasePort", "6432"]),
+    (
+        "runner-small",
+        &["networkPolicy.enabled=true", "database.url=postgres://h:6432?sslmode=require"],
+        &["networkPolicy.databasePort", "6432"],
+    ),
+    ("runner-small", &["proxy.httpsProxy=http://u:p@proxy:3128"], &["proxy.httpsProxy", "settings.tools.pass_env"]),
+    (
+        "runner-small",
+        &["settings.egress.upstream=http://u:p@proxy:3128"],
+        &["settings.egress.upstream", "settings.tools.pass_env"],
+    ),
+    ("runner-gke", &["settings.egress.mode=enforce"], &["cloudIdentity: gke", "settings.egress.mode"]),
+    ("runner-eks", &["settings.egress.mode=enforce"], &["cloudIdentity: eksPodIdentity", "settings.egress.mode"]),
+    ("broker-everything", &["networkPolicy.databasePort=6432"], &["networkPolicy.databasePort", "5432"]),
     ("broker-small", &["image.repository="], &["image.repository", "helm/Containerfile"]),
     ("broker-small", &["database.url=postgres://h/d"], &["database.existingSecret", "either"]),
     ("broker-small", &["database.existingSecret="], &["database.existingSecret", "TENDRIL_DATABASE_URL"]),
@@ -133,6 +149,7 @@ const BY_CONTRADICTION: &[Case] = &[
         &["api.extraEnv=[{\"name\":\"TENDRIL_API_LISTEN\",\"value\":\"x\"}]"],
         &["extraEnv", "TENDRIL_API_LISTEN"],
     ),
+    ("broker-small", &["api.extraEnv=[{\"name\":\"TENDRIL_LOG\",\"value\":\"debug\"}]"], &["extraEnv", "TENDRIL_LOG"]),
     ("broker-small", &["api.enabled=true"], &["api.existingSecret", "TENDRIL_DATABASE_URL"]),
     ("broker-small", &["api.enabled=true", "api.existingSecret=tendril-operator"], &["api.existingSecret", "operator"]),
     ("broker-small", &["api.settings.listen=x"], &["settings", "listen"]),

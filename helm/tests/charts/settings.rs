@@ -4,6 +4,7 @@ use crate::chart::{Helm, read, yaml};
 use serde_json::Value;
 
 const SAMPLE: &str = include_str!("../../../docs/tendril-runner.toml");
+const API_SAMPLE: &str = include_str!("../../../docs/tendril-api.toml");
 
 /// What the chart decides: where things lie in the image, and what holds for every container.
 const DECIDED: [&str; 14] = [
@@ -131,5 +132,21 @@ fn a_cloud_identity_opens_its_variables_files_and_ports_and_nothing_else() {
         let open: Vec<i64> =
             toml["sandbox"]["connect"].as_array().unwrap().iter().filter_map(toml::Value::as_integer).collect();
         assert_eq!(open, ports, "{identity}");
+    }
+}
+
+#[test]
+fn the_settings_of_the_api_have_its_keys_and_no_other() {
+    let schema: Value = serde_json::from_str(&read("tendril/values.schema.json")).unwrap();
+    let tables = schema["properties"]["api"]["properties"]["settings"]["properties"].as_object().unwrap();
+    let mut sample: toml::Table = API_SAMPLE.parse().unwrap();
+    // What the chart says elsewhere: the Secret, the port, the archive of both programs.
+    sample.retain(|key, value| value.is_table() && key != "archive");
+    let names = |keys: Vec<&String>| keys.into_iter().cloned().collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(names(tables.keys().collect()), names(sample.keys().collect()));
+    for (table, keys) in &sample {
+        let allowed = tables[table]["properties"].as_object().unwrap();
+        assert_eq!(names(allowed.keys().collect()), names(keys.as_table().unwrap().keys().collect()), "{table}");
+        assert_eq!(tables[table]["additionalProperties"], false, "{table}");
     }
 }
