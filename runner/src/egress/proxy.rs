@@ -130,9 +130,16 @@ impl<N: Network> Proxy<N> {
         (target, plain): (&Target, Plain),
         mut rest: Vec<u8>,
     ) -> Result<Made, Refusal> {
+        let upstream = self.rules.upstream_for(target);
+        if upstream.is_some() && plain.length.is_none() {
+            // Behind the end of such a body the proxy beyond could take another request, at which nobody here would look.
+            let text =
+                format!("{target}: a plain request through a proxy beyond must say its Content-Length; use https");
+            return Err(Refusal { status: 411, ..Refusal::new(target, Reason::Malformed, text) });
+        }
         let Some(Way { mut server, .. }) = self.way(client, target, false).await? else { return Ok(None) };
         self.ledger.passed();
-        let head = plain::head(target, &plain, self.rules.upstream_for(target));
+        let head = plain::head(target, &plain, upstream);
         let left = plain.length.map(|length| {
             rest.truncate(usize::try_from(length).unwrap_or(usize::MAX));
             length.saturating_sub(rest.len() as u64)
@@ -164,16 +171,16 @@ impl<N: Network> Proxy<N> {
     }
 
     async fn find(&self, target: &Target, tunnelled: bool) -> Result<Way, Refusal> {
-        let Some(upstream) = self.rules.upstream_for(target) else {
-            let addresses = self.addresses(target).await?;
+        let upstream = self.rules.upstream_for(target);
+        let addresses = match self.addresses(target).await {
+            // The proxy beyond resolves names itself: then the name alone counts, and no entry of addresses.
+            Err(_) if upstream.is_some() => Vec::new(),
+            resolved => resolved?,
+        };
+        self.check(target, &addresses).await?;
+        let Some(upstream) = upstream else {
             return self.dial(target, &addresses).await;
         };
-        // It resolves names itself. What can be resolved here is looked at all the same.
-        if let Err(refusal) = self.addresses(target).await
-            && refusal.reason != Reason::Unresolved
-        {
-            return Err(refusal);
-        }
         match tunnelled {
             true => {
                 let within = Duration::from_millis(self.rules.limits.connect_ms);
@@ -184,32 +191,43 @@ impl<N: Network> Proxy<N> {
         }
     }
 
-    /// The target's addresses, all of which may be reached. Resolved once: what was looked at is what is connected to.
+    /// The target's addresses. Resolved once: what is looked at is what is connected to.
     async fn addresses(&self, target: &Target) -> Result<Vec<SocketAddr>, Refusal> {
-        let addresses = match &target.host {
-            Host::Address(address) => vec![SocketAddr::new(*address, target.port)],
-            Host::Name(name) => self.network.resolve(name, target.port).await.map_err(|error| {
-                let text = format!("{target}: the name cannot be resolved ({error}); check it, and the resolver of the runner's machine");
-                Refusal::new(target, Reason::Unresolved, text)
-            })?,
+        let unresolved = |why: String| Refusal::new(target, Reason::Unresolved, format!("{target}: {why}"));
+        let name = match &target.host {
+            Host::Address(address) => return Ok(vec![SocketAddr::new(*address, target.port)]),
+            Host::Name(name) => name,
         };
+        match self.network.resolve(name, target.port).await {
+            Ok(addresses) if addresses.is_empty() => Err(unresolved("the name has no address".to_owned())),
+            Ok(addresses) => Ok(addresses),
+            Err(error) => Err(unresolved(format!(
+                "the name cannot be resolved ({error}); check it, and the resolver of the runner's machine"
+            ))),
+        }
+    }
+
+    /// Whether all these addresses may be reached. Where nobody can say whether one of them is closed, none may.
+    async fn check(&self, target: &Target, addresses: &[SocketAddr]) -> Result<(), Refusal> {
         let ips: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
         let mut closed = Vec::new();
-        for (index, one) in self.rules.near(target) {
+        for (index, one) in self.rules.near(target).filter(|_| !ips.is_empty()) {
             match Host::parse(&one.host) {
                 Ok(Host::Address(address)) => closed.push((index, address)),
                 Ok(Host::Name(name)) => {
-                    let found = self.network.resolve(&name, target.port).await.unwrap_or_default();
+                    let found = self.network.resolve(&name, target.port).await.map_err(|error| {
+                        let text = format!(
+                            "{target} may be {}, whose name {name} cannot be resolved just now ({error}); try again, or check the resolver of the runner's machine",
+                            one.what
+                        );
+                        Refusal::new(target, Reason::Unreachable, text)
+                    })?;
                     closed.extend(found.into_iter().map(|address| (index, address.ip())));
                 }
                 Err(_) => {}
             }
         }
-        self.rules.check(target, &ips, &closed)?;
-        match addresses.is_empty() {
-            true => Err(Refusal::new(target, Reason::Unresolved, format!("{target}: the name has no address"))),
-            false => Ok(addresses),
-        }
+        self.rules.check(target, &ips, &closed)
     }
 
     async fn dial(&self, target: &Target, addresses: &[SocketAddr]) -> Result<Way, Refusal> {

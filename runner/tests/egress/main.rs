@@ -255,6 +255,52 @@ async fn the_proxy_beyond_is_asked_with_its_own_credential_and_its_refusal_is_to
 }
 
 #[tokio::test]
+async fn a_name_that_only_the_proxy_beyond_could_resolve_is_let_through_by_its_name_and_by_no_entry_of_addresses() {
+    let (listener, proxy) = listener().await;
+    let bed = Bed::new(through(proxy, &["10.0.0.0/8:443", "0.0.0.0/0:443", "[::]/0:443", "known.example:443"])).await;
+    bed.names.server("127.0.0.1", proxy);
+    // Tried: a name that nobody here can resolve, and one whose author gives it no address here.
+    bed.names.name("empty.example", &[&[]]);
+    for target in ["evil.example:443", "empty.example:443"] {
+        let (_, line) = bed.connect(target).await;
+        assert!(line.starts_with("HTTP/1.1 403 ") && line.contains("egress.allow"), "{target}: {line}");
+    }
+    assert!(bed.names.dialled.lock().unwrap().is_empty(), "the proxy beyond was not asked");
+    let serve = async {
+        let mut stream = accepted(&listener).await;
+        head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 fine\r\n\r\n").await.unwrap();
+    };
+    let ((_, line), ()) = tokio::join!(bed.connect("known.example:443"), serve);
+    assert!(line.starts_with("HTTP/1.1 200 "), "{line}");
+}
+
+#[tokio::test]
+async fn while_the_brokers_name_cannot_be_resolved_nothing_at_its_port_is_reached() {
+    let bed = Bed::new(rules(&["*:*"])).await;
+    // Tried: the broker's address itself, and another name for it, while nobody knows that they are.
+    bed.names.name("alias.example", &[&["192.0.2.20"]]);
+    for target in ["192.0.2.20:5432", "alias.example:5432"] {
+        let (_, line) = bed.connect(target).await;
+        assert!(!line.starts_with("HTTP/1.1 200 ") && line.contains("the broker"), "{target}: {line}");
+    }
+    assert!(bed.names.dialled.lock().unwrap().is_empty(), "nothing was connected to");
+}
+
+#[tokio::test]
+async fn a_plain_request_without_a_length_does_not_go_to_the_proxy_beyond() {
+    let (_listener, proxy) = listener().await;
+    let bed = Bed::new(through(proxy, &["server.example:80"])).await;
+    bed.names.server("127.0.0.1", proxy);
+    // Tried: a second request, for another host, behind the end of a body that only the proxy beyond would see.
+    let inner = "0\r\n\r\nGET http://other.example/ HTTP/1.1\r\nHost: other.example\r\n\r\n";
+    let text = format!("POST http://server.example/ HTTP/1.1\r\n{CREDENTIAL}Transfer-Encoding: chunked\r\n\r\n{inner}");
+    let mut client = bed.says(&text).await;
+    assert!(head(&mut client).await.starts_with("HTTP/1.1 411 "));
+    assert!(bed.names.dialled.lock().unwrap().is_empty(), "nothing was connected to");
+}
+
+#[tokio::test]
 async fn two_hundred_tunnels_at_once_all_arrive() {
     let limits = Limits { connections: 256, ..rules(&[]).limits };
     let bed = Bed::new(Rules { limits, ..rules(&["server.example:443"]) }).await;
