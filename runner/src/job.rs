@@ -10,6 +10,7 @@ use crate::memory::JobName;
 use crate::off_loop::beside;
 use crate::run::{Means, Run};
 use crate::runner::Runner;
+use crate::secrets::Hands;
 use crate::start::Start;
 use crate::stop::Stop;
 use crate::work::Work;
@@ -89,6 +90,10 @@ pub async fn end(
     // What waited for this job may be claimable now, and the slot is free.
     runner.signals.work.notify_one();
     if let Some(run) = &run {
+        // The folder may stay; what only its commands were to have does not, unless one of them may live.
+        if run.children_dead() {
+            Hands::take_back(&run.work);
+        }
         complete::tidy(&run.work, &kept, &reported).await;
     }
     runner.metrics.ended(kind, complete::label(&verdict), begun.elapsed());

@@ -125,9 +125,43 @@ fn file(work: &Work, reference: &Reference, value: &Secret) -> Result<std::path:
         _ => {}
     }
     let path = folder.join(&reference.variable);
+    // Of a command whose end nobody has seen.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Stop::disk("replace", &path, &error));
+        }
+        _ => {}
+    }
     let text = value.value.expose_secret();
     // Of a text of several lines the last one has an end.
     let end = if text.contains('\n') { "\n" } else { "" };
     write_new(&path, Zeroizing::new(format!("{text}{end}")).as_bytes())?;
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::os::unix::fs::PermissionsExt;
+    use uuid::Uuid;
+
+    #[test]
+    fn a_file_that_a_lost_command_left_is_replaced_and_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = Work::create(dir.path(), Uuid::from_u128(1)).unwrap();
+        let one = json!({"secrets": [{"variable": "KEY", "from": "env", "name": "K", "as": "file"}]});
+        let reference = Reference::all(&one).unwrap().remove(0);
+        let mut path = None;
+        // Tried: the same variable twice, with nothing taken back between the two.
+        for value in ["the first one", "rotated"] {
+            let secret = Secret::new("secret KEY", value);
+            let written = file(&work, &reference, &secret).unwrap();
+            assert_eq!(std::fs::read_to_string(&written).unwrap(), value);
+            assert_eq!(std::fs::metadata(&written).unwrap().permissions().mode() & 0o777, 0o600);
+            path = Some(written);
+        }
+        Hands::take_back(&work);
+        assert!(!path.unwrap().exists());
+    }
 }

@@ -4,7 +4,7 @@ use super::reference::{Reference, Source};
 use super::settings::Settings;
 use super::vault::{Kv2, Store};
 use crate::stop::Stop;
-use crate::variables::matches;
+use crate::variables::{is_reserved, matches};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,7 +25,7 @@ impl Resolver {
     /// With what these settings allow of `own`, the runner's environment.
     #[must_use]
     pub fn new(settings: &Settings, own: &BTreeMap<String, String>) -> Self {
-        let listed = own.iter().filter(|(name, _)| settings.env.iter().any(|pattern| matches(pattern, name)));
+        let listed = own.iter().filter(|(name, _)| is_listed(settings, name));
         let env = listed.map(|(name, value)| (name.clone(), value.as_str().into())).collect();
         let vault = settings.vault.clone().map(|vault| Arc::new(Kv2::new(vault)) as Arc<dyn Store>);
         Self { settings: settings.clone(), env, vault }
@@ -68,7 +68,7 @@ impl Resolver {
     }
 
     fn of_env(&self, name: &str) -> Result<SecretString, String> {
-        match (self.env.get(name), self.settings.env.iter().any(|pattern| matches(pattern, name))) {
+        match (self.env.get(name), is_listed(&self.settings, name)) {
             (Some(value), _) => Ok(value.clone()),
             (None, true) => Err(format!("the runner has no variable {name}; set it where the runner is started")),
             (None, false) => Err(format!("variable {name} is not among secrets.env of this runner's settings")),
@@ -87,6 +87,11 @@ impl Resolver {
     }
 }
 
+/// No prefix means the runner's own, its token among them.
+fn is_listed(settings: &Settings, name: &str) -> bool {
+    !is_reserved(name) && settings.env.iter().any(|pattern| matches(pattern, name))
+}
+
 /// The text of a file; none where there is none. Links may lead about within the folder, as those of mounted secrets do.
 fn read_within(folder: &Path, path: &TreePath) -> Result<Option<SecretString>, String> {
     let unreadable = |e: std::io::Error| format!("file {path} in {}: {e}", folder.display());
@@ -103,4 +108,21 @@ fn read_within(folder: &Path, path: &TreePath) -> Result<Option<SecretString>, S
         return Err(format!("file {path} is no file of at most {MAX_VALUE_BYTES} bytes"));
     }
     std::fs::read_to_string(&whole).map(|text| Some(text.into())).map_err(unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_prefix_lets_jobs_ask_for_the_runners_own_variables() {
+        let own = ["TENDRIL_AGENT_TOKEN", "TF_DATA_DIR", "TEAM_KEY"].map(|name| (name.to_owned(), "value".to_owned()));
+        // Tried: prefixes that mean the token of the runner too.
+        let settings = Settings { env: vec!["T*".into(), "TEN*".into()], ..Settings::default() };
+        let resolver = Resolver::new(&settings, &own.into());
+        assert_eq!(resolver.of_env("TEAM_KEY").unwrap().expose_secret(), "value");
+        for name in ["TENDRIL_AGENT_TOKEN", "TF_DATA_DIR"] {
+            assert!(resolver.of_env(name).unwrap_err().contains("is not among secrets.env"), "{name}");
+        }
+    }
 }
