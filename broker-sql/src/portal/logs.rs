@@ -71,6 +71,7 @@ pub struct LogReader {
     /// Something that is archived is still to be read.
     waits: bool,
     is_over: bool,
+    is_complete: bool,
 }
 
 /// A frame that is on its way from the archive.
@@ -89,6 +90,8 @@ struct Page {
     elsewhere: bool,
     /// The deployment has ended, and so have all of its logs, as far as they are in the database.
     over: bool,
+    /// Then: none of them lost its end.
+    complete: bool,
 }
 
 impl LogReader {
@@ -104,6 +107,7 @@ impl LogReader {
             rests_until: None,
             waits: false,
             is_over: false,
+            is_complete: false,
         }
     }
 
@@ -134,6 +138,11 @@ impl LogReader {
     /// Whether the deployment has ended and all of its log was read: nothing more will come.
     pub fn is_over(&self) -> bool {
         self.is_over
+    }
+
+    /// Whether it is over and no log lost its end, as that of a lost attempt does.
+    pub fn is_complete(&self) -> bool {
+        self.is_over && self.is_complete
     }
 
     /// Whether something that is archived is still to be read.
@@ -184,7 +193,7 @@ impl LogReader {
             }
         }
         self.advance(&page.chunks);
-        self.is_over = page.over && !self.waits;
+        (self.is_over, self.is_complete) = (page.over && !self.waits, page.complete);
         Ok((page.chunks, page.full || self.away.is_some()))
     }
 
@@ -199,11 +208,12 @@ impl LogReader {
             PAGE
         );
         let rows = rows.fetch_all(connection).await?;
-        let mut page = Page { chunks: Vec::new(), full: false, elsewhere: false, over: false };
+        let mut page = Page { chunks: Vec::new(), full: false, elsewhere: false, over: false, complete: false };
         for row in rows {
             page.elsewhere |= matches!(row.at_end.as_deref(), Some("archived" | "incomplete"));
             let Some(attempt_id) = row.attempt_id else {
                 page.over = row.at_end.is_some();
+                page.complete = row.at_end.as_deref() == Some("complete");
                 continue;
             };
             if let (Some(seq), Some(seq_to), Some(ts)) = (row.seq, row.seq_to, row.ts) {

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::sse::Event;
@@ -43,10 +44,21 @@ pub struct Follower {
     subscription: Subscription,
     /// Set while this stream reads by itself.
     reader: Option<LogReader>,
+    /// As far as it has read or was told.
     position: Position,
-    waiting: VecDeque<Event>,
+    /// As far as the client was told.
+    sent: Position,
+    waiting: VecDeque<Waiting>,
     lags: u8,
     over: bool,
+}
+
+/// What the client has not taken yet; written out when it does. What all are told stands in memory once.
+enum Waiting {
+    /// One of these chunks, by its place.
+    Chunk(Arc<[Written]>, usize),
+    /// What is no chunk.
+    Other(Event),
 }
 
 impl Follower {
@@ -65,9 +77,9 @@ impl Follower {
             false => None,
         };
         session.commit().await?;
-        let (waiting, lags) = (VecDeque::new(), 0);
+        let (waiting, lags, sent) = (VecDeque::new(), 0, position.clone());
         let mut this =
-            Self { app, deployment, token, subscription, reader: None, position, waiting, lags, over: false };
+            Self { app, deployment, token, subscription, reader: None, position, sent, waiting, lags, over: false };
         this.read(reader, &chunks, more, ended);
         Ok(this)
     }
@@ -82,8 +94,13 @@ impl Follower {
 
     async fn next(&mut self) -> Option<Event> {
         loop {
-            if let Some(event) = self.waiting.pop_front() {
-                return Some(event);
+            match self.waiting.pop_front() {
+                Some(Waiting::Chunk(chunks, place)) => match chunks.get(place) {
+                    Some(chunk) => return Some(self.event(chunk)),
+                    None => continue,
+                },
+                Some(Waiting::Other(event)) => return Some(event),
+                None => {}
             }
             if self.over {
                 return None;
@@ -138,13 +155,12 @@ impl Follower {
     }
 
     fn read(&mut self, reader: LogReader, chunks: &[LogChunk], more: bool, ended: Option<String>) {
-        for chunk in chunks {
-            self.send(&Written::new(chunk));
-        }
+        let chunks: Arc<[Written]> = chunks.iter().map(Written::new).collect();
+        (0..chunks.len()).for_each(|place| self.waiting.push_back(Waiting::Chunk(chunks.clone(), place)));
         // Where a stream began is a part of where it is.
         self.position = reader.position().clone();
         match ended {
-            Some(status) => self.end("over", over(&status, true)),
+            Some(status) => self.end("over", over(&status, reader.is_complete())),
             None if more || reader.waits_for_archive() => self.reader = Some(reader),
             None => {
                 self.subscription.reached(&self.position);
@@ -177,8 +193,8 @@ impl Follower {
         }
     }
 
-    fn take(&mut self, chunks: &[Written]) {
-        for chunk in chunks {
+    fn take(&mut self, chunks: &Arc<[Written]>) {
+        for (place, chunk) in chunks.iter().enumerate() {
             let read = self.position.get(&chunk.attempt).copied().unwrap_or(-1);
             if chunk.seq_to <= read {
                 continue;
@@ -186,15 +202,16 @@ impl Follower {
             if chunk.seq > read + 1 {
                 return self.read_by_itself();
             }
-            self.send(chunk);
+            self.position.insert(chunk.attempt, chunk.seq_to);
+            self.waiting.push_back(Waiting::Chunk(chunks.clone(), place));
         }
     }
 
-    fn send(&mut self, chunk: &Written) {
-        self.position.insert(chunk.attempt, chunk.seq_to);
+    fn event(&mut self, chunk: &Written) -> Event {
+        self.sent.insert(chunk.attempt, chunk.seq_to);
         // Keys are UUIDs and values numbers: this cannot fail.
-        let id = serde_json::to_string(&self.position).unwrap_or_default();
-        self.waiting.push_back(Event::default().id(id).event("log").data(&chunk.json));
+        let id = serde_json::to_string(&self.sent).unwrap_or_default();
+        Event::default().id(id).event("log").data(&chunk.json)
     }
 
     fn read_by_itself(&mut self) {
@@ -222,7 +239,7 @@ impl Follower {
 
     fn end(&mut self, reason: &'static str, last: Event) {
         self.app.metrics.ended(reason);
-        self.waiting.push_back(last);
+        self.waiting.push_back(Waiting::Other(last));
         self.over = true;
     }
 }

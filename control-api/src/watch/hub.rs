@@ -109,14 +109,18 @@ impl Subscription {
         self.receiver.recv().await
     }
 
-    /// This stream has read up to here: what comes behind is for the tail, unless it is further on.
+    /// This stream has read up to here: what comes behind is for the tail. A position may be made up by who asks with it, so that
+    /// of two the one that is further back counts: the others drop what they have.
     pub fn reached(&self, position: &Position) {
         let mut state = self.hub.lock();
         if let Some(watched) = state.watched.get_mut(&self.deployment)
             && watched.generation == self.generation
-            && watched.head.is_none()
         {
-            watched.head = Some(position.clone());
+            let head = watched.head.get_or_insert_with(|| position.clone());
+            head.retain(|attempt, told| {
+                let read = position.get(attempt);
+                read.inspect(|read| *told = (*told).min(**read)).is_some()
+            });
             self.hub.wake.notify_one();
         }
     }
@@ -338,6 +342,20 @@ mod tests {
         assert_eq!(hub.due(10)[0].position, Position::from([(attempt, 5)]));
         drop((first, second));
         assert!(hub.due(10).is_empty() && hub.pairs().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_position_that_is_made_up_takes_nothing_from_the_others() {
+        let (hub, of, token) = (hub(""), Uuid::from_u128(1), token());
+        let [attempt, other, third] = [2, 3, 4].map(Uuid::from_u128);
+        // Tried: first and last one far beyond what was ever printed, in the middle who has read what there is.
+        let liar = hub.subscribe(of, token).ok().unwrap();
+        let made_up = Position::from([(attempt, 1_000_000), (other, 1_000_000)]);
+        liar.reached(&made_up);
+        let honest = hub.subscribe(of, token).ok().unwrap();
+        honest.reached(&Position::from([(attempt, 4), (third, 1)]));
+        liar.reached(&made_up);
+        assert_eq!(hub.due(10)[0].position, Position::from([(attempt, 4)]), "of the others all is asked for");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::app::{App, Shared};
 use crate::watch::hub::Due;
 
-/// What one look may bring: so much is in memory once, and once more for each stream that is slow to take it.
+/// What one look may bring: so much is in memory once, for as long as one stream is slow to take it.
 const PAGE: PageBounds = PageBounds { chunks: 2000, bytes: 4 << 20 };
 
 /// Longest pause while the database is away.

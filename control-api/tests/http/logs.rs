@@ -71,6 +71,41 @@ async fn a_stream_tells_what_is_stored_and_what_comes_and_ends_at_the_logs_end()
 }
 
 #[tokio::test]
+async fn a_stream_of_what_has_ended_says_whether_a_log_lost_its_end() {
+    let service = Service::new().await;
+    let token = service.master().await;
+    let (mut hand, claimed) = service.running(&token).await;
+    hand.print(&claimed, 0, 2).await;
+    hand.finish(&claimed, 4).await;
+    // Tried: records 2 to 4 never came, and the broker has given up waiting for them.
+    let close =
+        format!("update tendril_core.attempts set log_state = 'incomplete' where id = '{}'", claimed.lease.attempt_id);
+    let closed = sqlx::query(sqlx::AssertSqlSafe(close)).execute(&mut service.database.operator().await).await;
+    assert_eq!(closed.unwrap().rows_affected(), 1);
+    let all = Events::open(&service, &token, claimed.deployment_id, None).await.rest().await;
+    assert_eq!((all.len(), all[2].kind.as_str()), (3, "end"));
+    assert_eq!(
+        serde_json::from_str::<Value>(&all[2].data).unwrap(),
+        json!({"status": "SUCCESS", "logs_complete": false})
+    );
+    service.end().await;
+}
+
+#[tokio::test]
+async fn a_position_that_is_made_up_keeps_no_line_from_other_streams() {
+    let service = Service::new().await;
+    let token = service.master().await;
+    let (mut hand, claimed) = service.running(&token).await;
+    // Tried: who comes first says to have read far more than was ever printed.
+    let made_up = json!({claimed.lease.attempt_id.to_string(): 1_000_000}).to_string();
+    let _liar = Events::open(&service, &token, claimed.deployment_id, Some(&made_up)).await;
+    let mut events = Events::open(&service, &token, claimed.deployment_id, None).await;
+    hand.print(&claimed, 0, 2).await;
+    assert_eq!(events.seqs(2).await, [0, 1]);
+    service.end().await;
+}
+
+#[tokio::test]
 async fn a_stream_goes_on_exactly_behind_the_last_event_with_nothing_lost_or_twice() {
     let service = Service::new().await;
     let token = service.master().await;
