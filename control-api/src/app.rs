@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::limits::Limiter;
 use crate::metrics::Metrics;
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 use crate::watch::{self, Hub};
 use crate::{routes, server};
 
@@ -35,6 +35,18 @@ pub(crate) struct App {
 pub(crate) type Shared = Arc<App>;
 
 impl App {
+    /// Asks the database whether a token holds that was not presented to this process before.
+    pub async fn recognise(&self, token: &ApiToken) -> Result<(), Problem> {
+        if self.limiter.knows(token.hash()) {
+            return Ok(());
+        }
+        // Any ability will do: what it may is asked again for what it does.
+        match self.enter(token, Ability::Read).await {
+            Err(problem) if problem.kind() != Kind::Forbidden => Err(problem),
+            _ => Ok(()),
+        }
+    }
+
     /// A transaction in which the token was presented, if it holds and has the scope.
     pub async fn enter(&self, token: &ApiToken, ability: Ability) -> Result<Session, Problem> {
         let hash = token.hash();

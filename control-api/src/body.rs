@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use tendril_broker::portal::api_token::ApiToken;
 use uuid::Uuid;
 
+use crate::app::Shared;
 use crate::problem::{Kind, Problem};
 
 /// The token of `Authorization: Bearer`.
@@ -26,17 +27,20 @@ pub struct Body<T>(pub T);
 /// `Idempotency-Key`.
 pub struct Key(pub Option<Uuid>);
 
-impl<S: Sync> FromRequestParts<S> for Bearer {
+impl FromRequestParts<Shared> for Bearer {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let (scheme, token) = given.and_then(|text| text.split_once(' ')).ok_or_else(Problem::unauthorized)?;
-        match token.trim().parse() {
-            Ok(token) if scheme.eq_ignore_ascii_case("bearer") => Ok(Self(token)),
-            _ => Err(Problem::unauthorized()),
-        }
+    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        let token = bearer(&parts.headers).ok_or_else(Problem::unauthorized)?;
+        // Bodies are read behind this: who has no token that holds has no place in memory for one.
+        app.recognise(&token).await?;
+        Ok(Self(token))
     }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<ApiToken> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().parse().ok()).flatten()
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {

@@ -42,9 +42,14 @@ impl Limiter {
         }
     }
 
+    /// Whether it was seen to be good.
+    pub fn knows(&self, token: TokenHash) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(&token)
+    }
+
     /// Whether a request with this token may go on.
     pub fn check(&self, token: TokenHash) -> Result<(), Problem> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(&token);
+        let known = self.knows(token);
         let wait = match known {
             true => self.each.check_key(&token).map_err(|until| until.wait_time_from(MonotonicClock.now())),
             false => self.strangers.check().map_err(|until| until.wait_time_from(MonotonicClock.now())),

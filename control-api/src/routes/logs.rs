@@ -70,6 +70,8 @@ pub async fn read(
         let follower = Follower::begin(app.clone(), token, id, position).await?;
         return Ok(follow(&app, follower));
     }
+    // Who waits for the archive has a session meanwhile: half of them stay for others.
+    let Ok(_turn) = app.readers.acquire().await else { return Err(Problem::new(Kind::Unavailable, "it is ending")) };
     let mut session = app.enter(&token, Ability::Logs).await?;
     let mut reader = LogReader::new(id).with_archive(app.archive.clone()).at(after.or(last).unwrap_or_default());
     let (chunks, more) = reader.next_within(&mut session, ARCHIVE_PATIENCE).await?;

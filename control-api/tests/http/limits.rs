@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tendril_broker::portal::api_token::ApiToken;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::events::Events;
 use crate::service::{Service, exec, id, read};
@@ -20,6 +23,22 @@ async fn an_oversized_body_is_refused_before_it_is_read() {
         "{reply}"
     );
     assert_eq!(service.submit(&token, id(), &exec()).await.0, StatusCode::CREATED);
+    service.end().await;
+}
+
+#[tokio::test]
+async fn who_has_no_token_that_holds_is_told_before_any_of_the_body_is_taken() {
+    let service = Service::new().await;
+    // Tried: a token that nobody made, with the head of a large body of which not one byte comes.
+    let mut client = TcpStream::connect(service.base.strip_prefix("http://").unwrap()).await.unwrap();
+    let head = format!(
+        "POST /api/deployments HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: 2000000\r\n\r\n",
+        ApiToken::generate().unwrap().reveal()
+    );
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    tokio::time::timeout(Duration::from_secs(20), client.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 401");
     service.end().await;
 }
 
