@@ -101,7 +101,9 @@ async fn a_position_that_is_made_up_keeps_no_line_from_other_streams() {
     let _liar = Events::open(&service, &token, claimed.deployment_id, Some(&made_up)).await;
     let mut events = Events::open(&service, &token, claimed.deployment_id, None).await;
     hand.print(&claimed, 0, 2).await;
-    assert_eq!(events.seqs(2).await, [0, 1]);
+    // Comments that it lives would keep a stream without lines open for ever.
+    let heard = tokio::time::timeout(Duration::from_secs(30), events.seqs(2)).await;
+    assert_eq!(heard.expect("the lines came"), [0, 1]);
     service.end().await;
 }
 
