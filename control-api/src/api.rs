@@ -1,13 +1,12 @@
-//! The OpenAPI document, made of what the routes say of themselves.
+//! What the OpenAPI document says that is not of one route.
 
-use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use crate::replies;
-use crate::routes;
 
-/// Says what is not of one route.
+/// Title, token, tags.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -28,7 +27,7 @@ pub(crate) struct Api;
 struct Token;
 
 impl Modify for Token {
-    fn modify(&self, document: &mut Document) {
+    fn modify(&self, document: &mut openapi::OpenApi) {
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
             .description(Some("`tendril-broker token create` makes one"))
@@ -36,9 +35,4 @@ impl Modify for Token {
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("token", SecurityScheme::Http(scheme));
     }
-}
-
-/// The whole document.
-pub fn document() -> Document {
-    routes::routes().into_openapi()
 }

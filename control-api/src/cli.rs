@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
-use crate::{app, document};
+use crate::{document, process};
 
 /// Serves Tendril's broker over HTTP: submit, follow, approve, read logs as they come.
 #[derive(Parser)]
@@ -89,7 +89,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
         stopped.cancel();
     });
-    app::run(config, listener, stop).await
+    process::run(config, listener, stop).await
 }
 
 /// Logs go to standard error; `TENDRIL_LOG` chooses what.

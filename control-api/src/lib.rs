@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod api;
-pub mod app;
+mod app;
 mod body;
 pub mod cli;
 mod clock;
@@ -9,9 +9,10 @@ pub mod config;
 mod limits;
 mod metrics;
 mod problem;
+pub mod process;
 pub mod replies;
 mod routes;
 mod server;
 mod watch;
 
-pub use api::document;
+pub use routes::document;

@@ -21,6 +21,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
 use tracing::{Instrument, debug, info_span};
 use utoipa::OpenApi;
+use utoipa::openapi::OpenApi as Document;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -30,7 +31,7 @@ use crate::metrics::RequestLabels;
 use crate::problem::{Kind, Problem};
 
 /// All routes with their documentation.
-pub fn routes() -> OpenApiRouter<Shared> {
+fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(clusters::list))
         .routes(routes!(deployments::list, deployments::submit))
@@ -45,6 +46,11 @@ pub fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(service::readyz))
         .routes(routes!(service::metrics))
         .routes(routes!(service::document))
+}
+
+/// The OpenAPI document, made of what the routes say of themselves.
+pub fn document() -> Document {
+    routes().into_openapi()
 }
 
 /// The routes with what holds for all of them, the outermost last.

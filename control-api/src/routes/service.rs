@@ -8,7 +8,6 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use utoipa::openapi::OpenApi;
 
-use crate::api;
 use crate::app::Shared;
 
 /// A probe waits no longer.
@@ -49,6 +48,6 @@ pub async fn metrics(State(app): State<Shared>) -> impl IntoResponse {
 /// This document.
 #[utoipa::path(get, path = "/api/openapi.json", operation_id = "openapi", tag = "service", responses(
     (status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json")))]
-pub async fn document() -> Json<OpenApi> {
-    Json(api::document())
+pub async fn document(State(app): State<Shared>) -> Json<OpenApi> {
+    Json(app.document.clone())
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use tendril_api::{app, config::Config};
+use tendril_api::{config::Config, process};
 use tendril_broker::connect::Address;
 use tendril_broker::operator::clusters::IssuedCredential;
 use tendril_broker::operator::grants::Scope;
@@ -127,7 +127,7 @@ pub async fn serve(url: &str, settings: &str) -> (String, CancellationToken, Joi
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
-    (base, stop.clone(), tokio::spawn(app::run(config, listener, stop)))
+    (base, stop.clone(), tokio::spawn(process::run(config, listener, stop)))
 }
 
 /// Status and body; a body that is no JSON is text.
