@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# What the charts' tests need: a real Helm, built from its module, and schemas of Kubernetes and of operators' objects. All of
-# it comes from registries, pinned by checksums in helm/tools and here. `source` it from ./dev, whose functions it calls; it exports
-# where the tests find things.
+# What the charts' tests need: a real Helm and a real Prometheus, built from their modules, and schemas of Kubernetes and of
+# operators' objects. All of it comes from registries, pinned by checksums in helm/tools and here. `source` it from ./dev, whose functions
+# it calls; it exports where the tests find things.
 # shellcheck disable=SC2154 # state is the caller's
 
 helm_tools=$state/helm
@@ -66,7 +66,7 @@ helm_install() {
 need_helm() {
   local wanted
   helm_go || { missing_in_test "Go could not be had to build Helm with: the charts' tests are skipped"; return 0; }
-  wanted=$(cat helm/tools/* helm/need-helm.sh | sha256sum)
+  wanted=$(cat helm/tools/*.* helm/need-helm.sh | sha256sum)
   if [[ $(cat "$helm_tools/installed" 2>/dev/null) != "$wanted" ]]; then
     head_line "building Helm, and taking schemas of Kubernetes (about 2 minutes, once)"
     run helm_install >"$state/helm.log" 2>&1 || fail "Helm could not be built, see .state/helm.log"
@@ -75,4 +75,27 @@ need_helm() {
   export TENDRIL_TEST_HELM=$helm_tools/helm TENDRIL_TEST_KUBE_SCHEMAS=$helm_tools/schemas
 }
 
+# Without the clients of every cloud that it could ask for targets: a third of the size and of the time.
+prometheus_install() {
+  local program
+  for program in prometheus promtool; do
+    GOFLAGS=-mod=readonly go build -C helm/tools/prometheus -trimpath -tags remove_all_sd -o "$state/prometheus/$program" \
+      "github.com/prometheus/prometheus/cmd/$program" || return 1
+  done
+}
+
+need_prometheus() {
+  local wanted folder=$state/prometheus
+  helm_go || { missing_in_test "Go could not be had to build Prometheus with: dashboards and alerts are not tried"; return 0; }
+  wanted=$(cat helm/tools/prometheus/* | sha256sum)
+  if [[ $(cat "$folder/installed" 2>/dev/null) != "$wanted" ]]; then
+    head_line "building Prometheus (about 5 minutes, once)"
+    mkdir -p "$folder"
+    run prometheus_install >"$state/prometheus.log" 2>&1 || fail "Prometheus could not be built, see .state/prometheus.log"
+    printf '%s\n' "$wanted" >"$folder/installed"
+  fi
+  export TENDRIL_TEST_PROMETHEUS=$folder/prometheus TENDRIL_TEST_PROMTOOL=$folder/promtool
+}
+
 need_helm
+need_prometheus

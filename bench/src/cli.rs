@@ -5,8 +5,8 @@ use crate::log_growth::LogGrowth;
 use crate::machine::Machine;
 use crate::report::{Report, Table};
 use crate::{
-    growth, log_ingest, log_processes, log_storage, log_streams, log_terraform, plot, sandbox_exec, start_latency,
-    terraform_runs,
+    growth, log_ingest, log_processes, log_storage, log_streams, log_terraform, plot, sandbox_exec, scrape,
+    start_latency, tenancy, terraform_runs,
 };
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
@@ -16,9 +16,11 @@ use log_storage::LogStorage;
 use log_streams::LogStreams;
 use log_terraform::LogTerraform;
 use sandbox_exec::SandboxExec;
+use scrape::ScrapeCost;
 use start_latency::StartLatency;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tenancy::Tenancy;
 use terraform_runs::TerraformRuns;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -65,6 +67,10 @@ enum RowCommand {
     LogStorage(LogStorage),
     /// What the sandbox adds to a command, beside the same command without it
     SandboxExec(SandboxExec),
+    /// How soon a tenant's jobs are claimed and started while another one does its worst, beside the same with a quiet one
+    Tenancy(Tenancy),
+    /// What it costs the database to be read for Prometheus, over the number of queued jobs, beside a real count
+    Scrape(ScrapeCost),
 }
 
 impl RowCommand {
@@ -80,6 +86,8 @@ impl RowCommand {
             Self::LogTerraform(LogTerraform::default()),
             Self::LogStorage(LogStorage::default()),
             Self::SandboxExec(SandboxExec::default()),
+            Self::Tenancy(Tenancy::default()),
+            Self::Scrape(ScrapeCost::default()),
         ]
     }
 
@@ -94,6 +102,8 @@ impl RowCommand {
             Self::LogTerraform(options) => log_terraform::measure(options).await,
             Self::LogStorage(options) => log_storage::measure(options).await,
             Self::SandboxExec(options) => sandbox_exec::measure(options).await,
+            Self::Tenancy(options) => tenancy::measure(options).await,
+            Self::Scrape(options) => scrape::measure(options).await,
         }
     }
 }
@@ -174,6 +184,10 @@ mod tests {
             "log-growth --grows nothing",
             "log-terraform --engine pulumi",
             "log-storage --lines 1",
+            "tenancy --sessions 0",
+            "tenancy --harms kindness",
+            "scrape --clusters 0",
+            "scrape --rounds 0",
         ] {
             let arguments = ["tendril-bench"].into_iter().chain(line.split(' '));
             assert!(Cli::try_parse_from(arguments).is_err(), "{line}");

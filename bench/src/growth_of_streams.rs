@@ -88,7 +88,7 @@ impl Voice {
             Self::Quiet => (u64::from(QUIET_PER_S * QUIET_S / streams).max(1), pace),
             Self::Steady => (u64::from(options.seconds), 1.0),
         };
-        Load { streams, lines, pace, line_bytes: LINE_BYTES, text: Some(text) }
+        Load { streams, lines, pace, line_bytes: LINE_BYTES, text: Some(text), flush_bytes: None }
     }
 
     fn setting(self, options: &LogGrowth) -> String {

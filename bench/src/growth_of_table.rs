@@ -77,7 +77,7 @@ impl Side {
     async fn look(&self, name: &str, work: u64) -> anyhow::Result<Figures> {
         let read = self.probe.read().await?;
         let (lines, text) = (work / u64::from(STREAMS), Some(self.file.clone()));
-        let load = Load { streams: STREAMS, lines, pace: 0.0, line_bytes: LINE_BYTES, text };
+        let load = Load { streams: STREAMS, lines, pace: 0.0, line_bytes: LINE_BYTES, text, flush_bytes: None };
         let cost = log_cost::of(&self.stage, &self.server, name, &load).await?;
         Ok(Figures { read, cost })
     }

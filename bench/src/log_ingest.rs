@@ -11,15 +11,14 @@ use crate::rounds::{Rounds, Row, interleave};
 use crate::stage::Stage;
 use anyhow::{Context, ensure};
 use clap::Args;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
-use tendril_broker::baseline::logs::{self, BareLog, Way};
-use tendril_broker::runner::{LogRow, Written};
+use tendril_broker::baseline::logs::{self, BareLog, UncheckedInbox, Way};
+use tendril_broker::runner::{Claimed, LogRow, Written};
 
 /// Lines of one row, as many as the runner puts into one.
 const ROW_LINES: usize = 64 * 1024 / LINE_BYTES;
-/// Rows of one batch of the baseline: a mebibyte, as the runner sends.
-const BATCH_ROWS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Settings of the row.
@@ -29,16 +28,19 @@ pub struct LogIngest {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     streams: u32,
     /// Lines that each stream prints
-    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1000..))]
+    #[arg(long, default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1000..))]
     lines: u64,
     /// Rounds of either side
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Bytes of a batch, of ours and of the baseline's
+    #[arg(long, default_value_t = 4 << 20, value_parser = clap::value_parser!(u64).range(65_536..))]
+    batch_bytes: u64,
 }
 
 impl Default for LogIngest {
     fn default() -> Self {
-        Self { streams: 100, lines: 20_000, rounds: 3 }
+        Self { streams: 100, lines: 60_000, rounds: 3, batch_bytes: 4 << 20 }
     }
 }
 
@@ -48,13 +50,16 @@ struct Rates {
     rates: Vec<f64>,
 }
 
+/// What a portal would do without Tendril, into a bare table, and with which part of the lines: the slow ways take long.
+const WAYS_BY_LINE: [(Way, usize); 4] = [(Way::Copy, 4), (Way::Unnest, 8), (Way::MultiRow, 8), (Way::PerRow, 300)];
+
 const WAYS: [&str; 6] = [
     "COPY of the same rows through the same check",
-    "COPY of the same rows into a bare table",
-    "COPY of a row per line into a bare table",
-    "INSERT .. unnest of a row per line",
-    "INSERT of 1000 rows, one per line",
-    "an INSERT per line",
+    "COPY of the same rows without the check",
+    "COPY of a row per line into a bare table (a quarter of the lines)",
+    "INSERT .. unnest of a row per line (an eighth)",
+    "INSERT of 1000 rows, one per line (an eighth)",
+    "an INSERT per line (one line of 300)",
 ];
 
 /// Measures the row.
@@ -85,7 +90,9 @@ impl Row for Site {
     async fn ours(&mut self) -> anyhow::Result<Rates> {
         self.round += 1;
         let (streams, lines) = (self.options.streams, self.options.lines);
-        let load = Load { streams, lines, pace: 0.0, line_bytes: LINE_BYTES, text: Some(self.file.clone()) };
+        let flush_bytes = Some(self.batch_bytes()?);
+        let load =
+            Load { streams, lines, pace: 0.0, line_bytes: LINE_BYTES, text: Some(self.file.clone()), flush_bytes };
         let name = format!("ours-{}", self.round);
         let done = log_program::run(&self.stage, &name, &load).await?;
         let printed = self.lines();
@@ -100,24 +107,19 @@ impl Row for Site {
 
     async fn bare(&mut self) -> anyhow::Result<Rates> {
         let rows = usize::try_from(self.lines())? / ROW_LINES;
-        let mut rates = vec![self.checked(rows).await?];
+        let mut rates = self.same_rows(rows).await?.to_vec();
         let url = self.stage.operator_url();
-        for (way, row_lines, count) in [
-            (Way::Copy, ROW_LINES, rows),
-            (Way::Copy, 1, rows * ROW_LINES),
-            (Way::Unnest, 1, rows * ROW_LINES / 4),
-            (Way::MultiRow, 1, rows * ROW_LINES / 4),
-            (Way::PerRow, 1, 20_000),
-        ] {
+        for (way, share) in WAYS_BY_LINE {
+            let count = rows * ROW_LINES / share;
             let table = BareLog::open(&url).await?;
-            let (attempt, per_batch) = (new_id(), (1 << 20) / (row_lines * LINE_BYTES));
+            let (attempt, per_batch) = (new_id(), self.batch_bytes()? / LINE_BYTES);
             let begun = Moment::now();
             for first in (0..count).step_by(per_batch) {
                 let numbers = first..count.min(first + per_batch);
-                let batch: Vec<&str> = numbers.map(|number| self.text.window(number, row_lines)).collect();
+                let batch: Vec<&str> = numbers.map(|number| self.text.window(number, 1)).collect();
                 table.store(way, attempt, i64::try_from(first)?, &batch).await?;
             }
-            rates.push((count * row_lines) as f64 / Moment::now().ms_since(begun) * 1e3);
+            rates.push(count as f64 / Moment::now().ms_since(begun) * 1e3);
         }
         Ok(Rates { rates })
     }
@@ -128,30 +130,42 @@ impl Site {
         u64::from(self.options.streams) * self.options.lines
     }
 
-    /// The same rows of as many attempts, made beforehand, by the same role through the same check.
-    async fn checked(&mut self, rows: usize) -> anyhow::Result<f64> {
+    fn batch_bytes(&self) -> anyhow::Result<usize> {
+        Ok(usize::try_from(self.options.batch_bytes)?)
+    }
+
+    /// The same rows of as many attempts, made beforehand: by the same role through the same check, and without it.
+    async fn same_rows(&mut self, rows: usize) -> anyhow::Result<[f64; 2]> {
         let access = self.stage.add_cluster(&format!("bare-{}", self.round)).await;
         logs::wait_for_logs(&self.stage.operator_url(), access.cluster, self.options.streams).await?;
         let (mut writer, claimed) = claim(&access, self.options.streams).await?;
-        let mut next = vec![0; claimed.len()];
+        let batch_rows = self.batch_bytes()? / (ROW_LINES * LINE_BYTES);
+        let unchecked = UncheckedInbox::open(&self.stage.operator_url()).await?;
+        let lines = (rows * ROW_LINES) as f64;
         let begun = Moment::now();
-        for first in (0..rows).step_by(BATCH_ROWS) {
-            let batch: Vec<LogRow<'_>> = (first..rows.min(first + BATCH_ROWS))
-                .map(|number| {
-                    let stream = number % claimed.len();
-                    next[stream] += ROW_LINES as i64;
-                    log_row(
-                        &claimed[stream],
-                        (next[stream] - ROW_LINES as i64, next[stream]),
-                        self.text.window(number, ROW_LINES),
-                    )
-                })
-                .collect();
+        for first in (0..rows).step_by(batch_rows) {
+            let batch = batch(&self.text, &claimed, first..rows.min(first + batch_rows));
             let written = writer.write(&batch, PATIENCE).await?;
             ensure!(written == Written::Stored, "the baseline's rows were refused: {written:?}");
         }
-        Ok((rows * ROW_LINES) as f64 / Moment::now().ms_since(begun) * 1e3)
+        let checked = lines / Moment::now().ms_since(begun) * 1e3;
+        let begun = Moment::now();
+        for first in (0..rows).step_by(batch_rows) {
+            unchecked.store(&batch(&self.text, &claimed, first..rows.min(first + batch_rows))).await?;
+        }
+        Ok([checked, lines / Moment::now().ms_since(begun) * 1e3])
     }
+}
+
+/// Rows of these numbers, in turn of each attempt.
+fn batch<'a>(text: &'a LogText, claimed: &'a [Claimed], numbers: Range<usize>) -> Vec<LogRow<'a>> {
+    numbers
+        .map(|number| {
+            let (stream, turn) = (number % claimed.len(), (number / claimed.len()) as i64);
+            let from = turn * ROW_LINES as i64;
+            log_row(&claimed[stream], (from, from + ROW_LINES as i64), text.window(number, ROW_LINES))
+        })
+        .collect()
 }
 
 fn table(options: &LogIngest, rounds: &Rounds<Rates>) -> anyhow::Result<Table> {
@@ -175,7 +189,10 @@ fn table(options: &LogIngest, rounds: &Rounds<Rates>) -> anyhow::Result<Table> {
             options.lines,
             LogText::about()
         ),
-        baseline: "one session that stores text made beforehand, a mebibyte for each commit".to_owned(),
+        baseline: format!(
+            "one session that stores text made beforehand, {} KiB for each commit",
+            options.batch_bytes >> 10
+        ),
         rounds: rounds.ours.len(),
         lines,
         curves: Vec::new(),

@@ -27,6 +27,8 @@ pub struct Load {
     pub line_bytes: usize,
     /// File with lines of that length that stand in each line behind its time and numbers; dots without one.
     pub text: Option<PathBuf>,
+    /// Bytes that the runner sends at once; its default without one.
+    pub flush_bytes: Option<usize>,
 }
 
 /// What the program says of itself.
@@ -122,6 +124,9 @@ fn printing(load: &Load) -> anyhow::Result<Command> {
     command.args(["--pace", &load.pace.to_string(), "--line-bytes", &load.line_bytes.to_string()]);
     if let Some(text) = &load.text {
         command.arg("--text").arg(text);
+    }
+    if let Some(bytes) = load.flush_bytes {
+        command.arg("--flush-bytes").arg(bytes.to_string());
     }
     Ok(command)
 }

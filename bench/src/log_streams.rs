@@ -39,7 +39,8 @@ impl Default for LogStreams {
 pub async fn measure(options: &LogStreams) -> anyhow::Result<Vec<Table>> {
     let mut tables = Vec::new();
     for &streams in &options.streams {
-        let load = Load { streams, lines: options.lines, pace: options.pace, line_bytes: 200, text: None };
+        let load =
+            Load { streams, lines: options.lines, pace: options.pace, line_bytes: 200, text: None, flush_bytes: None };
         let mut site = Site { stage: Stage::set().await?, load, round: 0 };
         let rounds = interleave(&mut site, &format!("log-streams, {streams}"), options.rounds as usize).await?;
         site.stage.strike().await?;

@@ -26,9 +26,11 @@ mod program;
 mod report;
 mod rounds;
 mod sandbox_exec;
+mod scrape;
 mod stage;
 mod start_latency;
 mod statistics;
+mod tenancy;
 mod terraform_runs;
 
 use std::process::ExitCode;

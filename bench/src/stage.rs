@@ -7,6 +7,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tendril_broker::baseline::Idleness;
 use tendril_broker::operator::grants::Scope;
+use tendril_broker::testing::neighbour::Neighbour;
 use tendril_broker::testing::{TestDatabase, TestPortal};
 use tokio::process::Command;
 use uuid::Uuid;
@@ -120,6 +121,16 @@ impl Stage {
         let cluster = self.database.cluster(name).await;
         let token = cluster.token.reveal().to_owned();
         Access { cluster: cluster.id, token, url: without_login(&self.database.url()) }
+    }
+
+    /// How a runner with this token connects, login and all.
+    pub fn runner_url(&self, token: &str) -> String {
+        self.database.runner_url(token)
+    }
+
+    /// A tenant that works by the typed client, in a cluster of this name.
+    pub async fn neighbour(&self, name: &str) -> Neighbour {
+        Neighbour::at_work(&self.database, name).await
     }
 
     /// Waits until every runner has found nothing to do and has asked to be rung.

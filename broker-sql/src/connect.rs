@@ -1,6 +1,8 @@
 //! How a runner reaches its Postgres: the address, TLS, and errors that say why it failed.
 
+use crate::hosts::{self, Lead};
 use crate::token::AgentToken;
+use futures_util::future::BoxFuture;
 use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -10,9 +12,10 @@ use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_postgres::config::{Host, SslMode};
+use tokio::task::JoinHandle;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, Config, Connection, Socket};
+use tokio_postgres::{Client, Config, Connection, SimpleQueryMessage, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// What the server's certificate must prove.
@@ -29,7 +32,8 @@ pub enum Tls {
 /// Where the broker's Postgres is; holds no credential.
 #[derive(Clone, Debug)]
 pub struct Address {
-    config: Config,
+    /// One for each host that may be the primary.
+    hosts: Vec<Config>,
     tls: Tls,
     root_cert: Option<PathBuf>,
 }
@@ -68,6 +72,15 @@ pub enum ConnectError {
         /// What the server said.
         reason: String,
     },
+    /// A pooler stands before the server, and lends a session for one transaction only.
+    #[error(
+        "{target} is a pooler in transaction mode: what a runner listens to, prepares and appends logs by ends with each transaction \
+         there; use a pooler's session mode, or the server's own address"
+    )]
+    Pooled {
+        /// Host and port.
+        target: String,
+    },
     /// The server answered with another error.
     #[error("{target}: {reason}")]
     Server {
@@ -79,10 +92,10 @@ pub enum ConnectError {
 }
 
 impl Address {
-    /// Parses `postgres://host[:port]/database[?sslmode=...&sslrootcert=...]`.
+    /// Parses `postgres://host[:port][,host[:port]...]/database[?sslmode=...&sslrootcert=...]`.
     ///
     /// `sslmode` is disable, require or verify-full. Without it, verify-full holds for every host but loopback and
-    /// unix sockets.
+    /// unix sockets. Of several hosts, the one that takes writes is found (`target_session_attrs=read-write` goes without saying).
     ///
     /// # Errors
     /// [`ConnectError::Address`] names what is wrong; a user or password in the address is refused, since the token
@@ -90,7 +103,7 @@ impl Address {
     pub fn parse(url: &str) -> Result<Self, ConnectError> {
         let bad = |text: &str| ConnectError::Address(text.to_owned());
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
-        let (mut tls, mut root_cert, mut rest) = (None, None, Vec::new());
+        let (mut tls, mut root_cert, mut rest, mut must_write) = (None, None, Vec::new(), false);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
                 Some(("sslmode", "disable")) => tls = Some(Tls::Disable),
@@ -98,21 +111,21 @@ impl Address {
                 Some(("sslmode", "verify-full")) => tls = Some(Tls::VerifyFull),
                 Some(("sslmode", _)) => return Err(bad("sslmode must be disable, require or verify-full")),
                 Some(("sslrootcert", path)) => root_cert = Some(PathBuf::from(path.replace("%2F", "/"))),
+                Some(("target_session_attrs", word)) if hosts::may_write(word) => must_write = true,
+                Some(("target_session_attrs", _)) => return Err(bad("target_session_attrs must be read-write")),
                 _ => rest.push(pair),
             }
         }
-        let config: Config = format!("{base}?{}", rest.join("&")).parse().map_err(|e| {
-            bad(&format!("{}; it looks like postgres://host:5432/database?sslmode=verify-full", root_cause(&e)))
-        })?;
-        if config.get_user().is_some() || config.get_password().is_some() {
-            return Err(bad("must not hold a user or password: the agent token carries both"));
+        let urls = hosts::each(&format!("{base}?{}", rest.join("&")));
+        let mut hosts = urls.iter().map(|url| host(url)).collect::<Result<Vec<_>, _>>()?;
+        if must_write || hosts.len() > 1 {
+            for host in &mut hosts {
+                host.target_session_attrs(TargetSessionAttrs::ReadWrite);
+            }
         }
-        if config.get_hosts().is_empty() || config.get_dbname().is_none() {
-            return Err(bad("needs a host and a database: postgres://host:5432/database"));
-        }
-        let near = config.get_hosts().iter().all(is_near);
+        let near = hosts.iter().flat_map(Config::get_hosts).all(is_near);
         let tls = tls.unwrap_or(if near { Tls::Disable } else { Tls::VerifyFull });
-        Ok(Self { config, tls, root_cert })
+        Ok(Self { hosts, tls, root_cert })
     }
 
     /// What the server's certificate must prove.
@@ -120,27 +133,14 @@ impl Address {
         self.tls
     }
 
-    /// Host and port, for messages.
+    /// Host and port, of all hosts, for messages.
     pub fn target(&self) -> String {
-        let host = match self.config.get_hosts().first() {
-            Some(Host::Tcp(name)) => name.clone(),
-            Some(Host::Unix(path)) => path.display().to_string(),
-            None => String::new(),
-        };
-        format!("{host}:{}", self.config.get_ports().first().copied().unwrap_or(5432))
+        self.hosts.iter().map(target).collect::<Vec<_>>().join(",")
     }
 
     /// Every host that may be connected to over TCP, with its port.
     pub fn endpoints(&self) -> Vec<(String, u16)> {
-        let ports = self.config.get_ports();
-        let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
-        let tcp = |(index, host): (usize, &Host)| match host {
-            Host::Tcp(name) => Some((name.clone(), port(index))),
-            Host::Unix(_) => None,
-        };
-        let named = self.config.get_hosts().iter().enumerate().filter_map(tcp);
-        let addresses = self.config.get_hostaddrs().iter().enumerate();
-        named.chain(addresses.map(|(index, address)| (address.to_string(), port(index)))).collect()
+        self.hosts.iter().flat_map(endpoints).collect()
     }
 
     /// Adds the credential, and so makes something that can connect.
@@ -148,18 +148,21 @@ impl Address {
     /// # Errors
     /// [`ConnectError::Tls`] when the certificate authorities cannot be read.
     pub fn connector(&self, token: &AgentToken) -> Result<Connector, ConnectError> {
-        let mut config = self.config.clone();
-        config
-            .user(token.role())
-            .password(token.secret())
-            .connect_timeout(Duration::from_secs(10))
-            .keepalives_idle(Duration::from_secs(15))
-            .keepalives_interval(Duration::from_secs(5))
-            .keepalives_retries(3)
-            .tcp_user_timeout(Duration::from_secs(30))
-            .ssl_mode(if self.tls == Tls::Disable { SslMode::Disable } else { SslMode::Require });
+        let mut hosts = self.hosts.clone();
+        for config in &mut hosts {
+            config
+                .user(token.role())
+                .password(token.secret())
+                .connect_timeout(Duration::from_secs(10))
+                .keepalives_idle(Duration::from_secs(15))
+                .keepalives_interval(Duration::from_secs(5))
+                .keepalives_retries(3)
+                .tcp_user_timeout(Duration::from_secs(30))
+                .ssl_mode(if self.tls == Tls::Disable { SslMode::Disable } else { SslMode::Require });
+        }
         let tls = self.client_config().map_err(|reason| ConnectError::Tls { target: self.target(), reason })?;
-        Ok(Connector { config, tls: MakeRustlsConnect::new(tls), target: self.target(), role: token.role() })
+        let (tls, lead) = (MakeRustlsConnect::new(tls), Lead::default());
+        Ok(Connector { hosts, lead, tls, target: self.target(), role: token.role() })
     }
 
     fn client_config(&self) -> Result<ClientConfig, String> {
@@ -177,6 +180,42 @@ impl Address {
         };
         Ok(builder.with_root_certificates(roots).with_no_client_auth())
     }
+}
+
+/// The settings for one host.
+fn host(url: &str) -> Result<Config, ConnectError> {
+    let bad = |text: &str| ConnectError::Address(text.to_owned());
+    let config: Config = url.parse().map_err(|e| {
+        bad(&format!("{}; it looks like postgres://host:5432/database?sslmode=verify-full", root_cause(&e)))
+    })?;
+    if config.get_user().is_some() || config.get_password().is_some() {
+        return Err(bad("must not hold a user or password: the agent token carries both"));
+    }
+    if config.get_hosts().is_empty() || config.get_dbname().is_none() {
+        return Err(bad("needs a host and a database: postgres://host:5432/database"));
+    }
+    Ok(config)
+}
+
+fn target(config: &Config) -> String {
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(name)) => name.clone(),
+        Some(Host::Unix(path)) => path.display().to_string(),
+        None => String::new(),
+    };
+    format!("{host}:{}", config.get_ports().first().copied().unwrap_or(5432))
+}
+
+fn endpoints(config: &Config) -> Vec<(String, u16)> {
+    let ports = config.get_ports();
+    let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+    let tcp = |(index, host): (usize, &Host)| match host {
+        Host::Tcp(name) => Some((name.clone(), port(index))),
+        Host::Unix(_) => None,
+    };
+    let named = config.get_hosts().iter().enumerate().filter_map(tcp);
+    let addresses = config.get_hostaddrs().iter().enumerate();
+    named.chain(addresses.map(|(index, address)| (address.to_string(), port(index)))).collect()
 }
 
 fn is_near(host: &Host) -> bool {
@@ -211,7 +250,8 @@ fn system_roots() -> Result<RootCertStore, String> {
 /// Address and credential together: opens connections.
 #[derive(Clone)]
 pub struct Connector {
-    config: Config,
+    hosts: Vec<Config>,
+    lead: Lead,
     tls: MakeRustlsConnect,
     target: String,
     role: String,
@@ -226,18 +266,53 @@ impl Connector {
     /// # Errors
     /// Any [`ConnectError`].
     pub async fn connect(&self, purpose: &str) -> Result<(Client, Driver), ConnectError> {
-        self.config_for(purpose).connect(self.tls.clone()).await.map_err(|e| self.explain(&e))
+        self.open(purpose).await.map_err(|e| self.explain(&e))
     }
 
-    /// The settings and TLS for a pool's manager.
-    pub fn pool_parts(&self, purpose: &str) -> (Config, MakeRustlsConnect) {
-        (self.config_for(purpose), self.tls.clone())
+    /// Makes sure that a connection is a session of the server's, directly or through a pooler in session mode: two of them
+    /// keep their backends, each its own, while one is in a transaction. Transaction mode hands out whichever was free last.
+    ///
+    /// # Errors
+    /// [`ConnectError::Pooled`], or any other on the way.
+    pub async fn require_sessions(&self) -> Result<(), ConnectError> {
+        const BACKEND: &str = "-- which backend\nselect pg_backend_pid()";
+        const HELD: &str = "-- which backend, and keep it\nbegin; select pg_backend_pid()";
+        let (one, other) = tokio::try_join!(self.connect("start"), self.connect("start"))?;
+        let ((one, first), (other, second)) = (one, other);
+        let drivers = [tokio::spawn(first), tokio::spawn(second)];
+        let ask = async |client: &Client, sql: &str| {
+            let messages = client.simple_query(sql).await.map_err(|error| self.explain(&error))?;
+            Ok(messages.iter().find_map(|message| match message {
+                SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                _ => None,
+            }))
+        };
+        let before = ask(&one, BACKEND).await?;
+        let held = ask(&other, HELD).await?;
+        let after = ask(&one, BACKEND).await?;
+        drop((one, other));
+        for driver in drivers {
+            // Both have said goodbye by then: nothing of the check is left when the runner begins.
+            drop(driver.await);
+        }
+        if before == after && before != held {
+            return Ok(());
+        }
+        Err(ConnectError::Pooled { target: self.target.clone() })
     }
 
-    fn config_for(&self, purpose: &str) -> Config {
-        let mut config = self.config.clone();
-        config.application_name(format!("tendril-runner {purpose}"));
-        config
+    async fn open(&self, purpose: &str) -> Result<(Client, Driver), tokio_postgres::Error> {
+        let one = |host: usize| {
+            let (mut config, tls) = (self.hosts[host].clone(), self.tls.clone());
+            config.application_name(format!("tendril-runner {purpose}"));
+            async move { config.connect(tls).await }
+        };
+        self.lead.follow(self.hosts.len(), one, weight).await
+    }
+
+    /// What a pool opens its sessions with.
+    pub fn for_pool(&self, purpose: &'static str) -> PoolConnector {
+        PoolConnector { connector: self.clone(), purpose }
     }
 
     /// Turns a failed connection attempt into words.
@@ -249,15 +324,46 @@ impl Connector {
                 None => db.message().to_owned(),
             };
             return match db.code().code() {
+                // Not the credential: TLS does not end where the password was checked.
+                "28000" if reason.contains("channel binding") => ConnectError::Tls { target, reason },
                 "28P01" | "28000" => ConnectError::Credential { target, role: self.role.clone(), reason },
                 _ => ConnectError::Server { target, reason },
             };
         }
         let reason = root_cause(error);
-        if std::error::Error::source(error).is_some_and(is_tls) {
+        if std::error::Error::source(error).is_some_and(is_tls) || reason.contains("channel binding") {
             return ConnectError::Tls { target, reason };
         }
         ConnectError::Unreachable { target, reason }
+    }
+}
+
+/// Opens the sessions of a pool.
+pub struct PoolConnector {
+    connector: Connector,
+    purpose: &'static str,
+}
+
+impl deadpool_postgres::Connect for PoolConnector {
+    fn connect(&self, _: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
+        Box::pin(async {
+            let (client, driver) = self.connector.open(self.purpose).await?;
+            let driven = async {
+                if let Err(error) = driver.await {
+                    tracing::debug!(%error, "a session of the pool ended");
+                }
+            };
+            Ok((client, tokio::spawn(driven)))
+        })
+    }
+}
+
+/// How much an error says: a server that answers more than one that is on its way, and that more than silence.
+fn weight(error: &tokio_postgres::Error) -> u8 {
+    match error.as_db_error().map(|db| db.code().code()) {
+        None => 0,
+        Some(code) if code.starts_with("57P") => 1,
+        Some(_) => 2,
     }
 }
 
@@ -344,6 +450,25 @@ mod tests {
             ("mysql://h/t", "postgres://host"),
             ("postgres://h/t?sslmode=prefer", "sslmode"),
             ("postgres://h/t?colour=red", "colour"),
+        ] {
+            let said = Address::parse(url).unwrap_err().to_string();
+            assert!(said.contains(word), "{url}: {said}");
+        }
+    }
+
+    #[test]
+    fn an_address_may_name_several_hosts_and_always_means_the_one_that_takes_writes() {
+        let address = Address::parse("postgres://one,two:5433/t?target_session_attrs=read-write").unwrap();
+        assert_eq!(address.target(), "one:5432,two:5433");
+        assert_eq!(address.endpoints(), [("one".to_owned(), 5432), ("two".to_owned(), 5433)]);
+        assert_eq!(address.tls(), Tls::VerifyFull);
+        let writes = |host: &Config| host.get_target_session_attrs() == TargetSessionAttrs::ReadWrite;
+        assert!(Address::parse("postgres://one,two/t").unwrap().hosts.iter().all(writes));
+        // Tried: a standby, a host without a name, a credential for the second.
+        for (url, word) in [
+            ("postgres://one,two/t?target_session_attrs=standby", "read-write"),
+            ("postgres://one,/t", "host"),
+            ("postgres://one,u:p@two/t", "token"),
         ] {
             let said = Address::parse(url).unwrap_err().to_string();
             assert!(said.contains(word), "{url}: {said}");

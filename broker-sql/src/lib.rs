@@ -6,6 +6,7 @@ pub mod baseline;
 pub mod cli;
 mod clock;
 pub mod connect;
+mod hosts;
 pub mod operator;
 pub mod portal;
 mod refusal;

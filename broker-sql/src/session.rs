@@ -2,23 +2,37 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Executor};
 
+use crate::hosts::{self, Lead};
 use crate::refusal::Error;
 use crate::unreachable::{CONNECT_TIMEOUT, Unreachable};
 
 /// The state-changing functions refuse to run under another isolation, which a database may have as its default.
 const SESSION: &str = "-- session settings\nset default_transaction_isolation = 'read committed'";
 
+/// What a session that is kept open is asked now and again.
+const STILL_THERE: &str = "-- still there\nshow transaction_read_only";
+/// It takes a millisecond; a server that says nothing for this long is given up.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Where the database is and who we are there.
+///
+/// A URL may name several hosts, `postgres://one:5432,two:5432/database`: the one that takes writes is found, and found again
+/// after a failover.
 ///
 /// What the URL leaves out comes from `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGSSLMODE`, `PGSSLROOTCERT` and the
 /// password file, as with libpq. `Debug` and `Display` never show the password.
 #[derive(Clone)]
 pub struct Address {
-    options: PgConnectOptions,
+    /// One for each host; never empty.
+    hosts: Arc<[PgConnectOptions]>,
+    lead: Lead,
 }
 
 /// A URL that does not say where a database is.
@@ -34,30 +48,54 @@ impl FromStr for Address {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(BadAddress("the database URL does not begin with postgres://".into()));
         }
-        let options = PgConnectOptions::from_str(url).map_err(|error| {
-            let why = match &error {
-                sqlx::Error::Configuration(why) => why.to_string(),
-                other => other.to_string(),
-            };
-            BadAddress(format!("the database URL cannot be read: {why}"))
-        })?;
-        Ok(Self::from(options))
+        let url = without_target(url)?;
+        let hosts = hosts::each(&url).iter().map(|url| host(url)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::at(hosts))
     }
+}
+
+/// The URL without the word for what every session of ours has to be.
+fn without_target(url: &str) -> Result<String, BadAddress> {
+    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    let mut rest = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("target_session_attrs", word)) if hosts::may_write(word) => {}
+            Some(("target_session_attrs", _)) => {
+                return Err(BadAddress("target_session_attrs of the database URL must be read-write".into()));
+            }
+            _ => rest.push(pair),
+        }
+    }
+    Ok(if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) })
+}
+
+fn host(url: &str) -> Result<PgConnectOptions, BadAddress> {
+    PgConnectOptions::from_str(url).map_err(|error| {
+        let why = match &error {
+            sqlx::Error::Configuration(why) => why.to_string(),
+            other => other.to_string(),
+        };
+        BadAddress(format!("the database URL cannot be read: {why}"))
+    })
 }
 
 impl From<PgConnectOptions> for Address {
     fn from(options: PgConnectOptions) -> Self {
-        Self { options: options.disable_statement_logging() }
+        Self::at(vec![options])
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let o = &self.options;
-        let database = o.get_database().unwrap_or(o.get_username());
-        match o.get_socket() {
-            Some(socket) => write!(f, "{database} at {}", socket.display())?,
-            None => write!(f, "{database} at {}:{}", o.get_host(), o.get_port())?,
+        let o = &self.hosts[0];
+        write!(f, "{} at ", o.get_database().unwrap_or(o.get_username()))?;
+        for (number, host) in self.hosts.iter().enumerate() {
+            let comma = if number == 0 { "" } else { "," };
+            match host.get_socket() {
+                Some(socket) => write!(f, "{comma}{}", socket.display())?,
+                None => write!(f, "{comma}{}:{}", host.get_host(), host.get_port())?,
+            }
         }
         write!(f, " as {}", o.get_username())
     }
@@ -70,9 +108,19 @@ impl fmt::Debug for Address {
 }
 
 impl Address {
-    /// The same place with a name that shows in `pg_stat_activity`.
+    fn at(hosts: Vec<PgConnectOptions>) -> Self {
+        let hosts = hosts.into_iter().map(ConnectOptions::disable_statement_logging).collect();
+        Self { hosts, lead: Lead::default() }
+    }
+
+    /// The host that had the last session, with a name that shows in `pg_stat_activity`.
     pub(crate) fn options_for(&self, application: &str) -> PgConnectOptions {
-        self.options.clone().application_name(application)
+        self.hosts[self.lead.now()].clone().application_name(application)
+    }
+
+    /// Whether there are several hosts, of which any may be the one that takes writes.
+    pub(crate) fn may_move(&self) -> bool {
+        self.hosts.len() > 1
     }
 
     /// Opens a session; `application` shows in `pg_stat_activity`.
@@ -80,15 +128,50 @@ impl Address {
     /// # Errors
     /// [`Error::Unreachable`] with the reason.
     pub async fn connect(&self, application: &str) -> Result<PgConnection, Error> {
-        let options = self.options_for(application);
-        let connecting = PgConnection::connect_with(&options);
+        self.lead.follow(self.hosts.len(), |host| self.connect_to(host, application), weight).await
+    }
+
+    async fn connect_to(&self, host: usize, application: &str) -> Result<PgConnection, Error> {
+        let options = self.hosts[host].clone().application_name(application);
+        let connecting = async {
+            let mut connection = PgConnection::connect_with(&options).await?;
+            let takes_writes = !self.may_move() || takes_writes(&mut connection).await?;
+            Ok((connection, takes_writes))
+        };
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(Ok(mut connection)) => {
+            Ok(Ok((mut connection, true))) => {
                 connection.execute(SESSION).await?;
                 Ok(connection)
             }
+            Ok(Ok((_, false))) => Err(Unreachable::NotNow(self.to_string(), "only a standby answers".into()).into()),
             Ok(Err(error)) => Err(self.unreachable(error).into()),
             Err(_) => Err(Unreachable::Silent(self.to_string()).into()),
+        }
+    }
+
+    /// The host that had the last session, by its place in the URL.
+    pub(crate) fn lead(&self) -> usize {
+        self.lead.now()
+    }
+
+    /// Returns once sessions at the host with that place are not to be trusted any more: it was silent, or another one takes the
+    /// writes. Not while it only ends sessions: those know that they are gone.
+    pub(crate) async fn lost(&self, lead: usize, application: &str) {
+        let mut was_silent = false;
+        loop {
+            if let Ok(mut lookout) = self.connect(application).await {
+                if was_silent || self.lead() != lead {
+                    return;
+                }
+                was_silent = loop {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    match tokio::time::timeout(ANSWERS_WITHIN, takes_writes(&mut lookout)).await {
+                        Ok(Ok(true)) => {}
+                        looked => break looked.is_err(),
+                    }
+                };
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -111,11 +194,22 @@ impl Address {
 
     /// Whether the server's identity is not verified although the line leaves this machine.
     pub(crate) fn is_open_to_listeners(&self) -> bool {
-        let host = self.options.get_host();
-        let local = self.options.get_socket().is_some()
-            || host.starts_with('/')
-            || matches!(host, "localhost" | "127.0.0.1" | "::1");
-        let verified = matches!(self.options.get_ssl_mode(), PgSslMode::VerifyCa | PgSslMode::VerifyFull);
-        !local && !verified
+        self.hosts.iter().any(|options| {
+            let host = options.get_host();
+            let local = options.get_socket().is_some()
+                || host.starts_with('/')
+                || matches!(host, "localhost" | "127.0.0.1" | "::1");
+            let verified = matches!(options.get_ssl_mode(), PgSslMode::VerifyCa | PgSslMode::VerifyFull);
+            !local && !verified
+        })
     }
+}
+
+async fn takes_writes(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    sqlx::query_scalar::<_, String>(STILL_THERE).fetch_one(connection).await.map(|read_only| read_only == "off")
+}
+
+/// How much an error says: what waiting does not mend, more than an outage.
+fn weight(error: &Error) -> u8 {
+    u8::from(!error.is_outage())
 }

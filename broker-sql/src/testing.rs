@@ -4,10 +4,15 @@
 //! Any number of test processes may use one server at once.
 #![expect(clippy::expect_used, reason = "a test that cannot have its database has nothing to go on with")]
 
+pub mod figures;
 pub mod history;
+pub mod hostile;
 pub mod mutants;
+pub mod neighbour;
+pub mod pooler;
 pub mod shelf;
 pub mod standby;
+pub mod tenant;
 
 use std::sync::Mutex;
 

@@ -11,6 +11,7 @@ use crate::check::check;
 use crate::child;
 use crate::history::History;
 use crate::logs;
+use crate::op::OpName;
 use crate::options::{Engine, Options};
 use crate::report;
 use crate::run::{Plan, carry_out, fresh_folder};
@@ -104,6 +105,9 @@ fn runs(cli: &Cli) -> anyhow::Result<bool> {
     let engine = Engine::find();
     if engine.is_none() && !cli.options.no_terraform {
         eprintln!("NOTE: neither terraform nor tofu is here: the workload has no plans and applies");
+    }
+    if cli.options.ops.contains(&OpName::DiskFull) && !cli.dry_run {
+        logs::room::go_where_it_can_be()?;
     }
     let seeds = cli.seeds.clone().map_or(cli.seed..=cli.seed, |seeds| seeds.0);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -31,6 +31,9 @@ pub struct History {
     pub schedule: Vec<Step>,
     /// What became of the submits, in the workload's order.
     pub submits: Vec<Submit>,
+    /// When the broker's word for each was heard, in the workload's order.
+    #[serde(default)]
+    pub acknowledged: Vec<Option<Moment>>,
     /// What became of the cancels.
     pub cancels: Vec<Cancelled>,
     /// What was broken, and when.
@@ -43,6 +46,10 @@ pub struct History {
     pub survivors: Vec<String>,
     /// The operator's doings: keys that were released after the holder was seen to be dead.
     pub released_keys: Vec<String>,
+    /// What people decided about jobs that may have been done in a time that the database has forgotten, by the job's name in
+    /// facts; true for those that were let run.
+    #[serde(default)]
+    pub decisions: BTreeMap<String, bool>,
     /// The states that applies have left, by their path, as their files hold them.
     pub states: BTreeMap<String, String>,
     /// Whether all jobs had ended before patience did.
@@ -83,6 +90,9 @@ pub struct Act {
     pub began: Moment,
     /// When it was over: continued, started again. The same as `began` for what has no length.
     pub ended: Moment,
+    /// The database has forgotten what it acknowledged meanwhile.
+    #[serde(default)]
+    pub forgets: bool,
 }
 
 /// A runner process.

@@ -7,6 +7,7 @@ pub mod cli;
 mod clock;
 mod facts;
 pub mod history;
+mod line;
 pub mod logs;
 mod op;
 mod options;

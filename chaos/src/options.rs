@@ -18,7 +18,7 @@ pub const PLACE: &str = "chaos";
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Options {
     /// Operations to choose from; each comes at least once when there are steps enough
-    #[arg(long, value_delimiter = ',', value_name = "OP,...", default_values_t = OpName::all(), value_enum)]
+    #[arg(long, value_delimiter = ',', value_name = "OP,...", default_values_t = OpName::usual(), value_enum)]
     pub ops: Vec<OpName>,
     /// How many operations are performed [default: one of each]
     #[arg(long)]
@@ -61,7 +61,7 @@ impl Options {
     /// What has to be typed for the same run.
     pub fn typed(&self) -> String {
         let mut typed = String::new();
-        if self.ops != OpName::all() {
+        if self.ops != OpName::usual() {
             let ops: Vec<String> = self.ops.iter().map(|op| op.typed()).collect();
             typed += &format!(" --ops {}", ops.join(","));
         }

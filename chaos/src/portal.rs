@@ -12,6 +12,7 @@ use tendril_broker::{Address, Error};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use crate::clock::{self, Moment};
 use crate::history::{Cancelled, Submit};
 use crate::snapshot::Stage;
 use crate::watch::Watch;
@@ -39,8 +40,8 @@ pub struct Portal {
 /// What became of everything that the portal asked for.
 #[derive(Default)]
 pub struct Asked {
-    /// Of the submits, with their places in the workload.
-    pub submits: Vec<(usize, Submit)>,
+    /// Of the submits, with their places in the workload, and when the broker's word was heard.
+    pub submits: Vec<(usize, Submit, Option<Moment>)>,
     /// Of the cancels.
     pub cancels: Vec<Cancelled>,
 }
@@ -62,7 +63,7 @@ impl Portal {
             asked.submits.extend(part.submits);
             asked.cancels.extend(part.cancels);
         }
-        asked.submits.sort_by_key(|(number, _)| *number);
+        asked.submits.sort_by_key(|(number, ..)| *number);
         Ok(asked)
     }
 
@@ -76,7 +77,8 @@ impl Portal {
                 let (portal, id) = (self.clone(), deployment.id);
                 cancels.spawn(async move { portal.cancel(id, when).await });
             }
-            submits.push((number, submit));
+            let at = (submit == Submit::Committed).then(clock::now);
+            submits.push((number, submit, at));
         }
         let cancels = cancels.join_all().await.into_iter().collect::<anyhow::Result<_>>()?;
         Ok(Asked { submits, cancels })
@@ -104,8 +106,8 @@ impl Portal {
             let sent = async { submission::submit(&mut self.session().await?, submission).await };
             match sent.await {
                 Ok(_) => return Ok(Submit::Committed),
+                Err(error) if may_pass(&error) => tokio::time::sleep(ASK_AGAIN).await,
                 Err(Error::Refused(refusal)) => return Ok(Submit::Refused(refusal.to_string())),
-                Err(error) if error.is_outage() => tokio::time::sleep(ASK_AGAIN).await,
                 Err(error) => bail!("submit: {error}"),
             }
         }
@@ -122,9 +124,8 @@ impl Portal {
         };
         match sent.await {
             Ok(()) => Ok(Submit::TakenBack),
+            Err(error) if may_pass(&error) => Ok(Submit::TakenBack),
             Err(Error::Refused(refusal)) => Ok(Submit::Refused(refusal.to_string())),
-            // A broken connection rolls back too: nothing was committed.
-            Err(error) if error.is_outage() => Ok(Submit::TakenBack),
             Err(error) => bail!("submit: {error}"),
         }
     }
@@ -141,7 +142,7 @@ impl Portal {
                 Err(Error::Refused(refusal)) if refusal.sqlstate == "TD003" => {
                     return Ok(Cancelled { deployment, accepted: false });
                 }
-                Err(error) if error.is_outage() => tokio::time::sleep(ASK_AGAIN).await,
+                Err(error) if may_pass(&error) => tokio::time::sleep(ASK_AGAIN).await,
                 Err(error) => bail!("cancel: {error}"),
             }
         }
@@ -150,4 +151,9 @@ impl Portal {
     async fn session(&self) -> Result<PgConnection, Error> {
         self.address.connect("tendril-chaos portal").await
     }
+}
+
+/// Whether asking again may help: the server is away, or has no room. A broken connection rolls back what was not committed.
+fn may_pass(error: &Error) -> bool {
+    error.is_outage() || matches!(error, Error::Refused(refusal) if refusal.sqlstate.starts_with("53"))
 }

@@ -82,6 +82,12 @@ pub fn descendants() -> Vec<Process> {
     }
 }
 
+/// The processes that this one has started and that live.
+pub fn children_of(pid: i32) -> Vec<i32> {
+    let all = numbers().into_iter().filter_map(read);
+    all.filter(|process| process.parent == pid && !process.dead).map(|process| process.identity.pid).collect()
+}
+
 /// Whether any process works in a folder whose path holds this.
 pub fn anybody_in(part: &str) -> bool {
     let folder = |pid| fs::read_link(format!("/proc/{pid}/cwd")).ok();

@@ -10,13 +10,16 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
-use tendril_broker::testing::history::{self as database, Dump, KeyRow};
+use sqlx::postgres::PgConnection;
+use tendril_broker::portal::deployments;
+use tendril_broker::testing::history::{self as database, DoubtedRow, Dump, KeyRow};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
+use crate::facts::What;
 use crate::history::{Act, History, RunnerEnd, RunnerLife};
 use crate::options::{Engine, Options};
-use crate::perform::{drain, perform};
+use crate::perform::{drain, lives, perform};
 use crate::portal::{Asked, Portal};
 use crate::processes;
 use crate::schedule::{self, Step};
@@ -60,7 +63,13 @@ impl Plan {
 struct Seen {
     asked: Asked,
     acts: Vec<Act>,
+    ended: Ended,
+}
+
+/// How it came to an end.
+struct Ended {
     released_keys: Vec<String>,
+    decisions: BTreeMap<String, bool>,
     came_to_rest: bool,
 }
 
@@ -91,15 +100,17 @@ pub async fn carry_out(plan: Plan, folder: &Path) -> anyhow::Result<History> {
             engine: plan.engine,
             workload: plan.workload,
             schedule: plan.schedule,
-            submits: seen.asked.submits.into_iter().map(|(_, submit)| submit).collect(),
+            acknowledged: seen.asked.submits.iter().map(|(.., at)| *at).collect(),
+            submits: seen.asked.submits.into_iter().map(|(_, submit, _)| submit).collect(),
             cancels: seen.asked.cancels,
             acts: seen.acts,
             facts: watch.facts()?,
             runners: ends,
             survivors,
-            released_keys: seen.released_keys,
+            released_keys: seen.ended.released_keys,
+            decisions: seen.ended.decisions,
             states: states(folder),
-            came_to_rest: seen.came_to_rest,
+            came_to_rest: seen.ended.came_to_rest,
             dump,
         })
     });
@@ -127,7 +138,7 @@ async fn drive(
     watch: Watch,
 ) -> anyhow::Result<(Seen, Vec<RunnerLife>, Vec<String>, Dump)> {
     let seen = until_rest(world, plan, stage, watch).await?;
-    await_logs(world).await?;
+    await_logs(world, seen.acts.iter().any(|act| act.forgets)).await?;
     let ends = drain_runners(world).await;
     for seat in &world.serves {
         let mut process = seat.process.lock().await;
@@ -148,35 +159,67 @@ async fn until_rest(world: &Arc<World>, plan: &Plan, stage: Stage, watch: Watch)
         watch.starts(step.after_starts, IDLE).await?;
         tokio::time::sleep(Duration::from_millis(step.then_ms)).await;
         eprintln!("seed {}: {}", plan.seed, step.op);
-        let (world, op) = (world.clone(), step.op);
-        breaking.spawn(async move { perform(&world, op).await });
+        let (world, op, watch) = (world.clone(), step.op.clone(), watch.clone());
+        breaking.spawn(async move { perform(&world, &op, &watch).await });
     }
     let asked = portal.await??;
-    let mut acts = breaking.join_all().await.into_iter().collect::<anyhow::Result<Vec<Act>>>()?;
+    let acts = breaking.join_all().await.into_iter().collect::<anyhow::Result<Vec<Vec<Act>>>>()?;
+    let mut acts = acts.concat();
     acts.sort_by_key(|act| act.began);
-    let (released_keys, came_to_rest) = rest(world).await?;
-    Ok(Seen { asked, acts, released_keys, came_to_rest })
+    let ended = rest(world, &watch).await?;
+    Ok(Seen { asked, acts, ended })
 }
 
-/// Waits until all jobs have ended; frees keys as an operator would who has seen that the holder is dead.
-async fn rest(world: &World) -> anyhow::Result<(Vec<String>, bool)> {
+/// Waits until all jobs have ended; frees keys as an operator would who has seen that the holder is dead, and decides what the
+/// database cannot know any more.
+async fn rest(world: &World, watch: &Watch) -> anyhow::Result<Ended> {
     let mut operator = world.operator_session().await?;
-    let (mut newest, mut quiet, mut released) = (-1, Duration::ZERO, Vec::new());
+    let (mut newest, mut quiet, mut released_keys, mut decisions) = (-1, Duration::ZERO, Vec::new(), BTreeMap::new());
     while quiet < REST_PATIENCE {
         let headway = database::headway(&mut operator).await?;
         if headway.unfinished == 0 {
-            return Ok((released, true));
+            return Ok(Ended { released_keys, decisions, came_to_rest: true });
         }
         quiet = if headway.transitions == newest { quiet + LOOK_EVERY } else { Duration::ZERO };
         newest = headway.transitions;
         for key in database::held_keys(&mut operator).await? {
             if key.job_ended && nobody_works_for(&key) && world.release_key(&key.state_key).await.is_ok() {
-                released.push(key.state_key);
+                released_keys.push(key.state_key);
+            }
+        }
+        for doubted in database::doubted(&mut operator).await? {
+            if let Some((job, approved)) = decide(&mut operator, &doubted, watch).await? {
+                decisions.insert(job, approved);
             }
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    Ok((released, false))
+    Ok(Ended { released_keys, decisions, came_to_rest: false })
+}
+
+/// Looks at the real thing: what was begun is not begun again. None while something of it may still be at work.
+async fn decide(
+    operator: &mut PgConnection,
+    doubted: &DoubtedRow,
+    watch: &Watch,
+) -> anyhow::Result<Option<(String, bool)>> {
+    let facts = watch.facts()?;
+    if facts.iter().any(lives) {
+        return Ok(None);
+    }
+    let job = format!("{}/{}", doubted.deployment_id, doubted.name);
+    let begun = facts.iter().any(|fact| fact.what == What::Start && fact.job == job);
+    let (deployment, name) = (doubted.deployment_id, Some(doubted.name.as_str()));
+    let decided = match begun {
+        true => deployments::reject(operator, deployment, name, Some("it was begun before")).await,
+        false => deployments::approve(operator, deployment, name, Some("it was not begun")).await,
+    };
+    match decided {
+        Ok(_) => Ok(Some((job, !begun))),
+        // Somebody has cancelled it meanwhile.
+        Err(tendril_broker::Error::Refused(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn nobody_works_for(key: &KeyRow) -> bool {
@@ -184,11 +227,13 @@ fn nobody_works_for(key: &KeyRow) -> bool {
 }
 
 /// Waits until the rows of all finished attempts are there, but for those whose runner was killed with them.
-async fn await_logs(world: &World) -> anyhow::Result<()> {
+async fn await_logs(world: &World, forgets: bool) -> anyhow::Result<()> {
     let mut operator = world.operator_session().await?;
     let killed: Vec<String> = world.runners.iter().flat_map(|seat| seat.lives()).map(|life| life.name).collect();
+    // What was stored, acknowledged and then forgotten, nobody has any more.
+    let patience = if forgets { LOG_PATIENCE / 4 } else { LOG_PATIENCE };
     let mut waited = Duration::ZERO;
-    while waited < LOG_PATIENCE {
+    while waited < patience {
         let headway = database::headway(&mut operator).await?;
         if headway.logs_behind.iter().all(|(_, runner)| killed.contains(runner)) {
             return Ok(());

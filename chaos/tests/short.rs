@@ -61,6 +61,35 @@ fn everything_holds_through_every_operation_with_a_few_seeds() {
     }
 }
 
+/// Other operations than the usual ones, by what they hit.
+fn holds_through(seed: u64, arguments: &str, ops: &[&str]) {
+    for seed in holds(&format!("--seed {seed} {arguments} --ops {}", ops.join(","))) {
+        let acts = seed["acts"].as_array().map(Vec::len).unwrap();
+        assert!(acts >= ops.len(), "one of each: {}", seed["acts"]);
+    }
+}
+
+#[test]
+fn everything_holds_when_the_server_moves_splits_or_forgets() {
+    let _alone = alone();
+    holds_through(941, "--jobs 30", &["failover-elsewhere", "failover-split"]);
+    holds_through(942, "--jobs 30", &["failover-lossy", "failover-elsewhere"]);
+}
+
+#[test]
+fn everything_holds_when_lines_fail_and_runners_stop_in_any_order() {
+    let _alone = alone();
+    holds_through(943, "--jobs 40 --runners 3", &["partition", "slow-line", "cut-calls", "swizzle", "evict-runner"]);
+}
+
+#[test]
+fn everything_holds_when_a_tenant_misbehaves_and_a_disk_is_full() {
+    let _alone = alone();
+    let tenants = ["use-up-connections", "hold-transaction", "pin-xmin", "flood-doorbell", "rotate-credential"];
+    holds_through(944, "--jobs 40", &tenants);
+    holds_through(945, "--jobs 30 --serves 2", &["disk-full", "kill-child", "sigkill-serve"]);
+}
+
 #[test]
 fn two_runners_end_two_hundred_mixed_jobs_through_a_crash_of_postgres_and_a_killed_runner() {
     let _alone = alone();

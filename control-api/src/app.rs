@@ -1,10 +1,10 @@
-//! What every request has: settings, the door to the database, the hub of the streams, limits, figures.
+//! What every request has: settings, sessions for tokens, the hub of the streams, limits, figures.
 
 use std::sync::Arc;
 
 use tendril_broker::archive::Archive;
 use tendril_broker::portal::api_token::ApiToken;
-use tendril_broker::portal::door::{Ability, Door, Presented, Session};
+use tendril_broker::portal::token_pool::{Presented, Session, TokenPool, TokenScope};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::OpenApi;
@@ -18,7 +18,7 @@ use crate::watch::Hub;
 /// What every request has.
 pub(crate) struct App {
     pub config: Config,
-    pub door: Door,
+    pub tokens: TokenPool,
     pub archive: Option<Archive>,
     pub hub: Arc<Hub>,
     pub metrics: Arc<Metrics>,
@@ -39,25 +39,25 @@ impl App {
         if self.limiter.knows(token.hash()) {
             return Ok(());
         }
-        // Any ability will do: what it may is asked again for what it does.
-        match self.enter(token, Ability::Read).await {
+        // Any scope will do: what it may is asked again for what it does.
+        match self.enter(token, TokenScope::Read).await {
             Err(problem) if problem.kind() != Kind::Forbidden => Err(problem),
             _ => Ok(()),
         }
     }
 
     /// A transaction in which the token was presented, if it holds and has the scope.
-    pub async fn enter(&self, token: &ApiToken, ability: Ability) -> Result<Session, Problem> {
+    pub async fn enter(&self, token: &ApiToken, scope: TokenScope) -> Result<Session, Problem> {
         let hash = token.hash();
         self.limiter.check(hash)?;
-        match self.door.present(hash, ability).await? {
+        match self.tokens.present(hash, scope).await? {
             Presented::Welcome(session) => {
                 self.limiter.welcome(hash);
                 Ok(session)
             }
             Presented::NotAllowed(holder) => {
                 self.limiter.welcome(hash);
-                Err(Problem::forbidden(&holder, ability.name()))
+                Err(Problem::forbidden(&holder, scope.name()))
             }
             Presented::Unknown => {
                 self.limiter.forget(hash);

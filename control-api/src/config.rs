@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use serde::Deserialize;
 use tendril_broker::archive::{ArchiveOptions, Location};
-use tendril_broker::portal::door::DoorOptions;
+use tendril_broker::portal::token_pool::TokenPoolOptions;
 use tendril_broker::{Address, BadAddress};
 
 /// All settings, as written.
@@ -269,8 +269,11 @@ impl Config {
     }
 
     /// How it is used.
-    pub fn door_options(&self) -> DoorOptions {
-        DoorOptions { connections: self.database.connections, patience: Duration::from_secs(self.database.patience_s) }
+    pub fn token_pool_options(&self) -> TokenPoolOptions {
+        TokenPoolOptions {
+            connections: self.database.connections,
+            patience: Duration::from_secs(self.database.patience_s),
+        }
     }
 
     /// Where closed logs lie, if that is said.

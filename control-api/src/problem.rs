@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tendril_broker::portal::door::Holder;
+use tendril_broker::portal::token_pool::Holder;
 use tendril_broker::{Error, Problem as Wrong, Refusal};
 use tracing::error;
 

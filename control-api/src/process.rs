@@ -1,10 +1,10 @@
-//! A process from its settings to its end: the door to the database, the hub of the streams, the tail, the server.
+//! A process from its settings to its end: sessions for tokens, the hub of the streams, the tail, the server.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tendril_broker::archive::Archive;
-use tendril_broker::portal::door::Door;
+use tendril_broker::portal::token_pool::TokenPool;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,7 @@ use crate::{routes, server};
 /// # Errors
 /// Settings that cannot work. A database that is away is waited for.
 pub async fn run(config: Config, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
-    let door = Door::new(&config.address()?, "tendril-api", config.door_options());
+    let tokens = TokenPool::new(&config.address()?, "tendril-api", config.token_pool_options());
     let archive = match config.archive_options()? {
         Some(options) => Some(Archive::open(&options).await?),
         None => None,
@@ -32,7 +32,7 @@ pub async fn run(config: Config, listener: TcpListener, stop: CancellationToken)
     let app = Arc::new(App {
         limiter: Limiter::new(&config.limits),
         readers: Arc::new(Semaphore::new((config.database.connections as usize / 2).max(1))),
-        door,
+        tokens,
         archive,
         hub,
         metrics,
@@ -40,7 +40,7 @@ pub async fn run(config: Config, listener: TcpListener, stop: CancellationToken)
         stop: stop.clone(),
         config,
     });
-    if let Err(error) = app.door.look().await {
+    if let Err(error) = app.tokens.look().await {
         warn!(%error, hint = error.hint(), "the database is not ready; requests are refused until it is");
     }
     info!(address = %listener.local_addr()?, "listening");
@@ -51,7 +51,7 @@ pub async fn run(config: Config, listener: TcpListener, stop: CancellationToken)
     for task in [tail, checks, tidy] {
         drop(task.await);
     }
-    app.door.close().await;
+    app.tokens.close().await;
     info!("ended");
     Ok(())
 }

@@ -77,6 +77,9 @@ struct Load {
     /// File with lines of that length that stand behind a line's time and numbers, instead of dots
     #[arg(long)]
     text: Option<PathBuf>,
+    /// `logs.flush_bytes`; the runner's own default when it is absent
+    #[arg(long)]
+    flush_bytes: Option<usize>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -131,7 +134,8 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
     let variable = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
     let token = variable("TENDRIL_AGENT_TOKEN")?.parse()?;
     let connector = Address::parse(&variable("TENDRIL_DATABASE_URL")?)?.connector(&token)?;
-    let settings = Logs { spool_bytes: 4 << 30, cap_bytes: 1 << 40, ..Logs::default() };
+    let flush_bytes = cli.load.flush_bytes.unwrap_or(Logs::default().flush_bytes);
+    let settings = Logs { flush_bytes, spool_bytes: 4 << 30, cap_bytes: 1 << 40, ..Logs::default() };
     let (spool, _) = Spool::open_dir(&cli.spool, settings.limits(), chance::id(), clock::wall())?;
     let spool = Arc::new(spool);
     let broker = Broker::new(connector.clone(), chance::id(), 2)?;

@@ -13,7 +13,7 @@ use crate::logs::{Dialect, Stream};
 use crate::off_loop::beside;
 use crate::run::Run;
 use crate::runner::Runner;
-use crate::secrets::Hands;
+use crate::secrets::Handed;
 use crate::spool::Spool;
 use crate::stop::Stop;
 use crate::supervise::{self, ExitRecord, Inherited, Orphan};
@@ -141,7 +141,7 @@ async fn adopt(runner: Arc<Runner>, (work, handover): (Work, Box<Handover>), hel
     runner.metrics.adopted(&kind);
     let (keyring, to_guard, snapshot) = (runner.keyring.clone(), log.clone(), job.snapshot.clone());
     // What it prints may have secrets in it that only their references tell of.
-    let values = Hands::all(&keyring, &snapshot, &job.job).await;
+    let values = Handed::all(&keyring, &snapshot, &job.job).await;
     let guarded = match values {
         Ok(values) => beside(move || keyring.guard_with(&to_guard, &snapshot, &values)).await,
         Err(stop) => Err(stop),

@@ -27,7 +27,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
-use tendril_broker::runner::{Broker, Registered, Registration};
+use tendril_broker::connect::Connector;
+use tendril_broker::runner::{Broker, BrokerError, Registered, Registration};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,6 +36,8 @@ use uuid::Uuid;
 
 /// Sessions that calls share; heartbeat, logs and the doorbell have one each beside them.
 const CALL_SESSIONS: usize = 4;
+/// Two sessions are open by then, also at the second of two hosts.
+const REACHED_WITHIN: Duration = Duration::from_secs(15);
 
 /// Runs until a signal, or until the broker refuses this runner for good.
 ///
@@ -48,7 +51,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let connector = config.address()?.connector(&config.token()?)?;
     let (soft, end) = (CancellationToken::new(), CancellationToken::new());
     let (jobs, loops) = (TaskTracker::new(), TaskTracker::new());
-    let known = open_door(&config, &loops, &end).await?;
+    let known = open_status(&config, &loops, &end).await?;
     let mut stop = Stops::new()?;
     let kinds = kinds::available(&config).await?;
     let config = Arc::new(config);
@@ -60,7 +63,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let registration = registration(&config, &kinds, spool.writer());
     let holdings = Arc::new(Holdings::default());
     let registered = tokio::select! {
-        registered = register(&broker, &registration, &holdings) => registered?,
+        registered = register((&connector, &broker), &registration, &holdings) => registered?,
         () = stop.next() => return Ok(()),
     };
     tracing::info!(runner.id = %runner_id, cluster = registered.cluster_name, labels = ?registration.labels, "registered");
@@ -168,7 +171,7 @@ async fn wind_down(runner: &Runner, jobs: &TaskTracker, stop: &mut Stops) {
     }
 }
 
-async fn open_door(config: &Config, loops: &TaskTracker, end: &CancellationToken) -> anyhow::Result<http::Known> {
+async fn open_status(config: &Config, loops: &TaskTracker, end: &CancellationToken) -> anyhow::Result<http::Known> {
     let listener = http::bind(&config.http.listen)
         .await
         .with_context(|| format!("http.listen: cannot listen on {}", config.http.listen))?;
@@ -196,11 +199,23 @@ fn open_place(config: &Config, runner: Uuid) -> anyhow::Result<(Arc<Spool>, Vec<
 }
 
 /// Registers, with patience for an outage and none for a refusal.
-async fn register(broker: &Broker, registration: &Registration, lease: &Holdings) -> anyhow::Result<Registered> {
+async fn register(
+    (connector, broker): (&Connector, &Broker),
+    registration: &Registration,
+    lease: &Holdings,
+) -> anyhow::Result<Registered> {
     let mut wait = Duration::from_millis(500);
     loop {
+        // Through a pooler in transaction mode it would go well at first.
+        let reached = tokio::time::timeout(REACHED_WITHIN, connector.require_sessions()).await;
         let sent = BootTime::now();
-        let error = match broker.register(registration).await {
+        let registered = match reached {
+            Ok(Ok(())) => broker.register(registration).await,
+            Ok(Err(error)) => Err(error.into()),
+            // A host that takes connections and says nothing.
+            Err(_) => Err(BrokerError::Unavailable(format!("no session within {} s", REACHED_WITHIN.as_secs()))),
+        };
+        let error = match registered {
             Ok(registered) => {
                 lease.renew(sent, Duration::from_millis(registered.lease_ttl_ms));
                 return Ok(registered);

@@ -126,6 +126,8 @@ impl Claims {
         self.runner.metrics.broker_error("claim");
         match error {
             BrokerError::LeaseExpired(_) | BrokerError::NotActive(_) => self.runner.signals.renewed.notified().await,
+            // The heartbeat has told of it, and asks rarely whether it is accepted again.
+            _ if self.runner.signals.revoked() => self.runner.signals.renewed.notified().await,
             error => {
                 let wait =
                     self.outage.get_or_insert_with(|| Box::new(backoff())).next().unwrap_or(Duration::from_secs(10));

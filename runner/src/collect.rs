@@ -38,7 +38,7 @@ pub struct Collector {
 impl Collector {
     /// A collector that no log was opened with yet.
     pub fn new(settings: Logs, spool: Arc<Spool>, metrics: Arc<Metrics>) -> Self {
-        let intake = Arc::new(Intake::new(settings.memory_bytes / 2, settings.flush_bytes));
+        let intake = Arc::new(Intake::new(settings.memory_bytes / 2, settings.urgent_bytes()));
         Self { settings, spool, metrics, intake, logs: Mutex::default() }
     }
 

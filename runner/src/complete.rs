@@ -3,6 +3,7 @@
 use crate::clock::BootTime;
 use crate::collect::Collector;
 use crate::handover::FILE as HANDOVER;
+use crate::heartbeat::REVOKED_EVERY;
 use crate::memory::JobName;
 use crate::off_loop::beside;
 use crate::runner::Runner;
@@ -71,7 +72,7 @@ pub async fn until_answered<'a, T>(
     (call, lease): (&'static str, &Lease),
     ask: impl Fn() -> BoxFuture<'a, Result<T, BrokerError>>,
 ) -> Result<T, String> {
-    let mut waits = backoff();
+    let (mut waits, mut refused) = (backoff(), false);
     loop {
         let sent = BootTime::now();
         let error = match ask().await {
@@ -84,10 +85,16 @@ pub async fn until_answered<'a, T>(
         runner.metrics.broker_error(call);
         let wait = match (error.is_passing(), error.is_credential()) {
             (true, _) => waits.next().unwrap_or(Duration::from_secs(15)),
-            (false, true) => Duration::from_secs(60),
+            (false, true) => REVOKED_EVERY,
             (false, false) => return Err(error.to_string()),
         };
-        tracing::warn!(attempt.id = %lease.attempt_id, call, %error, wait_ms = wait.as_millis(), "the broker has not answered");
+        // A credential that is gone is told of once, by the heartbeat, with where the results lie.
+        let said = std::mem::replace(&mut refused, error.is_credential());
+        if said && refused {
+            tracing::debug!(attempt.id = %lease.attempt_id, call, "the credential is still refused");
+        } else {
+            tracing::warn!(attempt.id = %lease.attempt_id, call, %error, wait_ms = wait.as_millis(), "the broker has not answered");
+        }
         tokio::time::sleep(wait).await;
     }
 }

@@ -17,7 +17,8 @@ const CONNECTS_WITHIN: Duration = Duration::from_secs(30);
 pub async fn run(runner: Arc<Runner>, connector: Connector, end: CancellationToken) {
     let mut waits = backoff();
     loop {
-        let wait = if runner.signals.may_listen() && !runner.signals.draining() {
+        let wanted = runner.signals.may_listen() && !runner.signals.draining() && !runner.signals.revoked();
+        let wait = if wanted {
             tokio::select! {
                 result = listen(&runner, &connector) => match result {
                     // The broker has too many listeners now.

@@ -11,7 +11,7 @@ use tendril_broker::runner::{Beat, BrokerError, Heart};
 use tokio_util::sync::CancellationToken;
 
 /// A credential that was refused is asked about this often; never hot.
-const REVOKED_EVERY: Duration = Duration::from_secs(60);
+pub const REVOKED_EVERY: Duration = Duration::from_secs(60);
 
 /// How long the last one may take.
 const LAST: Duration = Duration::from_secs(2);

@@ -10,7 +10,7 @@ use crate::memory::JobName;
 use crate::off_loop::beside;
 use crate::run::{Means, Run};
 use crate::runner::Runner;
-use crate::secrets::Hands;
+use crate::secrets::Handed;
 use crate::start::Start;
 use crate::stop::Stop;
 use crate::work::Work;
@@ -92,7 +92,7 @@ pub async fn end(
     if let Some(run) = &run {
         // The folder may stay; what only its commands were to have does not, unless one of them may live.
         if run.children_dead() {
-            Hands::take_back(&run.work);
+            Handed::take_back(&run.work);
         }
         complete::tidy(&run.work, &kept, &reported).await;
     }

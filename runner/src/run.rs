@@ -16,7 +16,7 @@ use crate::prepare::secrets::Keyring;
 use crate::ready::{Making, Ready};
 use crate::sandbox::{Confinement, Folders, Kernel, Layer, Profile, plan};
 use crate::seal::ArtifactKey;
-use crate::secrets::Hands;
+use crate::secrets::Handed;
 use crate::start::{LONGEST_WAIT, Start, Waits, asked_to_stop, waits};
 use crate::stop::Stop;
 use crate::supervise::{
@@ -77,7 +77,7 @@ pub struct Run {
     keeps_folder: bool,
     known: Value,
     template_egress: Option<Vec<Rule>>,
-    hands: Hands,
+    handed: Handed,
 }
 
 impl Run {
@@ -101,7 +101,7 @@ impl Run {
             keeps_folder: false,
             known: Value::Null,
             template_egress: None,
-            hands: Hands::default(),
+            handed: Handed::default(),
         }
     }
 
@@ -137,7 +137,7 @@ impl Run {
 
     /// Notes how a command ended.
     pub fn record(&mut self, record: ExitRecord) {
-        Hands::take_back(&self.work);
+        Handed::take_back(&self.work);
         if let Some(traffic) = &record.egress {
             self.means.metrics.egress(traffic);
         }
@@ -372,13 +372,13 @@ impl Run {
         let prepared =
             self.means.supervisors.prepare(step).await.map_err(|e| self.without_record(command.class, &e))?;
         let finished = self.attended(prepared, &command, false).await;
-        Hands::take_back(&self.work);
+        Handed::take_back(&self.work);
         finished
     }
 
     /// With the secrets that the command is to have, which are kept out of the log from now on.
     async fn with_secrets(&mut self, command: Command) -> Result<Command, Stop> {
-        self.hands.give((&self.means.keyring, &self.log), (&self.job, &self.work), command).await
+        self.handed.give((&self.means.keyring, &self.log), (&self.job, &self.work), command).await
     }
 
     /// Runs a command that may hear of requests to stop.

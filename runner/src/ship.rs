@@ -5,6 +5,7 @@
 
 use crate::clock::{self, BootTime};
 use crate::config::Logs;
+use crate::heartbeat::REVOKED_EVERY;
 use crate::metrics::Metrics;
 use crate::off_loop::beside;
 use crate::spool::{Outgoing, Spool, Standing};
@@ -91,7 +92,7 @@ impl Shipper {
 
     /// Takes the writer over, with backoff, and forgets what turns out to be stored already.
     async fn session(&self, connector: &Connector, end: &CancellationToken) -> Option<LogWriter> {
-        let mut waits = backoff();
+        let (mut waits, mut refusals) = (backoff(), 0_u32);
         loop {
             let error = match within(self.take_over(connector)).await {
                 Ok(session) => return Some(session),
@@ -100,9 +101,15 @@ impl Shipper {
             if end.is_cancelled() && self.ask(Spool::is_empty).await {
                 return None;
             }
-            let wait = waits.next().unwrap_or(LONGEST_WAIT);
-            tracing::warn!(%error, wait_ms = wait.as_millis(), "the log connection is down");
-            rest(wait, end).await;
+            refusals = if error.is_credential() { refusals + 1 } else { 0 };
+            // Twice in a row is no outage: it is told of once, by the heartbeat, and asked for rarely.
+            if refusals < 2 {
+                let wait = waits.next().unwrap_or(LONGEST_WAIT);
+                tracing::warn!(%error, wait_ms = wait.as_millis(), "the log connection is down");
+                rest(wait, end).await;
+            } else {
+                rest(REVOKED_EVERY, end).await;
+            }
         }
     }
 
@@ -168,7 +175,7 @@ impl Shipper {
                 }
             }
             line.has_stored |= settled;
-            line.batch_bytes = resized(line.batch_bytes, took, self.settings.flush_bytes);
+            line.batch_bytes = resized(line.batch_bytes, (text_bytes(&batch), took), self.settings.batch_bytes());
             // Half a batch is better taken anew, with what has come meanwhile.
             let is_next = settled && text_bytes(&next) >= line.batch_bytes / 2;
             batch = if is_next { next } else { Vec::new() };
@@ -286,11 +293,13 @@ async fn timed<T>(call: impl Future<Output = Result<T, BrokerError>>) -> (Result
     (within(call).await, begun.elapsed())
 }
 
-/// The next batch's size after one that took `took`: halved on a slow line, doubled back on a fast one.
-fn resized(bytes: usize, took: Duration, most: usize) -> usize {
+/// The next batch's size after one of so much text that took so long: halved on a slow line, doubled back on a fast one. That
+/// little was stored quickly says nothing of a batch that it does not promise to be in time.
+fn resized(bytes: usize, (text, took): (usize, Duration), most: usize) -> usize {
+    let doubled_takes = took.as_secs_f64() * (2 * bytes) as f64 / text.max(1) as f64;
     if took > TARGET {
         (bytes / 2).max(SMALLEST_BATCH_BYTES)
-    } else if took < TARGET / 4 {
+    } else if took < TARGET / 4 && doubled_takes < TARGET.as_secs_f64() {
         (bytes * 2).min(most)
     } else {
         bytes
@@ -316,12 +325,14 @@ mod tests {
         let most = 1024 * 1024;
         let mut bytes = most;
         for _ in 0..20 {
-            bytes = resized(bytes, Duration::from_secs(5), most);
+            bytes = resized(bytes, (bytes, Duration::from_secs(5)), most);
         }
         assert_eq!(bytes, SMALLEST_BATCH_BYTES);
-        assert_eq!(resized(bytes, Duration::from_secs(2), most), bytes);
+        assert_eq!(resized(bytes, (bytes, Duration::from_secs(2)), most), bytes);
+        // A kilobyte in 60 ms may be all that the line bears, or its round trip.
+        assert_eq!(resized(bytes, (1024, Duration::from_millis(60)), most), bytes);
         for _ in 0..20 {
-            bytes = resized(bytes, Duration::from_millis(10), most);
+            bytes = resized(bytes, (bytes, Duration::from_millis(10)), most);
         }
         assert_eq!(bytes, most);
     }

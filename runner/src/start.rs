@@ -53,16 +53,28 @@ impl Start {
         if !self.held.lease_is_live() {
             return Err(Stop::Released("the lease ran out before the start".into()));
         }
-        let mut waits = waits();
+        let (mut waits, mut unclear) = (waits(), false);
         loop {
+            let had_lease = self.held.lease_is_live();
             match self.desk.start(&self.lease).await {
                 Ok(()) if self.held.lease_is_live() => return Ok(()),
                 // The reply was long under way: the job may have been given up since, and its key freed.
-                Ok(()) => self.pause(&mut waits).await?,
+                Ok(()) => {
+                    unclear = true;
+                    self.pause(&mut waits).await?;
+                }
+                // An earlier call may have been committed: then the job only waits for its runner to be heard again, and is not
+                // to be handed back.
+                Err(BrokerError::LeaseExpired(_)) if unclear && !(had_lease && self.held.lease_is_live()) => {
+                    self.pause(&mut waits).await?
+                }
                 Err(BrokerError::CancelRequested) => return Err(Stop::Cancelled("cancelled before it started".into())),
                 Err(BrokerError::LeaseLost(why)) => return Err(Stop::Superseded(why)),
                 // An unclear reply: ask again, start no command. The call is idempotent.
-                Err(error) if error.is_passing() => self.pause(&mut waits).await?,
+                Err(error) if error.is_passing() => {
+                    unclear = true;
+                    self.pause(&mut waits).await?;
+                }
                 Err(error) => return Err(Stop::Released(format!("the broker does not let it start: {error}"))),
             }
         }

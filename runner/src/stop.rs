@@ -24,7 +24,8 @@ pub enum Stop {
     TimedOut(String),
     /// Handed back before it changed anything: the runner shuts down, or was cut off.
     Released(String),
-    /// The job went on without this attempt. Nothing is reported but this.
+    /// The job went on without this attempt, or is not to be started by it: reported as handed back, since nothing was changed, which
+    /// a job that goes on does not look at.
     Superseded(String),
 }
 
@@ -63,10 +64,10 @@ impl Stop {
     /// The broker's word for it.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Failed { .. } | Self::Superseded(_) => Outcome::Failure,
+            Self::Failed { .. } => Outcome::Failure,
             Self::Cancelled(_) => Outcome::Cancelled,
             Self::TimedOut(_) => Outcome::Timeout,
-            Self::Released(_) => Outcome::Released,
+            Self::Released(_) | Self::Superseded(_) => Outcome::Released,
         }
     }
 

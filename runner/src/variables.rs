@@ -38,7 +38,7 @@ pub fn is_reserved(name: &str) -> bool {
     name.starts_with(RUNNER_PREFIX) || SET_BY_RUNNER.contains(&name)
 }
 
-/// Whether a name is one that an entry of `tools.pass_env` means.
+/// Whether a name is one that an entry of `tools.pass_env`, `secrets.env` or `secrets.vault.paths` means.
 pub fn matches(pattern: &str, name: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),

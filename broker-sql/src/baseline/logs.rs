@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 use futures_util::{SinkExt, pin_mut};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
 use super::{BaselineError, connect};
+use crate::runner::LogRow;
+use crate::runner::logs::{copy_into, store};
 
 /// Jobs of one deployment.
 const JOBS: u32 = 10;
@@ -79,6 +81,42 @@ pub async fn stored(url: &str, cluster: Uuid) -> Result<Stored, BaselineError> {
         gaps: row.try_get(4)?,
         commit_ms: [commit_ms.first().copied().unwrap_or_default(), commit_ms.last().copied().unwrap_or_default()],
     })
+}
+
+/// The log inbox with its columns, key and partitions, and without the check.
+pub struct UncheckedInbox {
+    client: Client,
+    copy: Statement,
+}
+
+impl UncheckedInbox {
+    /// Makes the table anew.
+    ///
+    /// # Errors
+    /// The server refused.
+    pub async fn open(url: &str) -> Result<Self, BaselineError> {
+        const TABLE: &str = "-- unchecked inbox\ncreate schema if not exists bare; drop table if exists bare.log_inbox;
+            create table bare.log_inbox (like tendril.log_inbox including defaults including constraints,
+              primary key (deployment_id, attempt_id, seq, cluster_id, claim_day)) partition by range (claim_day);
+            alter table bare.log_inbox alter column cluster_id set default '00000000-0000-0000-0000-000000000000';
+            create table bare.log_day partition of bare.log_inbox default;
+            do $$ begin
+              alter table bare.log_day alter column log_chunk set compression lz4;
+            exception when feature_not_supported then null;
+            end $$";
+        let client = connect(url).await?;
+        client.batch_execute(TABLE).await?;
+        let copy = client.prepare(&copy_into("bare.log_inbox")).await?;
+        Ok(Self { client, copy })
+    }
+
+    /// Stores a batch in one transaction, as a runner does.
+    ///
+    /// # Errors
+    /// The server refused.
+    pub async fn store(&self, rows: &[LogRow<'_>]) -> Result<(), BaselineError> {
+        Ok(store(&self.client, "-- log_begin\nbegin isolation level read committed", &self.copy, rows).await?)
+    }
 }
 
 /// How rows of text are stored without Tendril.

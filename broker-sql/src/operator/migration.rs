@@ -87,6 +87,15 @@ pub async fn migrate(connection: &mut PgConnection) -> Result<Vec<i64>, Error> {
     }
 }
 
+/// While migrations hold what runners need nobody is judged by the silence: expiry stands still without a pulse, and the gap renews
+/// all leases.
+const HOLD_PULSE: &str = "-- hold the pulse
+do $$ begin
+  if to_regclass('tendril_core.pulse') is not null then
+    perform from tendril_core.pulse for update;
+  end if;
+end $$";
+
 async fn migrate_once(connection: &mut PgConnection) -> Result<Vec<i64>, Error> {
     let migrator = migrator();
     let mut transaction = connection.begin().await?;
@@ -100,6 +109,7 @@ async fn migrate_once(connection: &mut PgConnection) -> Result<Vec<i64>, Error> 
         let known = state.known;
         return Err(Error::SchemaNewer { found, known });
     }
+    transaction.execute(HOLD_PULSE).await?;
     migrator.run_direct(None, &mut *transaction, false).await?;
     transaction.commit().await?;
     Ok(state.pending)

@@ -5,12 +5,12 @@ pub mod api_token;
 pub mod artifacts;
 pub mod clusters;
 pub mod deployments;
-pub mod door;
 pub mod logs;
 pub mod queue;
 pub mod schedules;
 pub mod submission;
 pub mod tail;
+pub mod token_pool;
 mod watch;
 
 pub use watch::{Ending, Event, Watch};

@@ -6,14 +6,14 @@ use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
 use crate::portal::api_token::TokenHash;
-use crate::portal::door::Door;
 use crate::portal::logs::LogChunk;
+use crate::portal::token_pool::TokenPool;
 use crate::refusal::Error;
 
-/// So many deployments [`Door::tail`] takes at once.
+/// So many deployments [`TokenPool::tail`] takes at once.
 pub const TAIL_DEPLOYMENTS: usize = 1000;
 
-/// So many pairs [`Door::refused`] takes at once.
+/// So many pairs [`TokenPool::refused`] takes at once.
 pub const REFUSED_PAIRS: usize = 10_000;
 
 /// What is new of one deployment.
@@ -55,7 +55,7 @@ pub struct TailPage {
     pub full: bool,
 }
 
-/// How much one [`Door::tail`] gives.
+/// How much one [`TokenPool::tail`] gives.
 #[derive(Clone, Copy, Debug)]
 pub struct PageBounds {
     /// Chunks.
@@ -64,7 +64,7 @@ pub struct PageBounds {
     pub bytes: i32,
 }
 
-impl Door {
+impl TokenPool {
     /// Chunks of all these deployments behind one position, each deployment with a token that may read its logs.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ impl Door {
         bounds: PageBounds,
     ) -> Result<TailPage, Error> {
         let (deployments, hashes) = columns(watched);
-        let mut connection = self.pool.acquire().await.map_err(|error| self.unreachable(error))?;
+        let mut connection = self.pool().acquire().await.map_err(|error| self.unreachable(error))?;
         tail(&mut connection, (&deployments, &hashes), &serde_json::json!(position), bounds).await
     }
 
@@ -86,7 +86,7 @@ impl Door {
     /// TD011 for more than [`REFUSED_PAIRS`]; otherwise why there is no answer.
     pub async fn refused(&self, watched: &[(Uuid, TokenHash)]) -> Result<Vec<usize>, Error> {
         let (deployments, hashes) = columns(watched);
-        let mut connection = self.pool.acquire().await.map_err(|error| self.unreachable(error))?;
+        let mut connection = self.pool().acquire().await.map_err(|error| self.unreachable(error))?;
         let places = sqlx::query_scalar!(
             r#"-- tokens that lost their rights
             select n as "n!" from tendril.tokens_refused($1, $2) n"#,

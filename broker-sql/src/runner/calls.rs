@@ -9,8 +9,8 @@ use deadpool_postgres::{
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use time::OffsetDateTime;
-use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
+use tokio_postgres::{Config, Row};
 use uuid::Uuid;
 
 /// A reply later than this counts as lost: the session is dropped and the call asked again by who can.
@@ -111,8 +111,8 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::Unavailable`] when the pool cannot be built.
     pub fn new(connector: Connector, runner: Uuid, connections: usize) -> Result<Self, BrokerError> {
-        let (config, tls) = connector.pool_parts("calls");
-        let manager = Manager::from_config(config, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let settings = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_connect(Config::new(), connector.for_pool("calls"), settings);
         let pool = Pool::builder(manager)
             .max_size(connections)
             // The session that was used last: its backend, and what it has planned, is the warmest.

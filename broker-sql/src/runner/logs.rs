@@ -11,9 +11,6 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
-const COPY: &str = "-- log_copy\ncopy tendril.log_inbox (deployment_id, attempt_id, fence, claim_day, job, attempt, seq, seq_to, \
-                    stream, log_chunk, ts, gap_kind, gap_bytes) from stdin (format binary)";
-
 const TYPES: [Type; 13] = [
     Type::UUID,
     Type::UUID,
@@ -118,7 +115,7 @@ impl LogWriter {
         tokio::spawn(driver);
         let epoch =
             client.query_one("-- log_takeover\nselect tendril.log_takeover($1)", &[&writer]).await?.try_get(0)?;
-        let copy = client.prepare(COPY).await?;
+        let copy = client.prepare(&copy_into("tendril.log_inbox")).await?;
         Ok(Self { client, writer, epoch, copy })
     }
 
@@ -174,35 +171,56 @@ select attempt_id, fence, stored, log_end, deployment_id, claim_day, job, attemp
         }
     }
 
-    /// The commit is a statement of its own: `finish` returns at CommandComplete, before an implicit commit.
     async fn copy(&mut self, rows: &[LogRow<'_>]) -> Result<(), tokio_postgres::Error> {
         let begin = format!(
             "-- log_begin\nbegin isolation level read committed; select set_config('tendril.writer', '{}:{}', true)",
             self.writer, self.epoch
         );
-        self.client.batch_execute(&begin).await?;
-        let sink = self.client.copy_in(&self.copy).await?;
-        let out = BinaryCopyInWriter::new(sink, &TYPES);
-        pin_mut!(out);
-        for row in rows {
-            let fields: [&(dyn ToSql + Sync); 13] = [
-                &row.deployment_id,
-                &row.lease.attempt_id,
-                &row.lease.fence,
-                &row.claim_day,
-                &row.job,
-                &row.attempt,
-                &row.seq,
-                &row.seq_to,
-                &row.stream,
-                &row.text,
-                &row.ts,
-                &row.gap_kind,
-                &row.gap_bytes,
-            ];
-            out.as_mut().write(&fields).await?;
-        }
-        out.finish().await?;
-        self.client.batch_execute("-- log_commit\ncommit").await
+        store(&self.client, &begin, &self.copy, rows).await
     }
+}
+
+/// The COPY of [`store`], into a table with the inbox's columns.
+pub(crate) fn copy_into(table: &str) -> String {
+    format!(
+        "-- log_copy\ncopy {table} (deployment_id, attempt_id, fence, claim_day, job, attempt, seq, seq_to, stream, log_chunk, ts, \
+         gap_kind, gap_bytes) from stdin (format binary)"
+    )
+}
+
+/// Stores rows in one transaction. The commit is a statement of its own: `finish` returns at CommandComplete, before an implicit
+/// commit. What comes next is sent without waiting for the reply to what went before: after a failure the server only rolls
+/// back, and without its transaction's writer the COPY is refused. `biased` is what keeps the order. Whoever drops this before
+/// the COPY's end was sent leaves one that is given up; after that the commit is on its way, whether anybody hears of it or not.
+pub(crate) async fn store(
+    client: &Client,
+    begin: &str,
+    copy: &Statement,
+    rows: &[LogRow<'_>],
+) -> Result<(), tokio_postgres::Error> {
+    let (begun, sink) = tokio::join!(biased; client.batch_execute(begin), client.copy_in(copy));
+    begun?;
+    let out = BinaryCopyInWriter::new(sink?, &TYPES);
+    pin_mut!(out);
+    for row in rows {
+        let fields: [&(dyn ToSql + Sync); 13] = [
+            &row.deployment_id,
+            &row.lease.attempt_id,
+            &row.lease.fence,
+            &row.claim_day,
+            &row.job,
+            &row.attempt,
+            &row.seq,
+            &row.seq_to,
+            &row.stream,
+            &row.text,
+            &row.ts,
+            &row.gap_kind,
+            &row.gap_bytes,
+        ];
+        out.as_mut().write(&fields).await?;
+    }
+    let (copied, committed) = tokio::join!(biased; out.finish(), client.batch_execute("-- log_commit\ncommit"));
+    copied?;
+    committed
 }

@@ -9,7 +9,7 @@ mod doorbell;
 mod error;
 mod heart;
 mod lease;
-mod logs;
+pub(crate) mod logs;
 
 pub use artifacts::StoredArtifact;
 pub use calls::{Broker, Compared, Registered, Registration, Witness, WitnessedEnd};

@@ -14,6 +14,7 @@ use tracing::debug;
 use crate::refusal::Error;
 use crate::serve::metrics::Metrics;
 use crate::serve::trouble::Trouble;
+use crate::serve::watch;
 
 /// How often to look for duties that a migration has added meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -35,7 +36,7 @@ pub async fn tend(pool: PgPool, metrics: Arc<Metrics>, tasks: TaskTracker, stop:
         let wait = match listed {
             Ok(duties) => {
                 trouble.is_over();
-                for duty in duties {
+                for duty in duties.into_iter().filter(|duty| duty.name != watch::DUTY) {
                     if known.insert(duty.name.clone()) {
                         let task = perform(pool.clone(), duty, metrics.clone(), stop.clone());
                         tasks.spawn(task);

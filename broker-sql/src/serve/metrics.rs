@@ -1,11 +1,8 @@
-//! What Prometheus sees. Counters are this process's own; gauges are read from the database every few seconds, so that
-//! scrapes cost it nothing.
+//! What Prometheus sees: counters of this process's own, and the figures of the installation, which are read every few seconds
+//! whoever asks, so that scrapes cost the database nothing.
 
-use std::collections::HashSet;
-use std::fmt::Debug;
-use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -14,15 +11,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use sqlx::PgPool;
-use tokio_util::sync::CancellationToken;
 
 use crate::clock::unix_seconds;
-use crate::refusal::Error;
 use crate::serve::archive_metrics::ArchiveMetrics;
-use crate::serve::trouble::Trouble;
-
-const OBSERVE: Duration = Duration::from_secs(5);
+use crate::serve::figures::Shown;
 
 type Seconds = Gauge<f64, AtomicU64>;
 
@@ -34,20 +26,6 @@ struct DutyLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BeatLabels {
     by: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ClusterLabels {
-    cluster_id: String,
-    cluster: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct QueueLabels {
-    cluster_id: String,
-    cluster: String,
-    kind: String,
-    state: String,
 }
 
 /// All metrics of `serve`.
@@ -62,11 +40,8 @@ pub struct Metrics {
     beats: Family<BeatLabels, Counter>,
     beat_failures: Counter,
     last_beat: Seconds,
-    queue_jobs: Family<QueueLabels, Gauge<i64, AtomicI64>>,
-    queue_head_age: Family<ClusterLabels, Seconds>,
-    runners_online: Family<ClusterLabels, Gauge<i64, AtomicI64>>,
-    log_bytes_today: Family<ClusterLabels, Gauge<i64, AtomicI64>>,
-    observed: Seconds,
+    /// Of the installation.
+    pub installation: Arc<Shown>,
     /// Of the archive and of old days.
     pub archive: ArchiveMetrics,
 }
@@ -89,11 +64,7 @@ impl Metrics {
             beats: Family::default(),
             beat_failures: Counter::default(),
             last_beat: Seconds::default(),
-            queue_jobs: Family::default(),
-            queue_head_age: Family::default(),
-            runners_online: Family::default(),
-            log_bytes_today: Family::default(),
-            observed: Seconds::default(),
+            installation: Arc::default(),
             archive: ArchiveMetrics::new(),
         };
         metrics.register();
@@ -112,14 +83,7 @@ impl Metrics {
         r.register("broker_pulses", help, self.beats.clone());
         r.register("broker_pulse_failures", "Times the pulse's connection was lost", self.beat_failures.clone());
         r.register("broker_pulse_timestamp_seconds", "Newest beat, Unix time", self.last_beat.clone());
-        r.register("queue_jobs", "Unfinished jobs", self.queue_jobs.clone());
-        let help = "How long the job at the head of a cluster's queue has been claimable";
-        r.register("queue_head_age_seconds", help, self.queue_head_age.clone());
-        r.register("runners_online", "Runners whose lease is live", self.runners_online.clone());
-        let help = "Log text that a cluster has stored in this UTC day; log_day_bytes bounds it";
-        r.register("log_bytes_today", help, self.log_bytes_today.clone());
-        let help = "When the gauges of queue and runners were read, Unix time";
-        r.register("broker_observed_timestamp_seconds", help, self.observed.clone());
+        r.register_collector(Box::new(self.installation.clone()));
         self.archive.register(r);
     }
 
@@ -156,6 +120,8 @@ impl Metrics {
         self.duty_items.get_or_create(&labels).inc_by(u64::try_from(count).unwrap_or(0));
         self.duty_seconds.get_or_create(&labels).observe(took.as_secs_f64());
         self.duty_last.get_or_create(&labels).set(unix_seconds());
+        // At zero, so that the first error is seen to rise.
+        drop(self.duty_errors.get_or_create(&labels));
     }
 
     /// A duty failed here.
@@ -165,84 +131,137 @@ impl Metrics {
     }
 }
 
-/// Reads the gauges until `stop`.
-pub async fn observe(pool: PgPool, metrics: Arc<Metrics>, stop: CancellationToken) {
-    let mut trouble = Trouble::beside_the_pulse("gauges");
-    let mut shown = Shown::default();
-    loop {
-        let read = tokio::select! {
-            read = read_gauges(&pool, &metrics, &mut shown) => read,
-            () = stop.cancelled() => return,
-        };
-        let wait = match read {
-            Ok(()) => {
-                trouble.is_over();
-                OBSERVE
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::serve::figures::{FIGURES, Part, Sort, Value, Values};
+
+    const PAGE: &str = include_str!("../../../docs/METRICS.md");
+    const BEGIN: &str = "<!-- what serve tells: written by a test -->\n";
+
+    /// Everything with at least one series.
+    fn full() -> Metrics {
+        let metrics = Metrics::new();
+        metrics.duty_done("fold", Duration::from_millis(1), 1);
+        metrics.pulse_beaten(true);
+        metrics.archive.touch();
+        let mut values = Values::default();
+        for figure in &FIGURES {
+            let labels = vec!["x"; figure.labels.len()];
+            match figure.sort {
+                Sort::Gauge => values.gauge(figure.name, &labels, 1.0),
+                Sort::Counter => values.put(figure.name, &labels, Value::Count(1)),
+                Sort::Histogram => values.bucket(figure.name, &labels, &[1.0], (0, 1, 0.5)),
             }
-            Err(error) => trouble.grows(&error),
-        };
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = stop.cancelled() => return,
+        }
+        metrics.installation.replace(Part::Work, values);
+        metrics
+    }
+
+    fn unit(name: &str) -> &'static str {
+        let name = name.trim_end_matches("_total").trim_end_matches("_today");
+        match name {
+            _ if name.ends_with("_seconds") => "s",
+            _ if name.ends_with("_bytes") => "bytes",
+            _ => "",
         }
     }
-}
 
-/// Series that exist, so that what is gone can be taken away.
-#[derive(Default)]
-struct Shown {
-    queue: HashSet<QueueLabels>,
-    clusters: HashSet<ClusterLabels>,
-}
-
-fn forget<L: Clone + Hash + Eq + Debug>(shown: &mut HashSet<L>, now: HashSet<L>, remove: impl Fn(&L)) {
-    shown.difference(&now).for_each(remove);
-    *shown = now;
-}
-
-async fn read_gauges(pool: &PgPool, metrics: &Metrics, shown: &mut Shown) -> Result<(), Error> {
-    let queue = sqlx::query!(
-        r#"-- observe queue
-        select cluster_id as "cluster_id!", cluster as "cluster!", kind as "kind!", state as "state!", jobs as "jobs!"
-          from tendril.queue"#
-    );
-    let mut now = HashSet::new();
-    for row in queue.fetch_all(pool).await? {
-        let labels = QueueLabels {
-            cluster_id: row.cluster_id.to_string(),
-            cluster: row.cluster,
-            kind: row.kind,
-            state: row.state,
+    /// A row of the page for each metric.
+    fn rows(text: &str) -> BTreeMap<String, String> {
+        let mut rows = BTreeMap::new();
+        let words = |line: &str, after: &str| {
+            line.strip_prefix(after).and_then(|rest| rest.split_once(' ')).map(|(a, b)| (a.to_owned(), b.to_owned()))
         };
-        metrics.queue_jobs.get_or_create(&labels).set(row.jobs);
-        now.insert(labels);
+        let kinds: BTreeMap<_, _> = text.lines().filter_map(|line| words(line, "# TYPE ")).collect();
+        for (name, help) in text.lines().filter_map(|line| words(line, "# HELP ")) {
+            let samples =
+                text.lines().filter(|line| line.starts_with(&name) && line[name.len()..].starts_with(['{', '_', ' ']));
+            let labels = samples.filter_map(|line| line.split_once('{')).flat_map(|(_, rest)| {
+                rest.split("\",")
+                    .filter_map(|pair| pair.trim_start_matches('{').split_once('='))
+                    .map(|(key, _)| key.to_owned())
+            });
+            let labels: BTreeSet<String> = labels.filter(|key| key != "le").collect();
+            let whole = match kinds[&name].as_str() {
+                "counter" => format!("{name}_total"),
+                _ => name.clone(),
+            };
+            let labels = labels.into_iter().collect::<Vec<_>>().join(", ");
+            let row = format!(
+                "| `{whole}` | {} | {labels} | {} | {} |",
+                kinds[&name],
+                unit(&whole),
+                help.trim_end_matches('.')
+            );
+            rows.insert(name, row);
+        }
+        rows
     }
-    forget(&mut shown.queue, now, |labels| {
-        metrics.queue_jobs.remove(labels);
-    });
-    let clusters = sqlx::query!(
-        r#"-- observe clusters
-        select c.id, c.name,
-               (select count(*) from tendril_core.runner_leases l
-                 where l.cluster_id = c.id and l.lease_expires_at > clock_timestamp()) as "online!",
-               tendril_core.queue_head_age(c.id) as "head_age!",
-               coalesce((select sum(v.bytes) from tendril_core.log_volume v
-                 where v.cluster_id = c.id and v.day = (clock_timestamp() at time zone 'UTC')::date), 0)::bigint as "log_bytes!"
-          from tendril.clusters c where c.status <> 'REVOKED'"#
-    );
-    let mut now = HashSet::new();
-    for row in clusters.fetch_all(pool).await? {
-        let labels = ClusterLabels { cluster_id: row.id.to_string(), cluster: row.name };
-        metrics.runners_online.get_or_create(&labels).set(row.online);
-        metrics.queue_head_age.get_or_create(&labels).set(row.head_age);
-        metrics.log_bytes_today.get_or_create(&labels).set(row.log_bytes);
-        now.insert(labels);
+
+    #[test]
+    fn the_page_of_metrics_has_a_row_for_each_and_no_other() {
+        let written: String = rows(&full().text()).into_values().map(|row| row + "\n").collect();
+        let (before, rest) = PAGE.split_once(BEGIN).unwrap();
+        let (head, there) = rest.split_at(rest.find("| `").unwrap_or(rest.len()));
+        let end = there.find("\n\n").map_or(there.len(), |at| at + 1);
+        if std::env::var_os("UPDATE_METRICS_PAGE").is_some() {
+            let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/METRICS.md");
+            std::fs::write(page, format!("{before}{BEGIN}{head}{written}{}", &there[end..])).unwrap();
+            return;
+        }
+        assert_eq!(&there[..end], written, "write it anew by UPDATE_METRICS_PAGE=1 cargo test -p tendril-broker --lib");
+        assert!(written.lines().count() > 40);
     }
-    forget(&mut shown.clusters, now, |labels| {
-        metrics.runners_online.remove(labels);
-        metrics.queue_head_age.remove(labels);
-        metrics.log_bytes_today.remove(labels);
-    });
-    metrics.observed.set(unix_seconds());
-    Ok(())
+
+    #[test]
+    fn names_are_as_prometheus_wants_them() {
+        for name in rows(&full().text()).into_keys() {
+            assert!(
+                name.starts_with("tendril_") && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+                "{name}"
+            );
+            assert!(
+                !name.contains("_ms") && !name.contains("milli") && !name.ends_with("_count"),
+                "{name}: base units"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_gone_from_the_database_is_gone_from_the_figures() {
+        let metrics = Metrics::new();
+        let shown = |states: &[&str]| {
+            let mut values = Values::default();
+            for state in states {
+                values.gauge("queue_jobs", &["1", "one", "exec", state, "", "20"], 3.0);
+            }
+            metrics.installation.replace(Part::Work, values);
+            metrics.text()
+        };
+        assert!(shown(&["QUEUED", "STARTED"]).contains("state=\"STARTED\",waiting_for=\"\",priority=\"20\"} 3.0"));
+        let text = shown(&["QUEUED"]);
+        assert!(!text.contains("STARTED") && text.contains("QUEUED"), "{text}");
+        assert!(!shown(&[]).contains("tendril_queue_jobs"));
+    }
+
+    #[test]
+    fn a_histogram_is_told_with_all_its_buckets() {
+        let mut values = Values::default();
+        for bucket in [(0, 2, 0.5), (2, 1, 90.0), (9, 1, 1.0)] {
+            values.bucket("job_claim_seconds", &["1", "one", "exec"], &[1.0, 60.0], bucket);
+        }
+        let metrics = Metrics::new();
+        metrics.installation.replace(Part::Work, values);
+        let text = metrics.text();
+        let labels = "cluster_id=\"1\",cluster=\"one\",kind=\"exec\"";
+        // Tried as well: a bucket beyond the last, of a newer schema.
+        for (line, value) in [("1.0", "2"), ("60.0", "2"), ("+Inf", "3")] {
+            let line = format!("tendril_job_claim_seconds_bucket{{le=\"{line}\",{labels}}} {value}");
+            assert!(text.contains(&line), "{line} is missing:\n{text}");
+        }
+        assert!(text.contains(&format!("tendril_job_claim_seconds_count{{{labels}}} 3")), "{text}");
+    }
 }

@@ -4,7 +4,8 @@
 //! - `duties`: expiry, deadlines, counters, log windows, credentials, partitions; each by itself, each a short
 //!   transaction that one replica takes at a time.
 //! - `archive`: closed logs to the archive, and old days out of the database; leases in the database share the work.
-//! - `metrics` and `http`: what Prometheus and Kubernetes ask.
+//! - `watch`: ends runners' sessions that take more of the server than their share.
+//! - `observe`, `figures`, `metrics` and `http`: what Prometheus and Kubernetes ask.
 //!
 //! A database that goes away stops nothing here: it is said once, and tried again. On SIGTERM everything stops within
 //! two seconds; a duty that was under way is rolled back and done by the next who comes.
@@ -12,10 +13,13 @@
 mod archive;
 mod archive_metrics;
 mod duties;
+pub(crate) mod figures;
 mod http;
 mod metrics;
+pub(crate) mod observe;
 mod pulse;
 mod trouble;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +28,7 @@ use std::time::Duration;
 use sqlx::Executor;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -31,6 +36,7 @@ use tracing::{info, warn};
 use crate::archive::{Archive, ArchiveError, ArchiveOptions};
 use crate::operator::migration;
 use crate::refusal::Error;
+use crate::serve::figures::Part;
 use crate::serve::metrics::Metrics;
 use crate::session::Address;
 
@@ -87,21 +93,30 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), StartE
         () = stop.cancelled() => return Ok(()),
     };
     checked?;
-    let pool = pool(&options.address, SESSIONS);
     info!(database = %options.address, "serving");
-    if let Some(given) = &options.archive {
-        let opened = Archive::open(given).await?;
-        info!(archive = %given.location, "closed logs are archived");
-        let sessions = self::pool(&options.address, archive::SESSIONS);
-        let url = given.location.to_string();
-        tasks.spawn(archive::ship(sessions, opened, url, metrics.clone(), stop.clone()));
+    let archive = match &options.archive {
+        Some(given) => Some((Archive::open(given).await?, given.location.to_string())),
+        None => None,
+    };
+    if let Some((_, url)) = &archive {
+        info!(archive = %url, "closed logs are archived");
     }
+    let begin_anew = Arc::new(Notify::new());
+    let beaten = pulse::Beaten { every: options.beat, begin_anew: begin_anew.clone() };
     tasks.spawn(archive::remove_days(options.address.clone(), metrics.clone(), stop.clone()));
-    tasks.spawn(archive::observe(pool.clone(), metrics.clone(), stop.clone()));
-    tasks.spawn(pulse::beat(options.address, options.beat, metrics.clone(), stop.clone()));
-    tasks.spawn(duties::tend(pool.clone(), metrics.clone(), tasks.clone(), stop.clone()));
-    tasks.spawn(metrics::observe(pool.clone(), metrics, stop.clone()));
-    stop.cancelled().await;
+    tasks.spawn(pulse::beat(options.address.clone(), beaten, metrics.clone(), stop.clone()));
+    let pool = loop {
+        let turn = stop.child_token();
+        let pool = begin(&options.address, archive.clone(), &metrics, &tasks, &turn);
+        tokio::select! {
+            () = stop.cancelled() => break pool,
+            () = begin_anew.notified() => {}
+        }
+        // Sessions of a server that is silent, or has been replaced, may never hear of it: nothing waits for them.
+        info!(database = %options.address, "the database was silent, or is another server: all sessions begin anew");
+        turn.cancel();
+        tokio::spawn(async move { pool.close().await });
+    };
     info!("stopping");
     tasks.close();
     let ended = async {
@@ -112,6 +127,28 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), StartE
         warn!("what was still under way is rolled back by the database");
     }
     Ok(())
+}
+
+/// Starts all that shares sessions, until `turn` is over.
+fn begin(
+    address: &Address,
+    archive: Option<(Archive, String)>,
+    metrics: &Arc<Metrics>,
+    tasks: &TaskTracker,
+    turn: &CancellationToken,
+) -> PgPool {
+    let pool = pool(address, SESSIONS);
+    if let Some((opened, url)) = archive {
+        let sessions = self::pool(address, archive::SESSIONS);
+        tasks.spawn(archive::ship(sessions, opened, url, metrics.clone(), turn.clone()));
+    }
+    tasks.spawn(archive::observe(pool.clone(), metrics.clone(), turn.clone()));
+    tasks.spawn(duties::tend(pool.clone(), metrics.clone(), tasks.clone(), turn.clone()));
+    for part in [Part::Work, Part::Room] {
+        tasks.spawn(observe::observe(pool.clone(), part, metrics.clone(), turn.clone()));
+    }
+    tasks.spawn(watch::keep(address.clone(), metrics.clone(), turn.clone()));
+    pool
 }
 
 /// Waits for a database that is down; refuses one that is not ours to serve.

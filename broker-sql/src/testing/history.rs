@@ -29,6 +29,9 @@ pub struct Dump {
     pub runners: Vec<RunnerRow>,
     /// What the witness saw: every change of a job's state or attempt, in order.
     pub transitions: Vec<Transition>,
+    /// Where a figure for Prometheus is not what a real count comes to.
+    #[serde(default)]
+    pub wrong_figures: Vec<String>,
 }
 
 /// A row of `deployments`.
@@ -281,6 +284,28 @@ pub async fn held_keys(operator: &mut PgConnection) -> Result<Vec<KeyRow>, Error
     read(operator, HELD_KEYS).await
 }
 
+/// A job that waits for people because the database was set back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoubtedRow {
+    /// Its deployment.
+    pub deployment_id: Uuid,
+    /// Its name there.
+    pub name: String,
+    /// What people are told.
+    pub reason: Option<String>,
+}
+
+/// Jobs that wait for people because the database was set back.
+///
+/// # Errors
+/// What the database refuses.
+pub async fn doubted(operator: &mut PgConnection) -> Result<Vec<DoubtedRow>, Error> {
+    let sql = "-- doubted jobs
+        select coalesce(jsonb_agg(jsonb_build_object('deployment_id', j.deployment_id, 'name', j.name, 'reason', j.reason) order by j.id), '[]')
+          from tendril_core.jobs j where j.doubted and j.state = 'AWAITING_APPROVAL'";
+    read(operator, sql).await
+}
+
 /// Sessions of runners and of `serve` in this database.
 ///
 /// # Errors
@@ -330,6 +355,22 @@ pub async fn keep_logs_at(superuser: &mut PgConnection, folder: &str) -> Result<
     for leaf in sqlx::query_scalar::<_, String>(leaves).fetch_all(&mut *superuser).await? {
         let sql = format!("-- move partition\nalter table {leaf} set tablespace tendril_chaos_logs");
         superuser.execute(AssertSqlSafe(sql)).await?;
+    }
+    Ok(())
+}
+
+/// Moves all tables of the queue, and their indexes, to a tablespace of their own, which may be small. For a superuser.
+///
+/// # Errors
+/// What the database refuses.
+pub async fn keep_queue_at(superuser: &mut PgConnection, folder: &str) -> Result<(), Error> {
+    let create = format!("-- tablespace of the queue\ncreate tablespace tendril_chaos_queue location '{folder}'");
+    superuser.execute(AssertSqlSafe(create)).await?;
+    let all = "-- tables of the queue\nselect format('alter %s %s set tablespace tendril_chaos_queue', \
+        case c.relkind when 'i' then 'index' else 'table' end, c.oid::regclass) \
+        from pg_class c where c.relnamespace = 'tendril_core'::regnamespace and c.relkind in ('r', 'i') and not c.relispartition";
+    for move_one in sqlx::query_scalar::<_, String>(all).fetch_all(&mut *superuser).await? {
+        superuser.execute(AssertSqlSafe(format!("-- move\n{move_one}"))).await?;
     }
     Ok(())
 }
@@ -410,6 +451,7 @@ pub async fn dump(operator: &mut PgConnection) -> Result<Dump, Error> {
         held_keys: read(operator, HELD_KEYS).await?,
         runners: read(operator, RUNNERS).await?,
         transitions: read(operator, TRANSITIONS).await?,
+        wrong_figures: super::figures::differences(operator).await?,
     })
 }
 

@@ -32,12 +32,30 @@ impl Primary {
         sqlx::raw_sql("select pg_reload_conf()").execute(&mut self.0).await.map(drop)
     }
 
-    /// Whether a standby follows, and commits wait for it.
+    /// From now on no commit waits for a standby.
+    ///
+    /// # Errors
+    /// The session is gone, or no superuser's.
+    pub async fn commit_alone(&mut self) -> sqlx::Result<()> {
+        sqlx::raw_sql("alter system reset synchronous_standby_names").execute(&mut self.0).await?;
+        sqlx::raw_sql("select pg_reload_conf()").execute(&mut self.0).await.map(drop)
+    }
+
+    /// For a standby: gets nothing more from its primary.
+    ///
+    /// # Errors
+    /// The session is gone, or no superuser's.
+    pub async fn stop_following(&mut self) -> sqlx::Result<()> {
+        sqlx::raw_sql("alter system set primary_conninfo = ''").execute(&mut self.0).await?;
+        sqlx::raw_sql("select pg_reload_conf()").execute(&mut self.0).await.map(drop)
+    }
+
+    /// Whether a standby follows; with `waited_for` also whether commits wait for it.
     ///
     /// # Errors
     /// The session is gone.
-    pub async fn is_followed(&mut self) -> sqlx::Result<bool> {
-        let sql = "select exists (select from pg_stat_replication where sync_state = 'sync' and state = 'streaming')";
-        sqlx::query_scalar(sql).fetch_one(&mut self.0).await
+    pub async fn is_followed(&mut self, waited_for: bool) -> sqlx::Result<bool> {
+        let sql = "select exists (select from pg_stat_replication where state = 'streaming' and (sync_state = 'sync' or not $1))";
+        sqlx::query_scalar(sql).bind(waited_for).fetch_one(&mut self.0).await
     }
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has nothing to go on with")]
 
 mod away;
+mod checksums;
 mod damage;
 #[expect(dead_code, reason = "the contract's tests use the rest")]
 #[path = "../contract/fleet.rs"]

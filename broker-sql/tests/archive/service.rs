@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
+use axum::body::{Body, to_bytes};
 use axum::error_handling::HandleError;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use s3s::auth::SimpleAuth;
@@ -25,6 +26,10 @@ pub enum Door {
     Open,
     /// 503 for what contains it.
     Sick(&'static str),
+    /// 503 for the first request that contains it; then it is open.
+    SickOnce(&'static str),
+    /// One byte of the body of what contains it is another one on the way.
+    Damages(&'static str),
     /// No answer to what contains it, until the door is opened.
     Silent(&'static str),
     /// An answer to all as S3 words it: HTTP status, code and message.
@@ -34,7 +39,7 @@ pub enum Door {
 struct Gate {
     door: watch::Sender<Door>,
     seen: watch::Sender<u64>,
-    requests: Mutex<Vec<String>>,
+    requests: Mutex<Vec<(String, HeaderMap)>>,
 }
 
 pub struct Service {
@@ -94,8 +99,13 @@ impl Service {
 
     /// Method, path and query of each request so far that contains a text.
     pub fn requests(&self, with: &str) -> Vec<String> {
+        self.heads(with).into_iter().map(|(request, _)| request).collect()
+    }
+
+    /// The same with their headers.
+    pub fn heads(&self, with: &str) -> Vec<(String, HeaderMap)> {
         let requests = self.gate.requests.lock().unwrap();
-        requests.iter().filter(|request| request.contains(with)).cloned().collect()
+        requests.iter().filter(|(request, _)| request.contains(with)).cloned().collect()
     }
 
     /// Waits until so many requests that contain a text have come.
@@ -143,19 +153,37 @@ fn answer(status: u16, code: &str, message: &str) -> Response {
     (StatusCode::from_u16(status).unwrap(), region, body).into_response()
 }
 
-async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+async fn pass(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
     let what = format!("{} {}", request.method(), request.uri());
-    gate.requests.lock().unwrap().push(what.clone());
+    gate.requests.lock().unwrap().push((what.clone(), request.headers().clone()));
     gate.seen.send_modify(|seen| *seen += 1);
     let mut door = gate.door.subscribe();
     loop {
-        match *door.borrow_and_update() {
+        let now = *door.borrow_and_update();
+        match now {
             Door::Sick(text) if what.contains(text) => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            Door::SickOnce(text) if what.contains(text) => {
+                gate.door.send_replace(Door::Open);
+                return StatusCode::SERVICE_UNAVAILABLE.into_response();
+            }
             Door::Silent(text) if what.contains(text) => {}
+            Door::Damages(text) if what.contains(text) => {
+                request = damaged(request).await;
+                break;
+            }
             Door::Answers(status, code, message) => return answer(status, code, message),
             _ => break,
         }
         door.changed().await.unwrap();
     }
     next.run(request).await
+}
+
+/// The byte in the middle is another one.
+async fn damaged(request: Request) -> Request {
+    let (head, body) = request.into_parts();
+    let mut bytes = to_bytes(body, usize::MAX).await.unwrap().to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    Request::from_parts(head, Body::from(bytes))
 }

@@ -24,6 +24,19 @@ pub fn text(seed: u64, lines: usize) -> Vec<String> {
     (0..lines).map(line).collect()
 }
 
+/// 20 KB that hardly compress.
+pub fn noise(seed: i64) -> String {
+    let mut state = u64::try_from(seed + 1).unwrap().wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'0' + u8::try_from(state >> 32 & 63).unwrap())
+    };
+    let text: String = (0..20_000).map(next).collect();
+    text.replace('\\', "/") + "\n"
+}
+
 /// A runner that has claimed one reading job and may append.
 pub async fn at_work(fleet: &mut Fleet) -> (Runner, Claimed) {
     fleet.deploy_jobs(&[reading("a")]).await;

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::fleet::{Fleet, exec, id, one, row, run};
 use crate::program::{Running, command};
 use crate::service::{Door, Service};
-use crate::shelf::{SMALL, archive_all, at_work, close, closed_log, pool, read_all, state_of, told};
+use crate::shelf::{SMALL, archive_all, at_work, close, closed_log, noise, pool, read_all, state_of, told};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -112,19 +112,6 @@ async fn what_a_stopped_replica_was_sending_another_one_sends_at_once() {
     until_all_are_stored(&mut fleet).await;
     assert_eq!(state_of(&mut fleet, claimed.attempt_id).await, "stored");
     assert_eq!(service.objects().0.len(), 1);
-}
-
-/// 20 KB that hardly compress.
-fn noise(seed: i64) -> String {
-    let mut state = u64::try_from(seed + 1).unwrap().wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let next = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        char::from(b'0' + u8::try_from(state >> 32 & 63).unwrap())
-    };
-    let text: String = (0..20_000).map(next).collect();
-    text.replace('\\', "/") + "\n"
 }
 
 #[tokio::test]

@@ -101,11 +101,10 @@ async fn after_a_rotation_the_old_credential_finishes_what_it_holds_and_takes_no
     run(&mut fleet.operator, "update tendril_core.cluster_credentials set drain_until = clock_timestamp() - interval '1 s' where generation = 1").await;
     assert_eq!(fleet.database.duty("credentials").await, 1);
     assert!(old.session.ping().await.is_err());
-    assert_eq!(
-        login(&fleet.database.runner_url(fleet.cluster.token.reveal())).await,
-        Err("28P01".into()),
-        "the role is gone"
-    );
+    let url = fleet.database.runner_url(fleet.cluster.token.reveal());
+    assert_eq!(login(&url).await, Err("28000".into()), "the role may not log in any more");
+    assert_eq!(fleet.database.duty("credentials").await, 0);
+    assert_eq!(login(&url).await, Err("28P01".into()), "the role is gone");
     assert_eq!(
         clusters::rotate(&mut fleet.operator, fleet.cluster.id, None).await.unwrap().generation,
         3,
@@ -172,6 +171,7 @@ async fn a_role_that_a_tenant_changed_goes_with_its_settings() {
     )
     .await;
     clusters::revoke(&mut fleet.operator, fleet.cluster.id, true).await.unwrap();
+    fleet.database.duty("credentials").await;
     let left: i64 = one(&mut fleet.operator, &format!("select count(*) from pg_roles where rolname = '{role}'")).await;
     assert_eq!(left, 0);
 }

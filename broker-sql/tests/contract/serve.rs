@@ -65,8 +65,8 @@ async fn serve_beats_does_its_duties_and_answers() {
         "tendril_broker_duty_last_success_timestamp_seconds{",
         "tendril_broker_pulses_total{by=\"this\"}",
         "tendril_runners_online{",
-        "tendril_queue_head_age_seconds{",
-        "cluster=\"one\",kind=\"exec\",state=\"QUEUED\"} 1",
+        "tendril_queue_oldest_seconds{",
+        "cluster=\"one\",kind=\"exec\",state=\"QUEUED\",waiting_for=\"\",priority=\"20\"} 1",
     ] {
         // A duty's first turn, or the next look at the queue, may still be to come.
         until(name, async || get(&address, "/metrics").await.1.contains(name)).await;

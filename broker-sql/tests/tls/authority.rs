@@ -19,7 +19,7 @@ pub struct Authority {
 impl Authority {
     /// An authority that nobody's certificate is from.
     pub fn stranger() -> Self {
-        let (pem, _) = issue();
+        let (pem, _) = certificate();
         Self::keep(&pem)
     }
 
@@ -44,7 +44,7 @@ impl Authority {
 }
 
 /// An authority's certificate, and under it certificate and key of a server that is called localhost.
-fn issue() -> (String, (String, String)) {
+pub fn certificate() -> (String, (String, String)) {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(Vec::<String>::new()).expect("parameters");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -58,7 +58,7 @@ fn issue() -> (String, (String, String)) {
 
 async fn turn_on(session: &mut PgConnection) {
     let folder = scalar(session, "show data_directory").await;
-    let (authority, (certificate, key)) = issue();
+    let (authority, (certificate, key)) = certificate();
     for (name, pem) in [("test-authority.pem", authority), ("server.crt", certificate), ("server.key", key)] {
         // By a program, since the server demands a key file that only its own user may read.
         let lines = pem.replace('\r', "");

@@ -9,6 +9,8 @@ use crate::facts::{Fact, How, What};
 use crate::history::{Act, History, RunnerEnd};
 use crate::workload::{Deployment, Job};
 
+/// From an acknowledged claim to its child's start.
+const AFTERMATH_US: i64 = 3_000_000;
 /// States that nothing follows.
 pub const TERMINAL: [&str; 4] = ["SUCCESS", "FAILED", "CANCELLED", "SKIPPED"];
 
@@ -92,13 +94,34 @@ impl<'a> Case<'a> {
         (life.end != RunnerEnd::Drained).then_some(life.at.wall_us)
     }
 
+    /// Whether the database may have forgotten what it acknowledged then, or what followed from it at once.
+    pub fn is_forgotten(&self, at_us: i64) -> bool {
+        let within = |act: &&Act| (act.began.wall_us..=act.ended.wall_us + AFTERMATH_US).contains(&at_us);
+        self.history.acts.iter().filter(|act| act.forgets).any(|act| within(&act))
+    }
+
+    /// Whether the database has forgotten anything at all before that moment.
+    pub fn forgot_before(&self, at_us: i64) -> bool {
+        self.history.acts.iter().any(|act| act.forgets && act.began.wall_us <= at_us)
+    }
+
+    /// Whether a child of the job was killed for itself.
+    pub fn child_was_killed(&self, job: &JobCase<'_>) -> bool {
+        self.history.acts.iter().any(|act| act.hit.strip_prefix("child ") == Some(job.label.as_str()))
+    }
+
     /// What hit this runner, or everybody, and was not over `slack_us` before the span.
     pub fn acts_within(&self, runner: &str, (from_us, to_us): (i64, i64), slack_us: i64) -> Vec<&'a Act> {
-        let hits = |act: &&Act| act.hit == runner || concerns_all(act);
+        let hits = |act: &&Act| concerns(act, runner) || concerns_all(act);
         let dead = |act: &Act| act.hit == runner && self.death_of(runner).is_some();
         let within = |act: &&Act| act.began.wall_us <= to_us && (dead(act) || act.ended.wall_us + slack_us >= from_us);
         self.history.acts.iter().filter(hits).filter(within).collect()
     }
+}
+
+/// A runner process by its name, or all that come one after the other in one place: `runner-1` is also `runner-1.2`.
+fn concerns(act: &Act, runner: &str) -> bool {
+    runner.strip_prefix(act.hit.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// The server, its sessions and the duties concern every runner.

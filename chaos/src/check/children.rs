@@ -6,9 +6,13 @@ use crate::facts::{Fact, What};
 
 pub fn check(case: &Case<'_>, verdict: &mut Verdict) {
     for job in &case.jobs {
-        starts(job, verdict);
+        starts(case, job, verdict);
         for fact in &job.facts {
-            if fact.attempt.is_none_or(|id| !job.attempts.iter().any(|attempt| attempt.row.id == id)) {
+            let unknown = fact.attempt.is_none_or(|id| !job.attempts.iter().any(|attempt| attempt.row.id == id));
+            if unknown && case.forgot_before(fact.at.wall_us) && began_in_a_forgotten_time(case, job, fact) {
+                let what = format!("{}: a child ran for an attempt that the database has forgotten", job.label);
+                verdict.notes.push(what);
+            } else if unknown {
                 let mut evidence = job.evidence();
                 evidence.insert(0, format!("fact: {fact}"));
                 verdict.violate(
@@ -30,7 +34,13 @@ pub fn check(case: &Case<'_>, verdict: &mut Verdict) {
     }
 }
 
-fn starts(job: &JobCase<'_>, verdict: &mut Verdict) {
+/// Whether the child of this fact was started in a time that the database does not know of any more.
+fn began_in_a_forgotten_time(case: &Case<'_>, job: &JobCase<'_>, fact: &Fact) -> bool {
+    let start = job.facts.iter().find(|one| one.what == What::Start && one.process == fact.process);
+    case.is_forgotten(start.map_or(fact.at, |start| start.at).wall_us)
+}
+
+fn starts(case: &Case<'_>, job: &JobCase<'_>, verdict: &mut Verdict) {
     let starts: Vec<&&Fact> = job.facts.iter().filter(|fact| fact.what == What::Start).collect();
     if job.spec.is_mutating() && starts.len() > 1 {
         let what = format!("changes the world and was started {} times", starts.len());
@@ -43,7 +53,8 @@ fn starts(job: &JobCase<'_>, verdict: &mut Verdict) {
             verdict.violate(Promise::I1, &job.label, what, job.evidence());
         }
         let Some(start) = attempt.start.filter(|_| job.spec.is_mutating()) else { continue };
-        if attempt.row.started_us.is_none_or(|started| started > start.at.wall_us) {
+        let forgotten = attempt.row.started_us.is_none() && case.is_forgotten(start.at.wall_us);
+        if !forgotten && attempt.row.started_us.is_none_or(|started| started > start.at.wall_us) {
             let what = "its child started before the start was committed";
             verdict.violate(Promise::I1, &job.label, what, job.evidence());
         }

@@ -3,6 +3,7 @@
 use super::case::{AttemptCase, Case, JobCase};
 use super::{Promise, Verdict};
 use crate::facts::How;
+use crate::history::Cancelled;
 use crate::options::TIMES;
 use crate::workload::Work;
 
@@ -24,7 +25,13 @@ pub fn check(case: &Case<'_>, verdict: &mut Verdict) {
 
 fn wrong_end(case: &Case<'_>, job: &JobCase<'_>) -> Option<String> {
     let state = job.row.state.as_str();
-    let cancelled = job.deployment.cancel_requested;
+    if case.history.decisions.get(&job.label) == Some(&false) {
+        return (state != "CANCELLED").then(|| format!("is {state}, and people said that it is not to run"));
+    }
+    // A runner that has heard of a cancel obeys it, also when the database has forgotten it.
+    let heard = |cancel: &&Cancelled| cancel.accepted && cancel.deployment == job.deployment.id;
+    let forgotten = case.forgot_before(i64::MAX) && case.history.cancels.iter().any(|cancel| heard(&cancel));
+    let cancelled = job.deployment.cancel_requested || forgotten;
     let needs = job.spec.needs.iter().filter_map(|name| case.beside(job, name));
     let broken = needs.into_iter().find(|need| need.row.state != "SUCCESS");
     let Some((last, earlier)) = job.attempts.split_last() else {
@@ -44,6 +51,7 @@ fn wrong_end(case: &Case<'_>, job: &JobCase<'_>) -> Option<String> {
     }
     let expected = match (last.row.ended_us, last.row.outcome.as_deref()) {
         (Some(_), Some("failure")) if plan_is_stale(case, job, last) => Ok("FAILED"),
+        (Some(_), Some("failure")) if case.child_was_killed(job) && last.end.is_none() => Ok("FAILED"),
         (Some(_), Some(outcome)) => by_report(job, last, outcome, cancelled),
         // The loss of a job that somebody has asked to cancel is its end.
         (None, Some("lost")) if cancelled => Ok("CANCELLED"),

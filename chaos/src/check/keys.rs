@@ -34,7 +34,9 @@ fn holds<'a>(key: &'a str, job: &'a JobCase<'a>) -> Vec<Turn<'a>> {
     for seen in &job.transitions {
         if seen.became == "CLAIMED" {
             turns.push(Turn { key, from: seen.n, to: i64::MAX, job });
-        } else if seen.became == "QUEUED" || TERMINAL.contains(&seen.became.as_str()) {
+        } else if ["QUEUED", "AWAITING_APPROVAL"].contains(&seen.became.as_str())
+            || TERMINAL.contains(&seen.became.as_str())
+        {
             turns.last_mut().into_iter().for_each(|turn| turn.to = turn.to.min(seen.n));
         }
     }

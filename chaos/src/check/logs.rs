@@ -89,6 +89,9 @@ fn end(case: &Case<'_>, attempt: &AttemptCase<'_>) -> Option<String> {
     if attempt.row.log_state == "complete" && behind {
         return Some(format!("is called complete, and rows end at {} of {end}", stored_to(attempt)));
     }
-    let owed = attempt.row.ended_us.is_some() && case.death_of(attempt.runner).is_none();
+    // What was acknowledged and then forgotten is nobody's to send again: it stays behind until its window closes.
+    let forgotten =
+        case.forgot_before(attempt.row.ended_us.unwrap_or(i64::MAX)) || case.is_forgotten(attempt.row.claimed_us);
+    let owed = attempt.row.ended_us.is_some() && case.death_of(attempt.runner).is_none() && !forgotten;
     (owed && behind).then(|| format!("rows end at {} of {end}, and its runner was never killed", stored_to(attempt)))
 }

@@ -19,6 +19,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::history::{History, RunnerEnd};
+use crate::perform::NOT_ENDED;
 use case::Case;
 
 /// What we promise; the numbers are those of the project's promises.
@@ -34,6 +35,8 @@ pub enum Promise {
     I4,
     /// Acknowledged log rows are stored once, in order, without holes, and nothing else is stored.
     I5,
+    /// What a tenant holds up, it holds up for itself and not for long.
+    I6,
     /// What is lost is known to be lost in time.
     I8,
     /// No child outlives its attempt's supervisor.
@@ -46,6 +49,8 @@ pub enum Promise {
     End,
     /// Programs stay up unless they are killed, and leave when asked.
     Process,
+    /// What was counted for Prometheus is what there is.
+    Figures,
 }
 
 /// A promise that was not kept.
@@ -98,6 +103,12 @@ pub fn check(history: &History) -> Verdict {
         if let Some(how) = wrong {
             verdict.violate(Promise::Process, &life.name, format!("the runner ended: {how}"), Vec::new());
         }
+    }
+    for wrong in &history.dump.wrong_figures {
+        verdict.violate(Promise::Figures, "serve", wrong.clone(), Vec::new());
+    }
+    for act in history.acts.iter().filter(|act| act.what.contains(NOT_ENDED)) {
+        verdict.violate(Promise::I6, &act.hit, act.what.clone(), Vec::new());
     }
     if !history.came_to_rest {
         verdict.violate(Promise::I8, "the run", "nothing moved any more, and not everything had ended", Vec::new());

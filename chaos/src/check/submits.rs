@@ -7,8 +7,16 @@ use crate::workload::Deployment;
 
 pub fn check(case: &Case<'_>, verdict: &mut Verdict) {
     let history = case.history;
-    for (deployment, submit) in history.workload.deployments.iter().zip(&history.submits) {
+    let mut forgotten = Vec::new();
+    for (number, (deployment, submit)) in history.workload.deployments.iter().zip(&history.submits).enumerate() {
+        let acknowledged = history.acknowledged.get(number).copied().flatten();
         match submit {
+            Submit::Committed
+                if !is_there(case, deployment) && acknowledged.is_some_and(|at| case.is_forgotten(at.wall_us)) =>
+            {
+                verdict.notes.push(format!("{}: the database has forgotten its submit", deployment.id));
+                forgotten.push(deployment.id.to_string());
+            }
             Submit::Committed => committed(case, deployment, verdict),
             Submit::TakenBack => taken_back(case, deployment, verdict),
             Submit::Refused(why) => {
@@ -27,13 +35,16 @@ pub fn check(case: &Case<'_>, verdict: &mut Verdict) {
     }
     for cancel in history.cancels.iter().filter(|cancel| cancel.accepted) {
         let row = history.dump.deployments.iter().find(|row| row.id == cancel.deployment);
-        if row.is_none_or(|row| !row.cancel_requested) {
+        if row.is_none_or(|row| !row.cancel_requested) && case.forgot_before(i64::MAX) {
+            verdict.notes.push(format!("{}: the database may have forgotten its cancel", cancel.deployment));
+        } else if row.is_none_or(|row| !row.cancel_requested) {
             let what = "the cancel was accepted, and the deployment knows nothing of it";
             verdict.violate(Promise::I2, &cancel.deployment.to_string(), what, vec![]);
         }
     }
     for fact in &history.facts {
-        if !case.jobs.iter().any(|job| job.label == fact.job) {
+        let lost = fact.job.split_once('/').is_some_and(|(id, _)| forgotten.iter().any(|lost| lost == id));
+        if !lost && !case.jobs.iter().any(|job| job.label == fact.job) {
             verdict.violate(
                 Promise::I2,
                 &fact.job,
@@ -42,6 +53,10 @@ pub fn check(case: &Case<'_>, verdict: &mut Verdict) {
             );
         }
     }
+}
+
+fn is_there(case: &Case<'_>, deployment: &Deployment) -> bool {
+    case.history.dump.deployments.iter().any(|row| row.id == deployment.id)
 }
 
 fn taken_back(case: &Case<'_>, deployment: &Deployment, verdict: &mut Verdict) {

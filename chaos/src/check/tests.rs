@@ -1,5 +1,7 @@
 //! Hand-made histories: a sound one, and for each promise one that breaks it.
 
+use std::collections::BTreeMap;
+
 use clap::Parser;
 use serde_json::json;
 use tendril_broker::testing::history::{AttemptRow, DeploymentRow, Dump, JobRow, LogChunk, RunnerRow, Transition};
@@ -69,6 +71,8 @@ impl Maker {
             runners: Vec::new(),
             survivors: Vec::new(),
             released_keys: Vec::new(),
+            acknowledged: Vec::new(),
+            decisions: BTreeMap::new(),
             states: [("p".to_owned(), format!("the state of {}", id(103)))].into(),
             came_to_rest: true,
             dump: Dump::default(),
@@ -226,7 +230,7 @@ fn sound() -> History {
     make.0.dump.runners.push(RunnerRow { id: id(1), name: "runner-0.0".into() });
     make.0.runners.push(RunnerLife { name: "runner-0.0".into(), end: RunnerEnd::Drained, at: at(90_000) });
     let hit = "runner-0.0".to_owned();
-    make.0.acts.push(Act { what: "SIGSTOP".into(), hit, began: at(1500), ended: at(5500) });
+    make.0.acts.push(Act { what: "SIGSTOP".into(), hit, began: at(1500), ended: at(5500), forgets: false });
     make.0
 }
 
@@ -480,6 +484,11 @@ fn a_runner_that_ends_by_itself_is_found() {
 }
 
 #[test]
+fn a_wrong_figure_is_found() {
+    assert_eq!(found(|h| h.dump.wrong_figures.push("depth of exec QUEUED".into())), [Promise::Figures]);
+}
+
+#[test]
 fn what_is_allowed_is_not_called_broken() {
     // A change that was claimed, lost before its start, and claimed again.
     let before_start = |h: &mut History| {
@@ -509,4 +518,102 @@ fn what_is_allowed_is_not_called_broken() {
     };
     assert_eq!(found(cut), []);
     assert_eq!(found(|h| h.dump.jobs[CANCELLED].reason = Some("cancelled: chaos".into())), []);
+}
+
+/// The server was replaced by one that lacked what had been acknowledged in this time.
+fn forgets(h: &mut History, from: i64, to: i64) {
+    h.acknowledged = vec![Some(at(from)); h.submits.len()];
+    h.acts.push(Act { what: "failover".into(), hit: "postgres".into(), began: at(from), ended: at(to), forgets: true });
+}
+
+#[test]
+fn what_was_forgotten_may_be_gone_and_only_that() {
+    let without_change = |h: &mut History| {
+        h.dump.deployments.remove(0);
+        h.dump.jobs.remove(CHANGE);
+        let gone = h.dump.attempts.remove(CHANGE).id;
+        h.dump.logs.retain(|chunk| chunk.attempt_id != gone);
+        h.dump.transitions.retain(|seen| seen.job_id != id(200 + CHANGE));
+    };
+    assert_eq!(found(without_change), [Promise::I2], "nothing was forgotten");
+    let forgotten = |h: &mut History| {
+        without_change(h);
+        forgets(h, 500, 4000);
+    };
+    assert_eq!(found(forgotten), []);
+    let before = |h: &mut History| {
+        forgotten(h);
+        h.acknowledged[0] = Some(at(400));
+    };
+    assert_eq!(found(before), [Promise::I2], "acknowledged before the time that was forgotten");
+    // A claim is gone, and its child ran.
+    let claim = |h: &mut History| drop(h.dump.attempts.remove(LOST));
+    assert!(found(claim).contains(&Promise::I3), "nothing was forgotten");
+}
+
+#[test]
+fn a_change_that_ran_in_a_forgotten_time_does_not_run_again() {
+    let twice = |h: &mut History| {
+        forgets(h, 500, 4000);
+        another_fact(h, CHANGE, What::Start);
+    };
+    assert!(found(twice).contains(&Promise::I1));
+}
+
+#[test]
+fn what_people_have_rejected_is_cancelled_and_nothing_else() {
+    let job = |h: &History| format!("{}/only", h.workload.deployments[0].id);
+    let rejected = |h: &mut History| {
+        let label = job(h);
+        h.decisions.insert(label, false);
+    };
+    assert_eq!(found(rejected), [Promise::End], "it succeeded all the same");
+}
+
+#[test]
+fn a_child_that_was_killed_for_itself_is_a_failure() {
+    let killed = |h: &mut History| {
+        let label = format!("{}/only", h.workload.deployments[0].id);
+        h.facts.retain(|fact| fact.job != label || fact.what == What::Start);
+        h.dump.jobs[CHANGE].state = "FAILED".into();
+        h.dump.jobs[CHANGE].result = None;
+        h.dump.deployments[0].status = "FAILED".into();
+        attempt_of(h, CHANGE).outcome = Some("failure".into());
+        let end = h.dump.transitions.iter_mut().find(|seen| seen.became == "SUCCESS").expect("an end");
+        end.became = "FAILED".into();
+    };
+    assert_eq!(found(killed), [Promise::End], "nobody killed it");
+    let by_us = |h: &mut History| {
+        killed(h);
+        let hit = format!("child {}/only", h.workload.deployments[0].id);
+        h.acts.push(Act { what: "SIGKILL".into(), hit, began: at(1500), ended: at(1500), forgets: false });
+    };
+    assert_eq!(found(by_us), []);
+}
+
+#[test]
+fn a_transaction_that_nobody_ends_is_found() {
+    let held = |h: &mut History| {
+        let what = format!("a tenant holds a transaction: {NOT_ENDED} within 16000 ms");
+        let hit = "tendril-runner".to_owned();
+        h.acts.push(Act { what, hit, began: at(1500), ended: at(1500), forgets: false });
+    };
+    assert_eq!(found(held), [Promise::I6]);
+}
+
+#[test]
+fn what_hits_a_place_hits_each_of_its_processes_and_no_other_place() {
+    let lost = |hit: &'static str| {
+        move |h: &mut History| {
+            h.acts[0].hit = hit.into();
+        }
+    };
+    let notes = |hit| {
+        let mut history = sound();
+        lost(hit)(&mut history);
+        check(&history).notes.len()
+    };
+    assert_eq!(notes("runner-0"), 0, "the loss has its cause");
+    assert_eq!(notes("runner-1"), 1, "another place");
+    assert_eq!(notes("runner"), 1, "no place");
 }

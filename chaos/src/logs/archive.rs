@@ -1,6 +1,7 @@
 //! The archive that is away while logs end: what is broken of it, and what it holds once it is back.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -93,12 +94,16 @@ pub async fn bring_back(world: &mut LogWorld, (seed, id): (u64, Uuid), evidence:
     evidence.acts.push(tried(shelf, &mut operator, id).await?);
     tokio::time::sleep(Duration::from_millis(chance.between(0, 3000))).await;
 
+    // An object's name has the log's day in it. What was put there and not noted yet when the day was made another one is ours to
+    // forgive: without us the next try would have replaced it.
+    let mut former = Vec::new();
     let mut left_early = false;
     let is_away = matches!(Fault::of(seed), Fault::Way(_));
     if is_away {
         // What hangs would hang for long.
         shelf.bucket.door.set(Way::Shut);
         made_old(&mut operator, id, days).await?;
+        former = shelf.bucket.objects()?;
         removal(&mut operator).await?;
         left_early = records::shelved(&mut operator, id).await?.iter().any(|log| !log.in_database);
     }
@@ -119,6 +124,7 @@ pub async fn bring_back(world: &mut LogWorld, (seed, id): (u64, Uuid), evidence:
     }
     if !is_away {
         made_old(&mut operator, id, days).await?;
+        former = shelf.bucket.objects()?;
     }
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE && records::shelved(&mut operator, id).await?.iter().any(|log| log.in_database) {
@@ -126,7 +132,7 @@ pub async fn bring_back(world: &mut LogWorld, (seed, id): (u64, Uuid), evidence:
         tokio::time::sleep(LOOK_EVERY).await;
     }
     let logs = records::shelved(&mut operator, id).await?;
-    note(shelf, &desk, id, (logs, left_early), evidence).await
+    note(shelf, &desk, id, (logs, left_early, former), evidence).await
 }
 
 /// Waits until the replicas have come to feel it; what became of their tries, in words.
@@ -194,7 +200,7 @@ async fn note(
     shelf: &Shelf,
     desk: &Desk,
     id: Uuid,
-    (logs, left_early): (Vec<Shelved>, bool),
+    (logs, left_early, former): (Vec<Shelved>, bool, Vec<PathBuf>),
     evidence: &mut Evidence,
 ) -> anyhow::Result<()> {
     let mut reading = Reading::new(id).with_archive(shelf.bucket.archive().await?);
@@ -204,10 +210,13 @@ async fn note(
         let log =
             logs.iter().find(|log| log.attempt_id == attempt.id).context("an attempt that was not there before")?;
         let name = attempt.id.to_string();
-        let named =
-            |file: &&std::path::PathBuf| file.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&name));
-        let whole = log.url.as_ref().is_some_and(|url| {
-            let size = fs::metadata(shelf.bucket.file(url)).map(|file| file.len()).ok();
+        let noted = log.url.as_ref().map(|url| shelf.bucket.file(url));
+        let named = |file: &&PathBuf| {
+            let is_of_it = file.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&name));
+            is_of_it && (noted.as_ref() == Some(*file) || !former.contains(*file))
+        };
+        let whole = noted.as_ref().is_some_and(|file| {
+            let size = fs::metadata(file).map(|file| file.len()).ok();
             size.is_some() && size == log.object_bytes.and_then(|bytes| u64::try_from(bytes).ok())
         });
         let rows: Vec<Row> = reading.rows.get(&attempt.id).cloned().unwrap_or_default();

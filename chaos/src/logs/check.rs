@@ -101,6 +101,9 @@ fn gaps_allowed(evidence: &Evidence, attempt: &Attempt) -> Option<String> {
             "overflow" => evidence.allowed.overflow && row.gap_bytes.is_some(),
             "capped" => evidence.allowed.capped && row.gap_bytes.is_some(),
             "lost" if (row.seq..=row.seq_to).all(hit) => true,
+            "lost" if evidence.allowed.unspooled && row.is_open_gap() && next.is_none() => {
+                attempt.log_end.is_none_or(|end| end == row.seq_to)
+            }
             "lost" => evidence.allowed.cut_off && row.seq == row.seq_to && row.is_open_gap() && cut_off(),
             _ => false,
         };

@@ -35,6 +35,9 @@ pub struct Allowed {
     pub cut_off: bool,
     /// There was no room: gaps of kind `overflow`, with their bytes.
     pub overflow: bool,
+    /// A report may have been ahead of its log: the spool had no room, and what waited for it in memory died with the runner.
+    #[serde(default)]
+    pub unspooled: bool,
     /// Logs reach their cap: a gap of kind `capped`, with its bytes, and then the end.
     pub capped: bool,
 }

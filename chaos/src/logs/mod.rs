@@ -19,16 +19,14 @@ mod outage;
 mod perform;
 mod pieces;
 mod printer;
-mod proxy;
 mod reading;
-mod room;
+pub(crate) mod room;
 mod run;
 mod script;
 mod settings;
 mod shelf;
 #[cfg(test)]
 mod tests;
-mod wire;
 mod witness;
 mod world;
 

@@ -60,7 +60,9 @@ impl LogOp {
         let mut chance = Chance::new(seed, "settings");
         let usual = Settings::default();
         match self {
-            Self::SpoolFull => Settings { spool_bytes: 64 << 20, stall_s: [0, 1, 3600][chance.index(3)], ..usual },
+            _ if self.fills_spool(seed) => {
+                Settings { spool_bytes: 64 << 20, stall_s: [0, 1, 3600][chance.index(3)], ..usual }
+            }
             // With little memory output is dropped; with much of it nothing is.
             Self::RunnerDiskFull if chance.percent(40) => {
                 Settings { disk_bytes: Some(4 << 20), memory_bytes: 4 << 20, stall_s: 0, ..usual }
@@ -71,6 +73,17 @@ impl LogOp {
         }
     }
 
+    /// Whether children print until the spool has no room: of the seeds that kill the runner every other one.
+    pub fn fills_spool(self, seed: u64) -> bool {
+        self == Self::SpoolFull || self == Self::KillRunnerFullSpool && seed % 2 == 1
+    }
+
+    /// Whether whole batches are under way when the line becomes slow, and how long it stays so, in milliseconds: now and then
+    /// for longer than a batch may take.
+    pub fn slow_line(seed: u64) -> (bool, (u64, u64)) {
+        (seed % 2 == 1, if seed % 10 == 7 { (22_000, 26_000) } else { (4000, 9000) })
+    }
+
     /// Whether this child changes the world, as far as the broker knows: it goes on without its runner.
     pub fn outlives(self, child: u64) -> bool {
         self == Self::KillRunner && child.is_multiple_of(3)
@@ -78,10 +91,11 @@ impl LogOp {
 
     /// Children, and what each prints: bytes, the milliseconds it takes for that, and how many times longer every other
     /// child takes.
-    pub fn load(self) -> (u64, u64, u64, u64) {
+    pub fn load(self, seed: u64) -> (u64, u64, u64, u64) {
         match self {
+            _ if self.fills_spool(seed) => (5, 20_000_000, 500, 1),
+            Self::SlowLine if Self::slow_line(seed).0 => (4, 6_000_000, 1000, 2),
             Self::SlowLine => (4, 40_000, 1000, 2),
-            Self::SpoolFull => (5, 20_000_000, 500, 1),
             Self::RunnerDiskFull => (5, 2_500_000, 700, 1),
             Self::EndLogSessionAtTheCap => (6, 1_500_000, 1000, 1),
             Self::KillRunner | Self::PostgresWalFull => (6, 150_000, 1000, 3),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use tendril_broker::testing::history;
@@ -14,10 +14,11 @@ use super::corrupt;
 use super::done::Done;
 use super::journal;
 use super::op::LogOp;
-use super::proxy::Cut;
+use super::settings::Settings;
 use super::witness;
 use super::world::LogWorld;
 use crate::chance::Chance;
+use crate::line::Cut;
 use crate::op::SessionOf;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -73,27 +74,27 @@ pub async fn perform(world: &mut LogWorld, op: LogOp, seed: u64, before: Before)
                 done.act(format!("SIGKILL to the log session's backend {pid}"));
             }
         }
-        LogOp::CutAtCommit | LogOp::CutInCopy => cut(world, op, &mut chance, &mut done).await,
+        LogOp::CutAtCommit | LogOp::CutInCopy => cut(world, op, &mut chance, &mut done).await?,
         LogOp::SlowLine => {
-            let ms = chance.between(4000, 9000);
+            let (_, (least, most)) = LogOp::slow_line(seed);
+            let ms = chance.between(least, most);
             world.line.slow(true);
             pause(ms).await;
             world.line.slow(false);
             done.act(format!("a slow line for {ms} ms"));
         }
         LogOp::KillRunner => kill_runner(world, &mut chance, &mut done, Before::default(), false).await?,
+        LogOp::KillRunnerFullSpool if op.fills_spool(seed) => {
+            fill_spool(world, op.settings(seed), &mut chance, &mut done).await?;
+            kill_runner(world, &mut chance, &mut done, before, false).await?;
+            // What was printed may have been in memory still, for want of room.
+            done.owed.clear();
+            done.allowed.unspooled = true;
+        }
         LogOp::KillRunnerFullSpool => kill_runner(world, &mut chance, &mut done, before, false).await?,
         LogOp::CorruptSpool => kill_runner(world, &mut chance, &mut done, before, true).await?,
         LogOp::SpoolFull => {
-            let settings = op.settings(seed);
-            filled(&world.spool(), settings.spool_bytes - (8 << 20)).await;
-            pause(chance.between(500, 3000)).await;
-            done.act(format!(
-                "the spool holds {} bytes, stall_s is {}",
-                corrupt::size(&world.spool())?,
-                settings.stall_s
-            ));
-            done.allowed.overflow = settings.stall_s < 60;
+            fill_spool(world, op.settings(seed), &mut chance, &mut done).await?;
             release(before).await?;
         }
         LogOp::RunnerDiskFull => {
@@ -161,7 +162,7 @@ async fn log_session(operator: &mut PgConnection) -> anyhow::Result<Option<i32>>
     Ok(log.map(|session| session.pid))
 }
 
-async fn cut(world: &LogWorld, op: LogOp, chance: &mut Chance, done: &mut Done) {
+async fn cut(world: &LogWorld, op: LogOp, chance: &mut Chance, done: &mut Done) -> anyhow::Result<()> {
     let cuts: Vec<Cut> = (0..chance.between(1, 4))
         .map(|_| match op {
             LogOp::CutInCopy => Cut::InCopy(chance.between(0, 60_000)),
@@ -172,7 +173,9 @@ async fn cut(world: &LogWorld, op: LogOp, chance: &mut Chance, done: &mut Done) 
     world.line.cut(cuts.clone());
     world.line.all_cut(PATIENCE / 3).await;
     let made = world.line.cuts_made() - before;
+    ensure!(made > 0, "the line was not cut at all, to be: {cuts:?}");
     done.act(format!("the line was cut {made} times, to be: {cuts:?}"));
+    Ok(())
 }
 
 async fn kill_runner(
@@ -208,6 +211,15 @@ async fn printed_long_before(witness: &Path, ms: u64) -> anyhow::Result<Vec<(Uui
     let printed = if before > 0 { witness::lengths(witness)? } else { Vec::new() };
     pause(ms - before).await;
     Ok(printed)
+}
+
+async fn fill_spool(world: &LogWorld, settings: Settings, chance: &mut Chance, done: &mut Done) -> anyhow::Result<()> {
+    filled(&world.spool(), settings.spool_bytes - (8 << 20)).await;
+    pause(chance.between(500, 3000)).await;
+    let bytes = corrupt::size(&world.spool())?;
+    done.act(format!("the spool holds {bytes} bytes, stall_s is {}", settings.stall_s));
+    done.allowed.overflow = settings.stall_s < 60;
+    Ok(())
 }
 
 /// Waits until the spool takes so much.

@@ -73,7 +73,12 @@ impl Room {
     pub fn take(&self) -> io::Result<()> {
         let stat = statvfs(&self.mount)?;
         let free = stat.blocks_available() * stat.fragment_size();
-        fs::write(self.mount.join(BALLAST), vec![0; usize::try_from(free.saturating_sub(LEFT_BYTES)).unwrap_or(0)])
+        let ballast = vec![0; usize::try_from(free.saturating_sub(LEFT_BYTES)).unwrap_or(0)];
+        match fs::write(self.mount.join(BALLAST), ballast) {
+            // The server has taken the rest meanwhile: full it is.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+            written => written,
+        }
     }
 
     /// Empties it again, but for what the server has put there.
@@ -85,7 +90,7 @@ impl Room {
     }
 
     /// Takes it away, once the server has ended.
-    pub async fn remove(self) {
+    pub async fn remove(&self) {
         // At the latest it goes with our namespace.
         let _ = Command::new("umount").arg("--lazy").arg(&self.mount).status().await;
         let _ = fs::remove_dir(&self.mount);

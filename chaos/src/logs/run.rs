@@ -125,7 +125,7 @@ pub fn words(evidence: &Evidence, verdict: &Verdict) -> String {
 
 /// The children of a run.
 pub fn scripts(op: LogOp, seed: u64) -> Vec<Script> {
-    let (children, bytes, ms, slower) = op.load();
+    let (children, bytes, ms, slower) = op.load(seed);
     // Half of them take their time: they live when something is broken late.
     let usual = |number| Script { seed, number, bytes, ms: ms * (1 + slower * (number % 2)), noise: false };
     let mut scripts: Vec<Script> = (0..children).map(usual).collect();

@@ -243,6 +243,20 @@ fn a_reported_end_is_reached_and_nothing_before_it_is_lost() {
         attempt.rows.push(gap(5, "system", "lost", None));
         attempt.log_end = Some(5);
     });
+    // Where the spool had no room the report did not wait for ever; one gap stands up to the end it told, and behind it nothing.
+    let ahead = |e: &mut Evidence, end: i64| {
+        (e.allowed.cut_off, e.allowed.unspooled) = (true, true);
+        let attempt = attempt(e);
+        attempt.rows.truncate(3);
+        attempt.rows.push(Row { seq_to: 8, ..gap(5, "system", "lost", None) });
+        (attempt.log_end, attempt.ended) = (Some(end), false);
+    };
+    assert_eq!(found(|e| ahead(e, 8)), Vec::<String>::new());
+    is_found("a gap (lost) of 5 to 8", |e| ahead(e, 9));
+    is_found("a gap (lost) of 5 to 8", |e| {
+        ahead(e, 9);
+        attempt(e).rows.push(row(9, 9, "stdout", "seven\n"));
+    });
     // What was destroyed of it is told by gaps up to its end: tried are the record of the end, and all of it.
     for destroyed in
         [Destroyed { end: true, ..Destroyed::default() }, Destroyed { all: true, end: true, ..Destroyed::default() }]

@@ -17,11 +17,11 @@ use tokio::process::Command;
 use uuid::Uuid;
 
 use super::journal::Journal;
-use super::proxy::Line;
 use super::room::Room;
 use super::script::{SECRET, SECRET_NAME};
 use super::settings::Settings;
 use super::shelf::Shelf;
+use crate::line::Line;
 use crate::processes;
 use crate::world::{Program, ServeSeat, Server, beside_this_one, output};
 

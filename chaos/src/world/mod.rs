@@ -1,13 +1,15 @@
 //! The world of a run: a private Postgres, `serve`, runners, all of them the real programs.
 
+mod pair;
 mod program;
 mod runner;
 mod serve;
 mod server;
-mod standby;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex as SyncMutex;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,16 +18,17 @@ use nix::unistd::Pid;
 use serde::Deserialize;
 use sqlx::postgres::PgConnection;
 use tendril_broker::Address;
-use tendril_broker::testing::history;
+use tendril_broker::testing::{history, tenant};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+pub use pair::{Commits, Pair, Place};
 pub use program::{Program, beside_this_one, output};
-pub use runner::{RunnerSeat, STATES, Seat};
+pub use runner::{RunnerSeat, STATES, Seat, Way};
 pub use serve::ServeSeat;
 pub use server::{Server, dev_script};
-pub use standby::Standby;
 
+use crate::logs::room::Room;
 use crate::op::OpName;
 use crate::options::{Engine, Options, TIMES};
 use crate::processes;
@@ -35,16 +38,17 @@ const CLUSTER: &str = "chaos";
 
 /// Everything that a run stands on.
 pub struct World {
-    /// The database server; locked by who crashes it.
-    pub server: Mutex<Server>,
-    /// Who follows it, where a failover is to come.
-    pub standby: Mutex<Option<Standby>>,
+    /// The database server, and who follows it; locked by who crashes it.
+    pub server: Mutex<Pair>,
     /// The runners.
     pub runners: Vec<RunnerSeat>,
     /// The replicas of `serve`.
     pub serves: Vec<ServeSeat>,
+    /// The small disk that the queue's tables are on, where they are.
+    pub room: Option<Room>,
     /// The cluster that everything runs on.
     pub cluster: Uuid,
+    token: SyncMutex<String>,
     broker: PathBuf,
     operator_url: String,
     portal_url: String,
@@ -64,19 +68,25 @@ impl World {
     pub async fn start(folder: &Path, options: &Options, engine: Option<&Engine>) -> anyhow::Result<Self> {
         let broker = beside_this_one("tendril-broker")?;
         let server = Server::start(format!("chaos-world-{}", std::process::id())).await?;
-        match Self::settle(folder, options, engine, (&broker, &server)).await {
-            Ok((cluster, runners, serves, standby)) => Ok(Self {
-                standby: Mutex::new(standby),
-                runners,
-                serves,
-                cluster,
-                broker,
-                operator_url: server.operator_url(DATABASE),
-                portal_url: server.url(Some((&format!("{DATABASE}_portal"), PORTAL_PASSWORD)), DATABASE),
-                server: Mutex::new(server),
-            }),
+        let mut pair = Pair::of(server).await?;
+        match Self::settle(folder, options, engine, (&broker, &mut pair)).await {
+            Ok((cluster, token, runners, serves, room)) => {
+                let portal = (format!("{DATABASE}_portal"), PORTAL_PASSWORD);
+                let places = places(options, &pair);
+                Ok(Self {
+                    room,
+                    runners,
+                    serves,
+                    cluster,
+                    token: SyncMutex::new(token),
+                    broker,
+                    operator_url: pair.server.operator_url_at(&places, DATABASE),
+                    portal_url: format!("postgres://{}:{}@{places}/{DATABASE}", portal.0, portal.1),
+                    server: Mutex::new(pair),
+                })
+            }
             Err(error) => {
-                let _ = server.stop().await;
+                let _ = pair.stop().await;
                 Err(error)
             }
         }
@@ -86,23 +96,30 @@ impl World {
         folder: &Path,
         options: &Options,
         engine: Option<&Engine>,
-        (broker, server): (&Path, &Server),
-    ) -> anyhow::Result<(Uuid, Vec<RunnerSeat>, Vec<ServeSeat>, Option<Standby>)> {
-        history::create_database(&server.address()?, DATABASE, PORTAL_PASSWORD).await?;
-        let url = server.operator_url(DATABASE);
+        (broker, pair): (&Path, &mut Pair),
+    ) -> anyhow::Result<(Uuid, String, Vec<RunnerSeat>, Vec<ServeSeat>, Option<Room>)> {
+        history::create_database(&pair.server.address()?, DATABASE, PORTAL_PASSWORD).await?;
+        let places = places(options, pair);
+        let url = pair.server.operator_url_at(&places, DATABASE);
         let run = async |arguments: &[&str]| output(broker, arguments, &[("TENDRIL_DATABASE_URL", &url)]).await;
         run(&["migrate"]).await?;
         let mut operator = url.parse::<Address>()?.connect("tendril-chaos").await?;
         history::prepare(&mut operator, TIMES).await?;
+        tenant::make_room_for(&mut operator, options.runners).await?;
         if let Some(mutant) = options.mutant {
             mutant.put_into(&mut operator).await?;
         }
         run(&["portal", "grant", &format!("{DATABASE}_portal"), "--scope", "all"]).await?;
         let cluster: Cluster = serde_json::from_str(&run(&["cluster", "create", CLUSTER, "--json"]).await?)?;
-        let standby = match options.ops.contains(&OpName::Failover) {
-            true => Some(Standby::of(server).await?),
-            false => None,
-        };
+        let mut room = None;
+        if options.ops.iter().any(|op| op.needs_standby()) {
+            pair.is_followed(Commits::Synchronous).await?;
+        } else if options.ops.contains(&OpName::DiskFull) && Room::can_be() {
+            let disk = Room::new("queue", pair.first_process()?).await?;
+            let superuser: Address = pair.server.superuser_url(DATABASE).parse()?;
+            history::keep_queue_at(&mut superuser.connect("tendril-chaos").await?, &disk.folder()).await?;
+            room = Some(disk);
+        }
 
         let mut serves = Vec::new();
         for number in 0..options.serves {
@@ -114,13 +131,16 @@ impl World {
         let seat = Seat {
             program: runner,
             folder: folder.to_owned(),
-            database_url: server.url(None, DATABASE),
-            token: cluster.token,
+            token: cluster.token.clone(),
             slots: options.slots,
             engine: engine.cloned(),
         };
-        let runners = (0..options.runners).map(|number| RunnerSeat::start(seat.clone(), number));
-        Ok((cluster.id, runners.collect::<anyhow::Result<_>>()?, serves, standby))
+        let mut runners = Vec::new();
+        for number in 0..options.runners {
+            let way = Way::to(&places, options.ops.iter().any(|op| op.needs_line())).await?;
+            runners.push(RunnerSeat::start(seat.clone(), number, way)?);
+        }
+        Ok((cluster.id, cluster.token, runners, serves, room))
     }
 
     /// Where the operator connects.
@@ -159,8 +179,34 @@ impl World {
     /// # Errors
     /// What `tendril-broker` says.
     pub async fn release_key(&self, key: &str) -> anyhow::Result<()> {
-        let arguments = ["key", "release", "--cluster", CLUSTER, key, "--reason", "its holder was killed"];
-        output(&self.broker, &arguments, &[("TENDRIL_DATABASE_URL", &self.operator_url)]).await.map(drop)
+        self.operate(&["key", "release", "--cluster", CLUSTER, key, "--reason", "its holder was killed"])
+            .await
+            .map(drop)
+    }
+
+    /// Runs `tendril-broker` as the operator; returns what it printed.
+    ///
+    /// # Errors
+    /// What `tendril-broker` says.
+    pub async fn operate(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        output(&self.broker, arguments, &[("TENDRIL_DATABASE_URL", &self.operator_url)]).await
+    }
+
+    /// The credential that runners are given now.
+    pub fn token(&self) -> String {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// There is another credential: the next processes of all runners get it.
+    pub fn rotated(&self, token: String) {
+        self.runners.iter().for_each(|seat| seat.give(&token));
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    /// How somebody reaches the database with a login, `role:secret`.
+    pub fn url_of(&self, login: &str) -> String {
+        let places = self.operator_url.rsplit_once('@').map_or("", |(_, places)| places);
+        format!("postgres://{login}@{places}")
     }
 
     /// Ends everything, whatever state it is in. Only processes that descend from this one are ended.
@@ -168,17 +214,22 @@ impl World {
         for process in processes::descendants().iter().filter(|process| !process.dead) {
             let _ = kill(Pid::from_raw(process.identity.pid), Signal::SIGKILL);
         }
-        let server = self.server.lock().await;
-        if let Some(standby) = self.standby.lock().await.take()
-            && let Err(error) = standby.stop(&server).await
-        {
-            eprintln!("the standby was not stopped: {error:#}");
-        }
-        if let Err(error) = server.stop().await {
+        if let Err(error) = self.server.lock().await.stop().await {
             eprintln!("the server was not stopped: {error:#}");
+        }
+        if let Some(room) = &self.room {
+            room.remove().await;
         }
     }
 }
 
+/// Where the database is or may come to be: one address, or one for each server where clients have to find it.
+fn places(options: &Options, pair: &Pair) -> String {
+    let ports = pair.ports();
+    let several = options.ops.iter().any(|op| op.moves_the_server());
+    let ports = if several { &ports[..] } else { &ports[..1] };
+    ports.iter().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
+}
+
 /// The database of a run; the server is private.
-const DATABASE: &str = "chaos";
+pub const DATABASE: &str = "chaos";

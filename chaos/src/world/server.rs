@@ -82,8 +82,13 @@ impl Server {
 
     /// The operator's way to a database.
     pub fn operator_url(&self, database: &str) -> String {
-        let (login, place) = self.parts();
-        format!("postgres://{login}@{place}/{database}")
+        self.operator_url_at(self.place(), database)
+    }
+
+    /// The operator's way to a database at any of these places, separated by commas.
+    pub fn operator_url_at(&self, places: &str, database: &str) -> String {
+        let (login, _) = self.parts();
+        format!("postgres://{login}@{places}/{database}")
     }
 
     /// Somebody else's way to a database; without a login it is what a runner is told.
@@ -102,6 +107,13 @@ impl Server {
     pub fn superuser_url(&self, database: &str) -> String {
         let server = self.superuser_url.rsplit_once('/').map_or(self.superuser_url.as_str(), |(server, _)| server);
         format!("{server}/{database}")
+    }
+
+    /// The same on another port of this machine, where a copy of the server listens.
+    pub fn superuser_url_at(&self, port: u16, database: &str) -> String {
+        let url = self.superuser_url(database);
+        let here = url.rsplit_once('@').and_then(|(login, _)| Some((login, self.place().split_once(':')?.0)));
+        here.map_or(url.clone(), |(login, host)| format!("{login}@{host}:{port}/{database}"))
     }
 
     /// Login and `host:port`.
@@ -137,6 +149,7 @@ mod tests {
         assert_eq!(server.operator_url("a"), "postgres://ops:secret@127.0.0.1:5432/a");
         assert_eq!(server.url(Some(("portal", "x")), "a"), "postgres://portal:x@127.0.0.1:5432/a");
         assert_eq!(server.superuser_url("a"), "postgres://root:secret@127.0.0.1:5432/a");
+        assert_eq!(server.superuser_url_at(7, "a"), "postgres://root:secret@127.0.0.1:7/a");
         assert_eq!(server.place(), "127.0.0.1:5432");
         assert_eq!(server.url(None, "a"), "postgres://127.0.0.1:5432/a");
     }

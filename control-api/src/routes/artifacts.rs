@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use tendril_broker::portal::door::Ability;
+use tendril_broker::portal::token_pool::TokenScope;
 use tendril_broker::portal::{artifacts, deployments};
 
 use crate::app::Shared;
@@ -21,7 +21,7 @@ const SEALED: &str =
     params(("id" = Uuid, Path, description = "The deployment")),
     responses((status = 200, description = "Artifacts, without content", body = ArtifactList), AnyErrors, NotFound))]
 pub async fn list(State(app): State<Shared>, Bearer(token): Bearer, Id(id): Id) -> Result<Json<ArtifactList>, Problem> {
-    let mut session = app.enter(&token, Ability::Read).await?;
+    let mut session = app.enter(&token, TokenScope::Read).await?;
     // Of a deployment that is not there the list would be empty, too.
     deployments::state(&mut session, id).await?;
     let items = artifacts::list(&mut session, id).await?;

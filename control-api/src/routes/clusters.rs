@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 use tendril_broker::portal::clusters;
-use tendril_broker::portal::door::Ability;
+use tendril_broker::portal::token_pool::TokenScope;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
@@ -43,7 +43,7 @@ pub async fn list(
     if !(1..=500).contains(&page.limit) {
         return Err(Problem::bad_request("limit", "must be between 1 and 500"));
     }
-    let mut session = app.enter(&token, Ability::Read).await?;
+    let mut session = app.enter(&token, TokenScope::Read).await?;
     let limit = usize::from(page.limit);
     // One more than asked for tells whether there are more.
     let mut items = clusters::list(&mut session, page.cursor, i64::from(page.limit) + 1).await?;

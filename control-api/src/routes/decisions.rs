@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use tendril_broker::portal::deployments;
-use tendril_broker::portal::door::Ability;
+use tendril_broker::portal::token_pool::TokenScope;
 
 use crate::app::Shared;
 use crate::body::{Bearer, Body, Id, Key};
@@ -37,7 +37,7 @@ pub async fn cancel(
 ) -> Result<Json<Standing>, Problem> {
     let reason = body.map(|Body(body)| body).unwrap_or_default().reason;
     checked(reason.as_deref())?;
-    let mut session = app.enter(&token, Ability::Cancel).await?;
+    let mut session = app.enter(&token, TokenScope::Cancel).await?;
     let status = deployments::cancel(&mut session, id, reason.as_deref()).await?;
     session.commit().await?;
     Ok(Json(Standing { id, status }))
@@ -55,7 +55,7 @@ pub async fn approve(
 ) -> Result<Json<Decided>, Problem> {
     let Decision { job, reason } = body.map(|Body(body)| body).unwrap_or_default();
     checked(reason.as_deref())?;
-    let mut session = app.enter(&token, Ability::Approve).await?;
+    let mut session = app.enter(&token, TokenScope::Approve).await?;
     let jobs = deployments::approve(&mut session, id, job.as_deref(), reason.as_deref()).await?;
     session.commit().await?;
     Ok(Json(Decided { id, jobs }))
@@ -73,7 +73,7 @@ pub async fn reject(
 ) -> Result<Json<Decided>, Problem> {
     let Decision { job, reason } = body.map(|Body(body)| body).unwrap_or_default();
     checked(reason.as_deref())?;
-    let mut session = app.enter(&token, Ability::Approve).await?;
+    let mut session = app.enter(&token, TokenScope::Approve).await?;
     let jobs = deployments::reject(&mut session, id, job.as_deref(), reason.as_deref()).await?;
     session.commit().await?;
     Ok(Json(Decided { id, jobs }))
@@ -93,7 +93,7 @@ pub async fn retry(
     Id(id): Id,
     Key(key): Key,
 ) -> Result<impl IntoResponse, Problem> {
-    let mut session = app.enter(&token, Ability::Submit).await?;
+    let mut session = app.enter(&token, TokenScope::Submit).await?;
     // The old one first: what is refused after that is the key.
     deployments::state(&mut session, id).await?;
     let retried = deployments::retry(&mut session, id, key.unwrap_or_else(new_id)).await;

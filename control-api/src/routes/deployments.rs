@@ -7,8 +7,8 @@ use axum::response::IntoResponse;
 use serde::Deserialize;
 use serde_json::Value;
 use tendril_broker::portal::deployments::{self, Filter};
-use tendril_broker::portal::door::{Ability, Session};
 use tendril_broker::portal::submission::{self, Submission};
+use tendril_broker::portal::token_pool::{Session, TokenScope};
 use time::OffsetDateTime;
 use utoipa::IntoParams;
 use uuid::Uuid;
@@ -59,7 +59,7 @@ pub async fn list(
         None | Some("") => None,
         Some(cursor) => Some(place(cursor).ok_or_else(|| Problem::bad_request("cursor", "is none of this API's"))?),
     };
-    let mut session = app.enter(&token, Ability::Read).await?;
+    let mut session = app.enter(&token, TokenScope::Read).await?;
     let status = page.status.map(|status| status.name().to_owned());
     let limit = usize::from(page.limit);
     // One more than asked for tells whether there are more.
@@ -105,7 +105,7 @@ pub async fn submit(
         cluster: wanted.cluster_id,
         snapshot: Value::Object(wanted.config_snapshot),
     };
-    let mut session = app.enter(&token, Ability::Submit).await?;
+    let mut session = app.enter(&token, TokenScope::Submit).await?;
     // What was sent before is answered as it was then, also when the cluster takes nothing more by now.
     let before = match key {
         Some(_) => submission::is_submitted(&mut session, &submission).await?,
@@ -164,7 +164,7 @@ pub fn reused() -> Problem {
     params(("id" = Uuid, Path, description = "The deployment")),
     responses((status = 200, description = "The deployment", body = Deployment), AnyErrors, NotFound))]
 pub async fn show(State(app): State<Shared>, Bearer(token): Bearer, Id(id): Id) -> Result<Json<Value>, Problem> {
-    let mut session = app.enter(&token, Ability::Read).await?;
+    let mut session = app.enter(&token, TokenScope::Read).await?;
     let state = deployments::state(&mut session, id).await?;
     session.commit().await?;
     Ok(Json(state.whole))

@@ -8,8 +8,8 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use tendril_broker::portal::door::Ability;
 use tendril_broker::portal::logs::LogReader;
+use tendril_broker::portal::token_pool::TokenScope;
 use utoipa::IntoParams;
 
 use crate::app::Shared;
@@ -72,7 +72,7 @@ pub async fn read(
     }
     // Who waits for the archive has a session meanwhile: half of them stay for others.
     let Ok(_turn) = app.readers.acquire().await else { return Err(Problem::new(Kind::Unavailable, "it is ending")) };
-    let mut session = app.enter(&token, Ability::Logs).await?;
+    let mut session = app.enter(&token, TokenScope::Logs).await?;
     let mut reader = LogReader::new(id).with_archive(app.archive.clone()).at(after.or(last).unwrap_or_default());
     let (chunks, more) = reader.next_within(&mut session, ARCHIVE_PATIENCE).await?;
     session.commit().await?;

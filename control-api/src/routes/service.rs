@@ -27,7 +27,7 @@ pub async fn readyz(State(app): State<Shared>) -> (StatusCode, &'static str) {
     if app.stop.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
     }
-    match tokio::time::timeout(READY_WITHIN, app.door.look()).await {
+    match tokio::time::timeout(READY_WITHIN, app.tokens.look()).await {
         Ok(Ok(())) => (StatusCode::OK, "ready\n"),
         Ok(Err(error)) if !error.is_outage() => {
             tracing::warn!(%error, hint = error.hint(), "not ready");
@@ -42,7 +42,7 @@ pub async fn readyz(State(app): State<Shared>) -> (StatusCode, &'static str) {
     (status = 200, description = "OpenMetrics", body = String, content_type = "application/openmetrics-text")))]
 pub async fn metrics(State(app): State<Shared>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], app.metrics.text(app.door.sessions()))
+    ([(header::CONTENT_TYPE, kind)], app.metrics.text(app.tokens.sessions()))
 }
 
 /// This document.

@@ -13,8 +13,8 @@ use futures_util::Stream;
 use tendril_broker::Error;
 use tendril_broker::portal::api_token::ApiToken;
 use tendril_broker::portal::deployments;
-use tendril_broker::portal::door::{Ability, Presented};
 use tendril_broker::portal::logs::{LogChunk, LogReader};
+use tendril_broker::portal::token_pool::{Presented, Session, TokenScope};
 use tokio::sync::broadcast::error::RecvError;
 use uuid::Uuid;
 
@@ -61,26 +61,41 @@ enum Waiting {
     Other(Event),
 }
 
-impl Follower {
-    /// Begins behind `position` with the first page, so that what is refused is refused before the answer begins.
-    ///
-    /// # Errors
-    /// What the token may not see, a position that is none, too many streams.
-    pub async fn begin(app: Shared, token: ApiToken, deployment: Uuid, position: Position) -> Result<Self, Problem> {
-        let mut session = app.enter(&token, Ability::Logs).await?;
-        // Before reading: what is stored after this is told, and what was stored before is read.
-        let subscription = app.hub.subscribe(deployment, token.hash())?;
-        let mut reader = LogReader::new(deployment).with_archive(app.archive.clone()).at(position.clone());
+/// What one look of a stream's own has brought.
+struct Page {
+    chunks: Vec<LogChunk>,
+    more: bool,
+    /// How the deployment has ended, if all of its logs was read.
+    ended: Option<String>,
+}
+
+impl Page {
+    async fn read(mut session: Session, reader: &mut LogReader, deployment: Uuid) -> Result<Self, Error> {
         let (chunks, more) = reader.next_within(&mut session, ARCHIVE_PATIENCE).await?;
         let ended = match reader.is_over() {
             true => Some(deployments::state(&mut session, deployment).await?.status),
             false => None,
         };
         session.commit().await?;
+        Ok(Self { chunks, more, ended })
+    }
+}
+
+impl Follower {
+    /// Begins behind `position` with the first page, so that what is refused is refused before the answer begins.
+    ///
+    /// # Errors
+    /// What the token may not see, a position that is none, too many streams.
+    pub async fn begin(app: Shared, token: ApiToken, deployment: Uuid, position: Position) -> Result<Self, Problem> {
+        let session = app.enter(&token, TokenScope::Logs).await?;
+        // Before reading: what is stored after this is told, and what was stored before is read.
+        let subscription = app.hub.subscribe(deployment, token.hash())?;
+        let mut reader = LogReader::new(deployment).with_archive(app.archive.clone()).at(position.clone());
+        let page = Page::read(session, &mut reader, deployment).await?;
         let (waiting, lags, sent) = (VecDeque::new(), 0, position.clone());
         let mut this =
             Self { app, deployment, token, subscription, reader: None, position, sent, waiting, lags, over: false };
-        this.read(reader, &chunks, more, ended);
+        this.read(reader, page);
         Ok(this)
     }
 
@@ -127,7 +142,7 @@ impl Follower {
         let Ok(_turn) = self.app.readers.clone().acquire_owned().await else { return };
         let read = self.page(&mut reader).await;
         match read {
-            Ok(Some((chunks, more, ended))) => self.read(reader, &chunks, more, ended),
+            Ok(Some(page)) => self.read(reader, page),
             Ok(None) => self.end("refused", refused()),
             Err(error) if error.is_outage() || matches!(error, Error::Archive(_)) => {
                 tracing::warn!(%error, "a stream waits");
@@ -142,19 +157,13 @@ impl Follower {
     }
 
     /// `None` when the token does not hold any more.
-    async fn page(&self, reader: &mut LogReader) -> Result<Option<(Vec<LogChunk>, bool, Option<String>)>, Error> {
-        let presented = self.app.door.present(self.token.hash(), Ability::Logs).await?;
-        let Presented::Welcome(mut session) = presented else { return Ok(None) };
-        let (chunks, more) = reader.next_within(&mut session, ARCHIVE_PATIENCE).await?;
-        let ended = match reader.is_over() {
-            true => Some(deployments::state(&mut session, self.deployment).await?.status),
-            false => None,
-        };
-        session.commit().await?;
-        Ok(Some((chunks, more, ended)))
+    async fn page(&self, reader: &mut LogReader) -> Result<Option<Page>, Error> {
+        let presented = self.app.tokens.present(self.token.hash(), TokenScope::Logs).await?;
+        let Presented::Welcome(session) = presented else { return Ok(None) };
+        Page::read(session, reader, self.deployment).await.map(Some)
     }
 
-    fn read(&mut self, reader: LogReader, chunks: &[LogChunk], more: bool, ended: Option<String>) {
+    fn read(&mut self, reader: LogReader, Page { chunks, more, ended }: Page) {
         let chunks: Arc<[Written]> = chunks.iter().map(Written::new).collect();
         (0..chunks.len()).for_each(|place| self.waiting.push_back(Waiting::Chunk(chunks.clone(), place)));
         // Where a stream began is a part of where it is.

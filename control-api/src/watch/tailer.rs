@@ -16,7 +16,8 @@ use crate::watch::hub::Due;
 /// What one look may bring: so much is in memory once, for as long as one stream is slow to take it.
 const PAGE: PageBounds = PageBounds { chunks: 2000, bytes: 4 << 20 };
 
-/// Longest pause while the database is away.
+/// Shortest and longest pause while the database is away.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// A stream of somebody who has lost the right to it goes on for about so long at most.
@@ -35,34 +36,47 @@ pub async fn tail(app: Shared) {
                 () = app.hub.wake.notified() => {}
             }
         }
-        let next = Instant::now() + pause;
-        let mut full = false;
-        pause = interval;
-        for part in parts {
-            match look(&app, part).await {
-                Ok(more) => full |= more,
-                Err(error) => {
-                    app.metrics.tail_errors.inc();
-                    warn!(%error, "cannot look for log chunks; the streams wait");
-                    pause = (pause * 2).clamp(Duration::from_millis(500), PAUSE_MAX);
-                }
+        let began = Instant::now();
+        let next = match look_at_all(&app, parts).await {
+            Ok(true) => {
+                tokio::task::yield_now().await;
+                continue;
             }
-        }
-        if full && pause == interval {
-            tokio::task::yield_now().await;
-            continue;
-        }
+            Ok(false) => {
+                pause = interval;
+                began + interval
+            }
+            Err(error) => {
+                app.metrics.tail_errors.inc();
+                warn!(%error, "cannot look for log chunks; the streams wait");
+                pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+                Instant::now() + pause
+            }
+        };
         tokio::select! {
             () = app.stop.cancelled() => break,
-            () = tokio::time::sleep_until(next.max(Instant::now() + (pause - interval))) => {}
+            () = tokio::time::sleep_until(next) => {}
         }
     }
+}
+
+/// Returns whether there may be more at once. One part that fails keeps no other from its look, unless nobody answers.
+async fn look_at_all(app: &App, parts: Vec<Due>) -> Result<bool, Error> {
+    let mut looked = Ok(false);
+    for part in parts {
+        match look(app, part).await {
+            Ok(more) => looked = looked.map(|full| full | more),
+            Err(error) if error.is_outage() => return Err(error),
+            Err(error) => looked = Err(error),
+        }
+    }
+    looked
 }
 
 /// One look; returns whether there may be more at once.
 async fn look(app: &App, due: Due) -> Result<bool, Error> {
     let began = Instant::now();
-    let page = app.door.tail(&due.pairs, &due.position, PAGE).await?;
+    let page = app.tokens.tail(&due.pairs, &due.position, PAGE).await?;
     app.metrics.tail_seconds.observe(began.elapsed().as_secs_f64());
     let asked: HashMap<Uuid, TokenHash> = due.pairs.into_iter().collect();
     for (deployment, news) in page.news {
@@ -81,7 +95,7 @@ pub async fn check_rights(app: Shared) {
             () = tokio::time::sleep(RIGHTS_EVERY) => {}
         }
         for pairs in app.hub.pairs().chunks(REFUSED_PAIRS) {
-            match app.door.refused(pairs).await {
+            match app.tokens.refused(pairs).await {
                 Ok(places) => {
                     let refused = places.into_iter().filter_map(|place| pairs.get(place));
                     refused.for_each(|(deployment, token)| app.hub.refused(*deployment, *token));

@@ -5,7 +5,10 @@ const QUIET_MS = 5000
 const SOON_MS = 250
 const RENEW_MS = 30_000
 
-/** Calls `show(chunk)` in order, each chunk once, and resolves to `complete` or `incomplete` at the end of the log. */
+/**
+ * Calls `show(chunk)` in order, each chunk once, and resolves at the end of the log to how it ended: `complete`; `incomplete`, when a
+ * lost runner left it without its end; `archived`, when the database no longer has all of it.
+ */
 export async function followLog(db, deployment, show, signal) {
   const merge = new LogMerge()
   let wake = () => {}
@@ -35,9 +38,18 @@ export async function followLog(db, deployment, show, signal) {
       merge.page(rows).forEach(show)
       const end = rows.find((row) => row.attempt_id === null)
       if (end) return end.at_end
-      if (!rows.some((row) => row.seq !== null)) await rest(QUIET_MS)
+      if (rows.some((row) => row.seq !== null)) continue
+      // tail never says that an archived log is all: it may be a plan's, whose apply still waits for an approval.
+      if (rows.some((row) => row.at_end === 'archived') && (await isOver(db, deployment, merge))) return 'archived'
+      await rest(QUIET_MS)
     }
   } finally {
     db.removeChannel(channel)
   }
+}
+
+/** Whether nothing more comes: the deployment has ended, and the log of each attempt. */
+async function isOver(db, deployment, merge) {
+  const { data: state } = await db.rpc('status', { p_deployment: deployment })
+  return Boolean(state?.ended_at) && state.logs.every((log) => merge.ended(log.attempt_id))
 }

@@ -1,4 +1,4 @@
-//! The merging of live events and polled pages, which the page for Supabase does in the browser.
+//! The following of a log by live events and polled pages, which the page for Supabase does in the browser.
 
 use crate::folder;
 use crate::program::missing;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 #[test]
 fn events_that_are_lost_doubled_or_out_of_order_never_change_what_a_reader_is_shown() {
-    let test = folder().join("supabase/log-merge.test.mjs");
+    let test = folder().join("supabase/live-log.test.mjs");
     let done = match Command::new("node").arg("--test").arg(test).output() {
         Ok(done) => done,
         Err(_) => return missing("live log", "node is not on the PATH"),

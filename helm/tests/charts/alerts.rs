@@ -6,18 +6,15 @@ use serde_json::Value;
 
 /// Compared with the running program by a test of the runner's.
 const RUNNER: &str = include_str!("../../../docs/RUNNER.md");
-const SERVE: [&str; 2] = [
-    include_str!("../../../broker-sql/src/serve/metrics.rs"),
-    include_str!("../../../broker-sql/src/serve/archive_metrics.rs"),
-];
+/// Likewise, by a test of the broker's.
+const SERVE: &str = include_str!("../../../docs/METRICS.md");
+const RUNBOOKS: &str = include_str!("../../../docs/OPERATIONS.md");
 const SQL: &str = include_str!("../../../docs/SQL.md");
 
-fn exists(name: &str) -> bool {
-    if name.starts_with("tendril_runner_") {
-        return RUNNER.contains(&format!("| `{name}` |"));
-    }
-    let registered = name.trim_start_matches("tendril_").trim_end_matches("_total");
-    SERVE.iter().any(|source| source.contains(&format!("\"{registered}\"")))
+pub fn exists(name: &str) -> bool {
+    let whole = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+    let page = if name.starts_with("tendril_runner_") { RUNNER } else { SERVE };
+    page.contains(&format!("| `{whole}` |"))
 }
 
 fn rules(helm: &Helm, set: &str) -> Vec<Value> {
@@ -44,6 +41,13 @@ fn alerts_ask_only_for_figures_that_exist_and_say_what_to_do() {
                 braces('(', ')') && braces('{', '}') && expression.contains("namespace=\"tendril\""),
                 "{expression}"
             );
+            let section = format!("\n### {}\n", rule["alert"].as_str().unwrap());
+            let (_, section) =
+                RUNBOOKS.split_once(&section).unwrap_or_else(|| panic!("no runbook of {}", rule["alert"]));
+            let section = section.split("\n### ").next().unwrap().to_lowercase();
+            for word in ["- cause: ", "check", "remedy: "] {
+                assert!(section.contains(word), "the runbook of {} has no {word}", rule["alert"]);
+            }
             for key in ["summary", "description", "runbook_url"] {
                 assert!(
                     rule["annotations"][key].as_str().is_some_and(|text| text.len() > 20),
@@ -66,7 +70,7 @@ fn autoscalers_ask_only_for_figures_that_exist() {
     assert_eq!(metric["target"]["averageValue"], "3000m");
     let keda = of("runner-everything", "ScaledObject");
     let trigger = &keda["spec"]["triggers"][0]["metadata"];
-    assert!(trigger["query"].as_str().unwrap().contains("FROM tendril.queue") && SQL.contains("### tendril.queue"));
+    assert!(trigger["query"].as_str().unwrap().contains("THEN runnable") && SQL.contains("| `runnable` | bigint |"));
     assert_eq!(trigger["targetQueryValue"], "8");
     // Who scales is alone in deciding how many there are.
     let workload = of("runner-everything", "StatefulSet");

@@ -5,12 +5,14 @@
 
 mod alerts;
 mod chart;
+mod dashboards;
 mod files;
 mod golden;
 mod image;
 mod network;
 mod objects;
 mod pods;
+mod promtool;
 mod refusals;
 mod settings;
 mod table;

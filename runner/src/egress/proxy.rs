@@ -39,6 +39,16 @@ struct Way {
     said: Vec<u8>,
 }
 
+/// What came of a request that may pass.
+enum Made {
+    /// The client or the server has gone meanwhile.
+    Nothing,
+    /// Bytes go to and from this server.
+    Tunnel(TcpStream),
+    /// This server has the head, and is to have so many bytes more; without a number up to the body's own end.
+    Request(TcpStream, Option<u64>),
+}
+
 impl<N: Network> Proxy<N> {
     /// One with these rules.
     pub fn new(rules: Rules, ledger: Arc<Ledger>, network: N) -> Arc<Self> {
@@ -96,12 +106,12 @@ impl<N: Network> Proxy<N> {
             Err(refusal) => Err(refusal),
         };
         match done {
-            Ok(None) => {}
-            Ok(Some((server, Some(body)))) => {
+            Ok(Made::Nothing) => {}
+            Ok(Made::Request(server, body)) => {
                 let counts = (&self.ledger.sent, &self.ledger.received);
                 drop(tunnel::answer(client, server, body, counts).await);
             }
-            Ok(Some((server, None))) => {
+            Ok(Made::Tunnel(server)) => {
                 drop(tunnel::carry(client, server, &self.ledger.sent, &self.ledger.received).await);
             }
             Err(refusal) => {
@@ -111,16 +121,16 @@ impl<N: Network> Proxy<N> {
         }
     }
 
-    /// Makes a tunnel; none when the client has gone meanwhile.
+    /// Makes a tunnel.
     async fn connect(&self, client: &mut TcpStream, target: &Target, rest: Vec<u8>) -> Result<Made, Refusal> {
-        let Some(Way { mut server, said }) = self.way(client, target, true).await? else { return Ok(None) };
+        let Some(Way { mut server, said }) = self.way(client, target, true).await? else { return Ok(Made::Nothing) };
         self.ledger.passed();
         let answer = [b"HTTP/1.1 200 Connection established\r\n\r\n", said.as_slice()].concat();
         if client.write_all(&answer).await.is_err() || server.write_all(&rest).await.is_err() {
-            return Ok(None);
+            return Ok(Made::Nothing);
         }
         self.count(rest.len(), said.len());
-        Ok(Some((server, None)))
+        Ok(Made::Tunnel(server))
     }
 
     /// Passes on a plain request.
@@ -137,7 +147,7 @@ impl<N: Network> Proxy<N> {
                 format!("{target}: a plain request through a proxy beyond must say its Content-Length; use https");
             return Err(Refusal { status: 411, ..Refusal::new(target, Reason::Malformed, text) });
         }
-        let Some(Way { mut server, .. }) = self.way(client, target, false).await? else { return Ok(None) };
+        let Some(Way { mut server, .. }) = self.way(client, target, false).await? else { return Ok(Made::Nothing) };
         self.ledger.passed();
         let head = plain::head(target, &plain, upstream);
         let left = plain.length.map(|length| {
@@ -145,10 +155,10 @@ impl<N: Network> Proxy<N> {
             length.saturating_sub(rest.len() as u64)
         });
         if server.write_all(&[head, rest.clone()].concat()).await.is_err() {
-            return Ok(None);
+            return Ok(Made::Nothing);
         }
         self.count(rest.len(), 0);
-        Ok(Some((server, Some(left))))
+        Ok(Made::Request(server, left))
     }
 
     fn count(&self, sent: usize, received: usize) {
@@ -243,9 +253,6 @@ impl<N: Network> Proxy<N> {
         Err(Refusal::new(target, Reason::Unreachable, text))
     }
 }
-
-/// The server to carry bytes to and from; with a plain request, what is left of its body.
-type Made = Option<(TcpStream, Option<Option<u64>>)>;
 
 /// Returns when the client has hung up. One that goes on talking is there.
 async fn gone(client: &TcpStream) {

@@ -20,6 +20,23 @@ const PIECE_BYTES: usize = 512;
 const OVERLAP_BYTES: usize = 64;
 /// Line lengths of encoders that wrap: `base64` and PEM.
 const WRAPS: [usize; 2] = [76, 64];
+/// What percent-encoders leave as it is, beside letters and digits.
+const UNESCAPED: [&str; 10] = [
+    // RFC 3986, and queries in Go; Python's quote.
+    "-_.~",
+    "-_.~/",
+    // JavaScript: encodeURIComponent, encodeURI.
+    "-_.~!*'()",
+    "-_.~!*'();,/?:@&=+$#",
+    // URLs in Go: a part of a path, a path, a user's name and password; the last one as browsers do it.
+    "-_.~$&+:=@",
+    "-_.~$&+,/:;=@",
+    "-_.~$&+,;=",
+    "-_.~!$%&'()*+,",
+    // Forms of browsers and Java; PHP.
+    "-_.*",
+    "-_.",
+];
 /// Values that stand in every other log. Redacting them would hide the log, and show what the value is.
 const COMMON: [&str; 24] = [
     "account",
@@ -135,8 +152,7 @@ impl Forms {
     }
 
     fn percent(&mut self, piece: &str) {
-        // What encoders leave as it is differs: RFC 3986, JavaScript, paths and user names in Go.
-        for kept in ["", "!*'()", "$&+:=@", "$&+,;="] {
+        for kept in UNESCAPED {
             for digits in [b"0123456789ABCDEF", b"0123456789abcdef"] {
                 let encoded = percent_encoded(piece, kept, digits);
                 self.add(encoded.replace("%20", "+"));
@@ -252,7 +268,7 @@ fn percent_encoded(text: &str, kept: &str, digits: &[u8; 16]) -> String {
     let mut out = String::with_capacity(text.len());
     for &byte in text.as_bytes() {
         let c = char::from(byte);
-        if c.is_ascii_alphanumeric() || "-_.~".contains(c) || c.is_ascii() && kept.contains(c) {
+        if c.is_ascii_alphanumeric() || kept.contains(c) {
             out.push(c);
         } else {
             let digit = |nibble: u8| char::from(digits[usize::from(nibble)]);

@@ -4,14 +4,14 @@
 //! A value goes from its source into the redaction of the job's log, then into the command's environment or a file that only this
 //! user reads, and is overwritten in this process's memory. The broker sees references only. See `docs/SECRETS.md`.
 
-mod hands;
+mod handed;
 mod hidden;
 mod reference;
 mod resolve;
 mod settings;
 mod vault;
 
-pub use hands::Hands;
+pub use handed::Handed;
 pub use hidden::Hidden;
 pub use reference::{As, Reference, Source};
 pub use resolve::Resolver;

@@ -46,10 +46,7 @@ impl Resolver {
                     return Err(refuse("this runner has no Vault; set [secrets.vault]".to_owned()));
                 };
                 let (store, settings) = vault;
-                let fits = |pattern: &String| {
-                    pattern.strip_suffix('*').map_or(pattern == path, |start| path.starts_with(start))
-                };
-                if !settings.paths.iter().any(fits) {
+                if !settings.paths.iter().any(|pattern| matches(pattern, path)) {
                     return Err(refuse(format!("{path} is not among secrets.vault.paths of this runner's settings")));
                 }
                 store.get(path, key).await.map_err(|error| match error.may_pass() {

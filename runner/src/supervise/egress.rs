@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use crate::egress::{Door, Ledger, Refusal, Traffic};
+use crate::egress::{Ledger, Listener, Refusal, Traffic};
 use crate::sandbox::Ports;
 
 use super::start::StartFailure;
@@ -20,24 +20,24 @@ pub(super) struct Egress {
 }
 
 /// Opens the proxy that the step asks for, and makes it the step's own: its variables, and the one port to connect to.
-pub(super) fn open(step: &mut Step) -> Result<Option<Door>, StartFailure> {
+pub(super) fn open(step: &mut Step) -> Result<Option<Listener>, StartFailure> {
     let Some(rules) = step.sandbox.egress.clone() else { return Ok(None) };
-    let door = Door::open(rules).map_err(|e| failure(&e))?;
-    door.tell(&mut step.env);
+    let listener = Listener::open(rules).map_err(|e| failure(&e))?;
+    listener.tell(&mut step.env);
     if let Ports::Only(ports) = &mut step.sandbox.connect {
-        ports.push(door.port());
+        ports.push(listener.port());
     }
-    Ok(Some(door))
+    Ok(Some(listener))
 }
 
 impl Egress {
     /// Serves it. To be called when the command has been forked.
-    pub(super) fn begin(door: Door) -> Result<Self, StartFailure> {
+    pub(super) fn begin(listener: Listener) -> Result<Self, StartFailure> {
         let begin = || -> io::Result<Self> {
             let (ledger, bell) = Ledger::new()?;
             fcntl(&bell, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
             let ledger = Arc::new(ledger);
-            door.serve_apart(ledger.clone())?;
+            listener.serve_apart(ledger.clone())?;
             Ok(Self { ledger, bell })
         };
         begin().map_err(|e| failure(&e))

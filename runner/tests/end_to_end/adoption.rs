@@ -106,6 +106,13 @@ async fn a_log_that_the_spool_of_a_lost_runner_does_not_know_says_that_output_is
     let state = runner.state();
     runner.killed().await;
     fleet.forget_segments(&state);
+    // A batch that waits for the lock has its COMMIT behind it already.
+    fleet
+        .operate(
+            "select pg_terminate_backend(pid, 60000) from pg_stat_activity
+              where datname = current_database() and application_name = 'tendril-runner logs'",
+        )
+        .await;
     locks.release().await;
     let mut next = fleet.runner("a", &[]).await;
     next.said("goes on with a command of an earlier process").await;

@@ -10,12 +10,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::stat::Mode;
 use nix::unistd::{Pid, Uid, chown, mkfifo};
 use serde_json::Value;
 use tempfile::TempDir;
 use tendril_broker::connect::{Address, Connector};
 use tendril_broker::operator::grants::Scope;
+use tendril_broker::testing::pooler::{self, Pooler};
 use tendril_broker::testing::{TestDatabase, run};
 use tendril_runner::clock::BootTime;
 use tokio::sync::watch;
@@ -159,6 +159,32 @@ impl Fleet {
         rows.iter().map(|row| (row.get(0), row.get(1))).collect()
     }
 
+    /// Where the database is, and what runners show there.
+    pub fn door(&self) -> (String, String) {
+        (Self::url(&self.database, &self.token), self.token.clone())
+    }
+
+    /// A runner with another token than the first, or another way to the database.
+    pub fn runner_by(&self, name: &str, url: &str, token: &str) -> Runner {
+        self.start_by(url, name, &[], token)
+    }
+
+    /// A pooler before the database, if there is one to be had.
+    pub async fn pooler(&self, mode: pooler::Mode) -> Option<Pooler> {
+        Pooler::start(&self.database, mode, 16).await
+    }
+
+    /// Asks the database as the operator for a word.
+    pub async fn ask(&self, sql: &str) -> String {
+        let session = session(&self.database.url()).await;
+        session.query_one(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error}")).get(0)
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> Uuid {
+        self.cluster
+    }
+
     /// A runner that is ready for work.
     pub async fn runner(&self, name: &str, terraform: &[PathBuf]) -> Runner {
         let mut runner = self.start(name, terraform, &self.token);
@@ -207,6 +233,10 @@ impl Fleet {
     }
 
     fn start_at(&self, database: &TestDatabase, name: &str, terraform: &[PathBuf], token: &str) -> Runner {
+        self.start_by(&Self::url(database, token), name, terraform, token)
+    }
+
+    fn start_by(&self, url: &str, name: &str, terraform: &[PathBuf], token: &str) -> Runner {
         let binary = env!("CARGO_BIN_EXE_tendril-runner");
         let key = self.folder.path().join("artifact-key");
         if !key.exists() {
@@ -233,7 +263,7 @@ impl Fleet {
             command.uid(user).gid(user);
         }
         command.arg("--config").arg(&config).stderr(Stdio::piped());
-        command.env("TENDRIL_DATABASE_URL", Self::url(database, token)).env("TENDRIL_AGENT_TOKEN", token);
+        command.env("TENDRIL_DATABASE_URL", url).env("TENDRIL_AGENT_TOKEN", token);
         let mut child = command.spawn().expect("a runner");
         let said = listen(child.stderr.take().expect("its stderr"));
         Runner { child, said, state, port }
@@ -362,6 +392,14 @@ impl Fleet {
         .await;
     }
 
+    /// The number of the COPY that brought this of an attempt, where the test has them counted.
+    pub async fn copy_that_brought(&self, attempt: Uuid, text: &str) -> i64 {
+        let (operator, driver) = tokio_postgres::connect(&self.database.url(), NoTls).await.expect("a session");
+        tokio::spawn(driver);
+        let sql = "select copy from public.brought where attempt_id = $1 and text = $2";
+        operator.query_one(sql, &[&attempt, &text]).await.expect("it was brought once").get(0)
+    }
+
     /// Rings the doorbell without need, each time in a transaction of its own, as any role may; returns how long it took.
     pub async fn ring(&self, times: u32) -> Duration {
         let begun = BootTime::now();
@@ -402,7 +440,7 @@ impl Fleet {
 
     pub fn another_gate(&self, name: &str) -> Gate {
         let path = self.meeting_place().join(name);
-        mkfifo(&path, Mode::S_IRWXU).expect("a fifo");
+        mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a fifo");
         Gate(path)
     }
 }
@@ -434,6 +472,13 @@ impl Runner {
     /// The process.
     pub fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).expect("a process id")
+    }
+
+    /// The largest resident size that it ever had.
+    pub fn peak_memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB")?.trim().parse().ok());
+        peak.map(|kilobytes: u64| kilobytes * 1024).expect("its peak")
     }
 
     pub fn terminate(&self) {

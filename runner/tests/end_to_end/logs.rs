@@ -1,6 +1,6 @@
 //! The log pipeline against a real Postgres, without the rest of the runner.
 
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, until};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -131,6 +131,76 @@ async fn a_broker_that_refuses_all_rows_is_given_time_between_sessions() {
     // Three waits of at least 0.2, 0.4 and 0.8 s.
     assert!(begun.elapsed() >= tokio::time::Duration::from_millis(1400), "{:?}", begun.elapsed());
     assert_eq!(pipeline.spool.level().logs, 1, "nothing is given up");
+}
+
+/// Counts COPYs into the inbox, also those that are refused, and keeps of each that is not what it brought.
+const COUNTING: &str = "
+    create sequence public.copies;
+    create table public.brought (copy bigint, attempt_id uuid, text text);
+    create function public.count_copy() returns trigger language plpgsql security definer as $$ begin
+        perform nextval('public.copies'); return null; end $$;
+    create function public.keep_copy() returns trigger language plpgsql security definer as $$ begin
+        insert into public.brought select currval('public.copies'), attempt_id, string_agg(log_chunk, '' order by seq)
+          from batch group by 2; return null; end $$;
+    create trigger a_count before insert on tendril.log_inbox for each statement execute function public.count_copy();
+    create trigger z_keep after insert on tendril.log_inbox referencing new table as batch
+        for each statement execute function public.keep_copy();";
+
+#[tokio::test]
+async fn a_batch_that_is_refused_costs_the_logs_beside_the_refused_ones_one_more_flush() {
+    let (fleet, folder) = (Fleet::new().await, TempDir::new().expect("a folder"));
+    let pipeline = Pipeline::new(folder.path());
+    let (deployment, claimed) = claim::<5>(&fleet, pipeline.spool.writer()).await;
+    let logs = claimed.each_ref().map(|one| pipeline.collector.open(one));
+    let [closed, foreign, superseded, rewound, good] = claimed.each_ref().map(|one| one.lease.attempt_id);
+    fleet.operate(COUNTING).await;
+    let collect = async |text: &str, of: &[Arc<AttemptLog>]| {
+        of.iter().for_each(|log| log.push(Stream::Stdout, text.as_bytes()));
+        let end = CancellationToken::new();
+        end.cancel();
+        pipeline.collector.clone().run(end).await;
+    };
+    let script = async {
+        // The session is there, and has heard how far each log is stored.
+        collect("first\n", &logs).await;
+        fleet.lines(deployment, 5).await;
+        // What it cannot know. Tried: a log closed by its window; one that became another writer's; one whose attempt went on
+        // under another fence; one of whose rows the database lost, as after a failover.
+        let other = Uuid::from_u128(1);
+        fleet
+            .operate(&format!(
+                "update tendril_core.attempts set log_state = 'incomplete' where id = '{closed}';
+                 insert into tendril_core.log_writers (id, cluster_id, epoch, pid, backend_start)
+                   select '{other}', cluster_id, 1, 0, now() from tendril_core.log_writers limit 1;
+                 update tendril_core.attempts set log_writer = '{other}' where id = '{foreign}';
+                 update tendril_core.attempts set fence = fence + 1000 where id = '{superseded}';
+                 delete from tendril.log_inbox where attempt_id = '{rewound}'"
+            ))
+            .await;
+        // One batch is held in the check until the next one is whole.
+        let locks = fleet.lock_logs().await;
+        collect("plug\n", &logs[4..]).await;
+        fleet.waits_for_a_lock("log_copy").await;
+        collect("second\n", &logs).await;
+        locks.release().await;
+        until("the good log's line", async || fleet.log(deployment).await.contains("plug\nsecond\n").then_some(()))
+            .await;
+    };
+    let connector = fleet.connector();
+    tokio::select! {
+        () = pipeline.shipper.run(&connector, CancellationToken::new()) => unreachable!("nobody tells it to end"),
+        () = script => {}
+    }
+    let plug = fleet.copy_that_brought(good, "plug\n").await;
+    assert_eq!(fleet.copy_that_brought(good, "second\n").await, plug + 2, "one was refused, the next one was not");
+    let gap = "[tendril: output is missing here: the runner that read it was lost]\n";
+    assert_eq!(fleet.copy_that_brought(rewound, &format!("{gap}second\n")).await, plug + 2, "with the rewound log");
+    let mut stored = BTreeMap::<Uuid, String>::new();
+    for (attempt, chunk) in fleet.chunks(deployment).await {
+        stored.entry(attempt).or_default().push_str(&chunk);
+    }
+    assert!([closed, foreign, superseded].iter().all(|refused| stored[refused] == "first\n"), "{stored:?}");
+    assert_eq!(stored[&good], "first\nplug\nsecond\n");
 }
 
 #[tokio::test]
@@ -313,6 +383,37 @@ async fn a_runner_that_stored_all_leaves_nothing_to_the_next_process() {
     let next = fleet.runner("a", &[]).await;
     assert!(!next.all_said().contains("an earlier process"), "{}", next.all_said());
     next.end().await;
+}
+
+#[tokio::test]
+async fn a_line_of_a_hundred_megabytes_is_stored_up_to_the_cap_with_its_end_and_takes_little_memory() {
+    let fleet = Fleet::new().await;
+    let runner = fleet.runner("a", &[]).await;
+    // What it takes without the line.
+    let small = json!({"jobs": [{"name": "small", "kind": "exec", "argv": ["/bin/echo", "hello"]}]});
+    fleet.ended(fleet.submit(&small).await).await;
+    let before = runner.peak_memory_bytes();
+    // Tried: a line of 100 MB through a pipe, without its line feed to the last.
+    let script = "head -c 100000000 /dev/zero | tr '\\0' x; printf 'the end'";
+    let long = json!({"name": "long", "kind": "exec", "argv": ["/bin/sh", "-c", script]});
+    let deployment = fleet.submit(&json!({"jobs": [long]})).await;
+    assert_eq!(fleet.ended(deployment).await["status"], "SUCCESS");
+    let log = fleet.whole_log(deployment).await;
+    let grown = runner.peak_memory_bytes() - before;
+    assert!(grown < 90_000_000, "the line was never in memory as a whole: {grown} bytes");
+    let limits = Logs::default();
+    let (beginning, rest) = log.split_once('[').expect("a gap");
+    let (gap, end) = rest.split_once("]\n").expect("a gap");
+    let cap = usize::try_from(limits.cap_bytes).expect("a size");
+    assert!(beginning.len() <= cap && beginning.len() > cap - 20_000, "{} bytes", beginning.len());
+    assert!(beginning.bytes().all(|byte| byte == b'x'));
+    let missing = 100_000_007 - beginning.len() - end.len();
+    assert!(gap.contains(&missing.to_string()), "{gap}, and {missing} bytes are missing");
+    let all_of_it = limits.cap_tail_bytes;
+    assert!(end.ends_with("xthe end") && end.len() <= all_of_it && end.len() > all_of_it - 20_000, "{}", end.len());
+    let notices = fleet.chunks(deployment).await;
+    assert_eq!(notices.iter().filter(|(_, text)| text.contains("The job goes on")).count(), 1);
+    runner.end().await;
 }
 
 #[tokio::test]

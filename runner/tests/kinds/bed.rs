@@ -15,6 +15,7 @@ use tendril_runner::config::Config;
 use tendril_runner::desk::Desk;
 use tendril_runner::holdings::{Held, Holdings};
 use tendril_runner::intake::Intake;
+use tendril_runner::logs::Chunk;
 use tendril_runner::metrics::Metrics;
 use tendril_runner::prepare::secrets::Keyring;
 use tendril_runner::run::{Means, Run};
@@ -112,6 +113,8 @@ pub struct Outcome {
     /// As it would reach the broker.
     pub report: Report,
     pub log: Vec<(String, String)>,
+    /// The same as it would be stored.
+    pub chunks: Vec<Chunk>,
     pub records: Vec<ExitRecord>,
     pub work: PathBuf,
     /// What is known beside the reason why it stopped.
@@ -270,20 +273,22 @@ impl Open {
             self.log.say(stop.reason());
         }
         let report = job::report(&verdict, &self.log, Some(&self.run));
-        let mut log = Vec::new();
+        let mut chunks = Vec::new();
         loop {
-            let chunks = self.log.collect(1 << 20).chunks;
-            if chunks.is_empty() {
+            let next = self.log.collect(1 << 20).chunks;
+            if next.is_empty() {
                 break;
             }
-            log.extend(chunks.into_iter().map(|chunk| (chunk.stream.as_str().to_owned(), chunk.text)));
+            chunks.extend(next);
         }
+        let log = chunks.iter().map(|chunk| (chunk.stream.as_str().to_owned(), chunk.text.clone())).collect();
         assert!(self.run.children_dead());
         Outcome {
             attempt: self.run.job.lease.attempt_id,
             verdict,
             report,
             log,
+            chunks,
             records: self.run.records().to_vec(),
             work: self.run.work.file(""),
             known: self.run.known().clone(),

@@ -1,9 +1,11 @@
 use crate::bed::{Bed, Gate, Stopper, job};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
-use tendril_broker::runner::{BrokerError, Claimed};
+use tendril_broker::runner::{BrokerError, Claimed, Outcome};
 use tendril_runner::command::{Command, Room};
 use tendril_runner::sandbox::Mode;
 use tendril_runner::stop::Stop;
@@ -141,6 +143,74 @@ async fn a_stranger_that_keeps_a_commands_output_open_does_not_keep_the_job() {
 }
 
 #[tokio::test]
+async fn what_a_detached_descendant_prints_behind_the_commands_end_is_in_the_log_until_the_tree_is_killed() {
+    let mut bed = Bed::new();
+    // The command's shell tells its supervisor's number; the test holds that up, so that the tree lives on for a while.
+    bed.config.sandbox.mode = Mode::Off;
+    let pipes = ["tells", "goes", "ends", "behind"].map(|name| Gate::new(&bed.dir(), name));
+    let [tells, goes, ends, behind] = pipes.each_ref().map(|gate| gate.path().display());
+    // Tried: a session of its own that lives as long as the command does and then prints on both streams, then a flood
+    // without an end. It learns of the command's end by a pipe that nobody else holds open.
+    let flood = "yes the flood";
+    let late = format!("cat {ends}; echo late; echo later >&2; echo here > {behind}; exec {flood}");
+    let script = format!("setsid sh -c '{late}' & exec 3> {ends}; echo $PPID > {tells}; read x < {goes}; echo last");
+    let open = bed.open(exec(&["sh", "-c", &script])).await;
+    let (done, ()) = tokio::join!(open.run(), async {
+        let (tells, goes) = (pipes[0].path().to_owned(), pipes[1].path().to_owned());
+        let held_up = tokio::task::spawn_blocking(move || {
+            let supervisor = Pid::from_raw(std::fs::read_to_string(tells).unwrap().trim().parse().unwrap());
+            kill(supervisor, Signal::SIGSTOP).unwrap();
+            std::fs::write(goes, "go\n").unwrap();
+            supervisor
+        });
+        let supervisor = held_up.await.unwrap();
+        pipes[3].reached().await;
+        kill(supervisor, Signal::SIGCONT).unwrap();
+    });
+    done.result();
+    let printed = done.stream("stdout");
+    assert!(printed.starts_with("last\nlate\n"), "{}", &printed[..printed.len().min(100)]);
+    assert_eq!(done.stream("stderr"), "later\n");
+    assert!(done.records[0].killed_descendants >= 1, "{:?}", done.records);
+}
+
+#[tokio::test]
+async fn streams_that_take_turns_are_stored_in_their_order_of_arrival_with_times_that_do_not_go_back() {
+    let bed = Bed::new();
+    // Tried: one line to each stream in turn, each after the one before has been read, so that the order is one that was.
+    const TURNS: u64 = 12;
+    let (begins, gate) = (Gate::new(&bed.dir(), "begins"), Gate::new(&bed.dir(), "gate"));
+    let fifo = gate.path().display();
+    let turn = format!("echo out $n; read x < {fifo}; echo err $n >&2; read x < {fifo}");
+    let script =
+        format!("{}; read x < {fifo}; n=0; while [ $n -lt {TURNS} ]; do {turn}; n=$((n+1)); done", begins.pass());
+    let open = bed.open(exec(&["sh", "-c", &script])).await;
+    let log = open.log();
+    let (done, ()) = tokio::join!(open.run(), async {
+        begins.reached().await;
+        let before = log.counters().records;
+        for line in 0..=2 * TURNS {
+            while log.counters().records < before + line {
+                tokio::task::yield_now().await;
+            }
+            let fifo = gate.path().to_owned();
+            tokio::task::spawn_blocking(move || std::fs::write(fifo, "go\n").unwrap()).await.unwrap();
+        }
+    });
+    done.result();
+    let printed = done.log.iter().filter(|(stream, _)| stream != "system");
+    let lines: Vec<(&str, &str)> = printed.map(|(stream, text)| (stream.as_str(), text.as_str())).collect();
+    let expected: Vec<_> =
+        (0..TURNS).flat_map(|n| [("stdout", format!("out {n}\n")), ("stderr", format!("err {n}\n"))]).collect();
+    assert_eq!(lines, expected.iter().map(|(stream, text)| (*stream, text.as_str())).collect::<Vec<_>>());
+    for (before, after) in done.chunks.iter().zip(&done.chunks[1..]) {
+        assert_eq!(before.seq_to + 1, after.seq, "{before:?} {after:?}");
+        assert!(before.ts <= after.ts, "{before:?} {after:?}");
+    }
+    assert_eq!(done.chunks[0].seq, 0);
+}
+
+#[tokio::test]
 async fn it_runs_in_the_files_of_the_template_or_in_an_empty_folder() {
     let bed = Bed::new();
     let inline =
@@ -266,6 +336,45 @@ async fn a_start_whose_reply_outlived_the_lease_is_asked_for_again() {
     let done = open.run().await;
     assert_eq!(done.stop(), &Stop::Superseded("it was superseded".into()));
     assert!(done.records.is_empty(), "nothing was run");
+}
+
+#[tokio::test]
+async fn a_start_whose_reply_was_lost_is_not_handed_back_because_the_lease_ran_out_meanwhile() {
+    // Tried: the reply is lost and the lease runs out, so that the job waits to hear of its runner; then a heartbeat comes through.
+    let bed = Bed::new();
+    let open = bed.open(exec(&["true"])).await;
+    let (cut_off, heard) = (open.stopper.clone(), open.stopper.clone());
+    bed.desk.meanwhile.lock().unwrap().extend::<[Box<dyn FnOnce() + Send>; 3]>([
+        Box::new(move || cut_off.cut_off()),
+        Box::new(|| {}),
+        Box::new(move || heard.heard()),
+    ]);
+    bed.desk.refusals.lock().unwrap().extend([
+        BrokerError::Unavailable("the reply was lost".into()),
+        BrokerError::LeaseExpired("the lease has run out".into()),
+    ]);
+    open.run().await.result();
+}
+
+#[tokio::test]
+async fn a_start_that_is_refused_by_a_broker_that_hears_us_is_handed_back() {
+    // Tried: a lost reply, and then a refusal although the lease holds: the credential is being drained.
+    let bed = Bed::new();
+    bed.desk.refusals.lock().unwrap().extend([
+        BrokerError::Unavailable("the reply was lost".into()),
+        BrokerError::LeaseExpired("the credential is being drained".into()),
+    ]);
+    let done = bed.run(exec(&["true"])).await;
+    assert!(matches!(done.stop(), Stop::Released(_)) && done.records.is_empty(), "{:?}", done.stop());
+}
+
+#[tokio::test]
+async fn what_may_not_be_started_is_handed_back_and_not_called_failed() {
+    // Tried: the database was set back in time, and people have to say whether this is to be done again.
+    let bed = Bed::new();
+    bed.desk.refusals.lock().unwrap().push_back(BrokerError::LeaseLost("it may have been done already".into()));
+    let done = bed.run(exec(&["true"])).await;
+    assert_eq!(done.stop().outcome(), Outcome::Released);
 }
 
 #[tokio::test]

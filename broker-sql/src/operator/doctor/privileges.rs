@@ -107,7 +107,8 @@ pub async fn examine_groups(connection: &mut PgConnection) -> Result<Vec<Finding
     findings.push(may(g.public_creates, "public_schema", "create objects in schema public", remedy));
     let superuser = "as superuser, where the provider lets you: REVOKE EXECUTE ON FUNCTION";
     let remedy = format!(
-        "{superuser} pg_advisory_lock(bigint) FROM PUBLIC, and its siblings; no harm beyond the lock table's size"
+        "{superuser} pg_advisory_lock(bigint) FROM PUBLIC, and its siblings; until then `serve` ends whoever fills the server's table of locks, \
+         within two seconds"
     );
     findings.push(may(g.advisory, "advisory_locks", "take advisory locks", remedy));
     let remedy = format!("{superuser} lo_create(oid), lo_creat(integer), lo_from_bytea(oid, bytea) FROM PUBLIC");
