@@ -56,11 +56,19 @@ impl BrokerError {
         }
     }
 
-    /// Whether the server does not accept the credential (any more).
+    /// Whether the server does not accept the credential (any more), or gives it no right to what every runner may.
     pub fn is_credential(&self) -> bool {
-        matches!(self, Self::Connect(ConnectError::Credential { .. }))
+        match self {
+            Self::Connect(ConnectError::Credential { .. }) => true,
+            // A revocation takes the rights first: a session that is still there meets that before it is ended.
+            Self::Refused { code, .. } => code == NO_RIGHT,
+            _ => false,
+        }
     }
 }
+
+/// Our own functions never refuse with it.
+const NO_RIGHT: &str = "42501";
 
 /// Serialisation failures, deadlocks, lock and statement time-outs, crashes, shut-downs, a full disk.
 fn is_passing_state(code: &str) -> bool {
@@ -76,7 +84,9 @@ fn remedy(code: &str) -> Option<&'static str> {
         "3F000" | "42P01" | "42883" => {
             Some("check the database's name in the address; an operator's `tendril-broker migrate` makes the schema")
         }
-        "42501" => Some("the token belongs to another database than this one; check the address and the token"),
+        NO_RIGHT => Some(
+            "the credential was revoked, or the token belongs to another database than this one; check the address and the token",
+        ),
         _ => None,
     }
 }
@@ -122,5 +132,12 @@ mod tests {
         );
         assert!(!is_passing_state("TD001") && !is_passing_state("42501") && !is_passing_state("23505"));
         assert!(!BrokerError::LeaseLost(String::new()).is_passing());
+    }
+
+    #[test]
+    fn a_right_that_is_gone_says_that_the_credential_is_and_a_wrong_argument_does_not() {
+        let refused = |code: &str| BrokerError::Refused { code: code.into(), message: String::new(), detail: None };
+        assert!(refused("42501").is_credential() && !refused("42501").is_passing());
+        assert!(!refused("TD001").is_credential() && !BrokerError::NotActive(String::new()).is_credential());
     }
 }

@@ -15,6 +15,8 @@ pub const MAX_CHUNK_BYTES: usize = 64 * 1024;
 pub const SYSTEM_BYTES: usize = 256 * 1024;
 /// What a waiting chunk is reckoned to take in memory beside its text, in bytes.
 const CHUNK_OVERHEAD_BYTES: usize = 128;
+/// A chunk that has come to this is taken to become a whole one.
+const LOUD_BYTES: usize = 8 * 1024;
 
 /// One row of an attempt's log. Once handed out it is never cut anew, so that sending it again cannot store a record
 /// twice.
@@ -202,6 +204,7 @@ impl Chunker {
         let bytes = record.text.len();
         let fits = |open: &&mut Chunk| open.stream == record.stream && open.text.len() + bytes <= MAX_CHUNK_BYTES;
         if let Some(open) = self.open.as_mut().filter(fits) {
+            grow(&mut open.text, bytes);
             open.text.push_str(record.text);
             open.seq_to += 1;
             self.next_seq += 1;
@@ -304,5 +307,13 @@ impl Chunker {
                 self.gap(stream, Gap { kind: GapKind::Overflow, bytes: Some(bytes) }, since);
             }
         }
+    }
+}
+
+/// Makes room for `bytes` more; for a loud stream's chunk once, since each time all of it may be copied.
+fn grow(text: &mut String, bytes: usize) {
+    let full = text.capacity() - text.len() < bytes;
+    if full && text.len() >= LOUD_BYTES {
+        text.reserve_exact(MAX_CHUNK_BYTES - text.len());
     }
 }

@@ -47,9 +47,12 @@ impl Framer {
         let rest = &mut self.rests[stream.index()];
         rest.last_at = Some(at);
         let mut emit = |text: &str| sink(Record { stream, text, at });
-        for line in text.split_inclusive('\n') {
-            rest.take(line, &mut emit);
+        let mut begin = 0;
+        for feed in memchr::memchr_iter(b'\n', text.as_bytes()) {
+            rest.take(&text[begin..=feed], &mut emit);
+            begin = feed + 1;
         }
+        rest.take(&text[begin..], &mut emit);
     }
 
     /// Emits unterminated text that has been waiting for `after` or longer at the time `now`, such as a prompt.

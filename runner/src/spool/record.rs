@@ -19,6 +19,8 @@ use crate::whose::Whose;
 const MARK: u32 = 0x00ff_7e1d;
 /// Bytes before the payload.
 pub(super) const HEAD_BYTES: usize = 12;
+/// Bytes that the fields of a chunk take beside its text and its job's name, at most.
+const FIELDS_BYTES: usize = 128;
 /// No payload is longer: a chunk with its fields, with room to spare.
 const MAX_PAYLOAD_BYTES: usize = MAX_CHUNK_BYTES + 4096;
 
@@ -60,6 +62,8 @@ pub(super) fn put_open(out: &mut Vec<u8>, whose: &Whose, next_seq: i64) {
 
 /// Appends a chunk.
 pub(super) fn put_chunk(out: &mut Vec<u8>, whose: &Whose, chunk: &Chunk) {
+    // At once, and not a few times double what is there.
+    out.reserve(HEAD_BYTES + FIELDS_BYTES + whose.job.len() + chunk.text.len());
     framed(out, CHUNK, |out| {
         out.put_slice(whose.lease.attempt_id.as_bytes());
         out.put_i64(chunk.seq);

@@ -33,7 +33,8 @@ impl Inner {
         if due.is_empty() && self.done.is_empty() {
             return Ok(());
         }
-        let mut page = self.page()?;
+        self.have_room()?;
+        let mut page = Page::default();
         for attempt in due {
             let mut at = 0;
             while let Some(log) = self.backlogs.get(&attempt) {
@@ -49,7 +50,8 @@ impl Inner {
                 at += 1;
                 if page.records.len() >= PAGE_BYTES {
                     self.append(&page)?;
-                    page = self.page()?;
+                    page.clear();
+                    self.have_room()?;
                     at = 0;
                 }
             }
@@ -63,17 +65,14 @@ impl Inner {
         Ok(())
     }
 
-    /// An empty page, for an active segment that has room.
-    fn page(&mut self) -> io::Result<Page> {
+    /// Sees to it that the active segment has room.
+    fn have_room(&mut self) -> io::Result<()> {
         let full = |segment: &Segment| {
             // One of which all is stored is given up earlier, so that disk is free again.
             segment.len >= SEGMENT_BYTES || segment.live == 0 && segment.len >= SEGMENT_BYTES / 2
         };
         let active = self.active.and_then(|number| self.segments.get(&number));
-        if active.is_none_or(full) {
-            self.roll()?;
-        }
-        Ok(Page::default())
+        if active.is_none_or(full) { self.roll() } else { Ok(()) }
     }
 
     /// Nothing is written to a segment any more that holds old chunks, so that it can go as a whole, also when nothing new
@@ -144,6 +143,14 @@ impl Inner {
 }
 
 impl Page {
+    /// For the next records, in the same memory.
+    fn clear(&mut self) {
+        self.records.clear();
+        self.chunks.clear();
+        self.named.clear();
+        self.ended.clear();
+    }
+
     fn name(&mut self, log: &Backlog, active: Option<u32>) {
         let attempt = log.whose.lease.attempt_id;
         if log.named_in != active && self.named.last() != Some(&attempt) {

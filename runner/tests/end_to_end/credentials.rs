@@ -138,6 +138,34 @@ async fn a_credential_that_drains_ends_what_it_has_and_starts_nothing() {
     runner.end().await;
 }
 
+/// A revocation takes rights before it ends sessions: what a session hears in between is not the broker's last word.
+#[tokio::test]
+async fn a_result_that_meets_a_revocation_half_way_is_not_given_up() {
+    let fleet = Fleet::new().await;
+    let mut runner = fleet.runner("a", &[]).await;
+    let gate = fleet.gate();
+    let long = gated(&fleet, &gate).await;
+    let right = |give: &str, to: &str| {
+        format!(
+            "do $$ begin execute format('{give} execute on function tendril.runner_finish(uuid, bigint, jsonb) {to} %I',
+                 tendril_core.group_role('runner')); end $$"
+        )
+    };
+    fleet.operate(&right("revoke", "from")).await;
+    gate.open();
+    fleet.appears(&runner.state(), "report.json").await;
+    runner.said("the broker has not answered").await;
+    fleet.operate(&right("grant", "to")).await;
+    // Another process of the place would tell it as well; this one still holds it.
+    runner.terminate();
+    runner.said("running=1").await;
+    assert_eq!(fleet.status(long).await["status"], "PROCESSING");
+    runner.killed().await;
+    let next = fleet.runner("a", &[]).await;
+    assert_eq!(fleet.ended(long).await["status"], "SUCCESS");
+    next.end().await;
+}
+
 #[tokio::test]
 async fn a_runner_whose_credential_is_gone_says_so_once_and_where_its_results_lie_and_hardly_asks_again() {
     let fleet = Fleet::new().await;
