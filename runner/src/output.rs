@@ -9,7 +9,10 @@ use crate::holdings::Held;
 use crate::logs::Stream;
 use std::cell::RefCell;
 use std::io;
+use std::num::NonZero;
+use std::sync::LazyLock;
 use tokio::net::unix::pipe;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 const READ_BYTES: usize = 64 * 1024;
@@ -73,7 +76,11 @@ impl Output<'_> {
                     self.log.push(stream, bytes);
                 }
             };
-            let count = match read_once(&pipe, over, take) {
+            let read = {
+                let _turn = TURNS.acquire().await;
+                read_once(&pipe, over, take)
+            };
+            let count = match read {
                 Ok(Some(0)) => break,
                 Ok(Some(count)) => count,
                 Ok(None) => continue,
@@ -108,6 +115,15 @@ impl Output<'_> {
             () = self.over.cancelled() => true,
         }
     }
+}
+
+/// Who reads works through what it has read at once, and loud commands would keep all cores at that: one is left to
+/// whatever sends logs and keeps leases, and on a small machine to the database beside.
+static TURNS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(turns(std::thread::available_parallelism().map_or(1, NonZero::get))));
+
+const fn turns(cores: usize) -> usize {
+    if cores > 1 { cores - 1 } else { 1 }
 }
 
 thread_local! {
