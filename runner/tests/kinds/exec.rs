@@ -339,6 +339,22 @@ async fn a_start_whose_reply_outlived_the_lease_is_asked_for_again() {
 }
 
 #[tokio::test]
+async fn a_start_that_was_told_as_not_answered_is_asked_for_again_before_anything_runs() {
+    // Tried: the reply is that of a server which was replaced, and the new one, told that nothing has started, gives the job up.
+    let bed = Bed::new();
+    let open = bed.open(exec(&["true"])).await;
+    let (stopper, desk) = (open.stopper.clone(), bed.desk.clone());
+    let superseded = || BrokerError::LeaseLost("it was superseded".into());
+    bed.desk.meanwhile.lock().unwrap().extend::<[Box<dyn FnOnce() + Send>; 2]>([
+        Box::new(move || stopper.tell()),
+        Box::new(move || desk.refusals.lock().unwrap().push_back(superseded())),
+    ]);
+    let done = open.run().await;
+    assert_eq!(done.stop(), &Stop::Superseded("it was superseded".into()));
+    assert!(done.records.is_empty(), "nothing was run");
+}
+
+#[tokio::test]
 async fn a_start_whose_reply_was_lost_is_not_handed_back_because_the_lease_ran_out_meanwhile() {
     // Tried: the reply is lost and the lease runs out, so that the job waits to hear of its runner; then a heartbeat comes through.
     let bed = Bed::new();
