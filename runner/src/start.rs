@@ -76,7 +76,11 @@ impl Start {
                     unclear = true;
                     self.pause(&mut waits).await?;
                 }
-                Err(error) => return Err(Stop::Released(format!("the broker does not let it start: {error}"))),
+                Err(error) => {
+                    let reason = format!("the broker does not let it start: {error}");
+                    let for_good = matches!(error, BrokerError::Refused { .. });
+                    return Err(if for_good { Stop::Barred(reason) } else { Stop::Released(reason) });
+                }
             }
         }
     }

@@ -257,7 +257,7 @@ async fn without_a_committed_start_nothing_is_run() {
         (BrokerError::LeaseExpired("late".into()), Stop::Released(String::new())),
         (BrokerError::NotActive("drained".into()), Stop::Released(String::new())),
         (BrokerError::Version("old".into()), Stop::Released(String::new())),
-        (refused("TD001"), Stop::Released(String::new())),
+        (refused("TD001"), Stop::Barred(String::new())),
     ] {
         let bed = Bed::new();
         let marker = bed.dir().join("marker");
@@ -265,10 +265,14 @@ async fn without_a_committed_start_nothing_is_run() {
         bed.desk.refusals.lock().unwrap().push_back(answer);
         let done = bed.run(exec(&["touch", marker.to_str().unwrap()])).await;
         match (&expected, done.stop()) {
-            (Stop::Released(_), Stop::Released(reason)) => assert!(reason.contains(&said), "{reason}"),
+            (Stop::Released(_), Stop::Released(reason)) | (Stop::Barred(_), Stop::Barred(reason)) => {
+                assert!(reason.contains(&said), "{reason}")
+            }
             (expected, stop) => assert_eq!(expected, stop),
         }
         assert!(!marker.exists() && done.records.is_empty(), "{said}");
+        // What is refused for good counts, so that it ends.
+        assert_eq!(done.report.permanent, matches!(expected, Stop::Barred(_)), "{said}");
     }
 }
 
