@@ -112,7 +112,7 @@ impl LogWriter {
     /// Any [`BrokerError`].
     pub async fn take_over(connector: &Connector, writer: Uuid) -> Result<Self, BrokerError> {
         let (client, driver) = connector.connect("logs").await?;
-        tokio::spawn(driver);
+        tokio::spawn(driver.run());
         let epoch =
             client.query_one("-- log_takeover\nselect tendril.log_takeover($1)", &[&writer]).await?.try_get(0)?;
         let copy = client.prepare(&copy_into("tendril.log_inbox")).await?;
