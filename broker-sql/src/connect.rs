@@ -1,5 +1,6 @@
 //! How a runner reaches its Postgres: the address, TLS, and errors that say why it failed.
 
+pub use crate::driver::Driver;
 use crate::hosts::{self, Lead};
 use crate::token::AgentToken;
 use futures_util::future::BoxFuture;
@@ -14,9 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
-use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, Config, Connection, SimpleQueryMessage, Socket};
+use tokio_postgres::{Client, Config, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// How often a session is asked for its backend, each time in a transaction of its own: pools are small.
+const TURNS: usize = 3;
 
 /// What the server's certificate must prove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,9 +260,6 @@ pub struct Connector {
     role: String,
 }
 
-/// The half of a connection that must be polled, and that yields notifications.
-pub type Driver = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
-
 impl Connector {
     /// Opens one connection; `purpose` shows as `application_name` in `pg_stat_activity`.
     ///
@@ -270,16 +270,17 @@ impl Connector {
     }
 
     /// Makes sure that a connection is a session of the server's, directly or through a pooler in session mode: two of them
-    /// keep their backends, each its own, while one is in a transaction. Transaction mode hands out whichever was free last.
+    /// keep their backends, each its own, while one is in a transaction and when both are idle again. Transaction mode hands
+    /// out whichever was free last, or whichever was free longest.
     ///
     /// # Errors
     /// [`ConnectError::Pooled`], or any other on the way.
     pub async fn require_sessions(&self) -> Result<(), ConnectError> {
         const BACKEND: &str = "-- which backend\nselect pg_backend_pid()";
         const HELD: &str = "-- which backend, and keep it\nbegin; select pg_backend_pid()";
-        let (one, other) = tokio::try_join!(self.connect("start"), self.connect("start"))?;
-        let ((one, first), (other, second)) = (one, other);
-        let drivers = [tokio::spawn(first), tokio::spawn(second)];
+        const LET_GO: &str = "-- let it go\nrollback";
+        let ((one, first), (other, second)) = tokio::try_join!(self.connect("start"), self.connect("start"))?;
+        let drivers = [tokio::spawn(first.run()), tokio::spawn(second.run())];
         let ask = async |client: &Client, sql: &str| {
             let messages = client.simple_query(sql).await.map_err(|error| self.explain(&error))?;
             Ok(messages.iter().find_map(|message| match message {
@@ -287,18 +288,22 @@ impl Connector {
                 _ => None,
             }))
         };
-        let before = ask(&one, BACKEND).await?;
+        let own = ask(&one, BACKEND).await?;
         let held = ask(&other, HELD).await?;
-        let after = ask(&one, BACKEND).await?;
+        let mut is_session = own != held;
+        // Beside one that is held, and beside one that is free: where sessions take turns, two may fall out alike by chance.
+        for turn in 0..2 * TURNS {
+            if turn == TURNS {
+                ask(&other, LET_GO).await?;
+            }
+            is_session &= ask(&one, BACKEND).await? == own;
+        }
         drop((one, other));
         for driver in drivers {
             // Both have said goodbye by then: nothing of the check is left when the runner begins.
             drop(driver.await);
         }
-        if before == after && before != held {
-            return Ok(());
-        }
-        Err(ConnectError::Pooled { target: self.target.clone() })
+        if is_session { Ok(()) } else { Err(ConnectError::Pooled { target: self.target.clone() }) }
     }
 
     async fn open(&self, purpose: &str) -> Result<(Client, Driver), tokio_postgres::Error> {
@@ -307,7 +312,8 @@ impl Connector {
             config.application_name(format!("tendril-runner {purpose}"));
             async move { config.connect(tls).await }
         };
-        self.lead.follow(self.hosts.len(), one, weight).await
+        let ((client, connection), term) = self.lead.follow(self.hosts.len(), one, weight).await?;
+        Ok((client, Driver::new(connection, self.lead.passed_on(term))))
     }
 
     /// What a pool opens its sessions with.
@@ -326,7 +332,7 @@ impl Connector {
             return match db.code().code() {
                 // Not the credential: TLS does not end where the password was checked.
                 "28000" if reason.contains("channel binding") => ConnectError::Tls { target, reason },
-                "28P01" | "28000" => ConnectError::Credential { target, role: self.role.clone(), reason },
+                code if is_credential(code) => ConnectError::Credential { target, role: self.role.clone(), reason },
                 _ => ConnectError::Server { target, reason },
             };
         }
@@ -349,7 +355,7 @@ impl deadpool_postgres::Connect for PoolConnector {
         Box::pin(async {
             let (client, driver) = self.connector.open(self.purpose).await?;
             let driven = async {
-                if let Err(error) = driver.await {
+                if let Err(error) = driver.run().await {
                     tracing::debug!(%error, "a session of the pool ended");
                 }
             };
@@ -358,13 +364,27 @@ impl deadpool_postgres::Connect for PoolConnector {
     }
 }
 
-/// How much an error says: a server that answers more than one that is on its way, and that more than silence.
-fn weight(error: &tokio_postgres::Error) -> u8 {
+/// How much an error says: a server that answers more than one that is on its way, and that more than silence. A credential that
+/// is refused where nobody has had a session says less than that: a standby that lags behind does not know it yet, while the primary
+/// is the one that is silent. A standby that lets us in says nothing.
+fn weight(error: &tokio_postgres::Error, had_a_session: bool) -> u8 {
     match error.as_db_error().map(|db| db.code().code()) {
-        None => 0,
-        Some(code) if code.starts_with("57P") => 1,
-        Some(_) => 2,
+        None if is_standby(error) => 0,
+        Some(code) if is_credential(code) && !had_a_session => 1,
+        None => 2,
+        Some(code) if code.starts_with("57P") => 3,
+        Some(_) => 4,
     }
+}
+
+fn is_credential(code: &str) -> bool {
+    matches!(code, "28P01" | "28000")
+}
+
+/// A session came about, and takes no writes: the driver's own words, not the system's.
+fn is_standby(error: &tokio_postgres::Error) -> bool {
+    let inner = std::error::Error::source(error).and_then(|inner| inner.downcast_ref::<std::io::Error>());
+    inner.is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied && io.raw_os_error().is_none())
 }
 
 /// What to do about errors of the server that do not say it.

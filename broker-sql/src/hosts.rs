@@ -2,14 +2,14 @@
 //!
 //! Sessions go to the host that had the last one. When it refuses, or says nothing for [`HEAD_START`], the next is tried beside
 //! it, and whoever is first to give a session that may write has it: a host that is silent costs a second and not a timeout, and a
-//! slow line is not taken for a dead one.
+//! slow line is not taken for a dead one. A host that has had the lead taken from it is not believed any more: it may be a primary
+//! that was replaced, and does not know.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
 
 /// How long a host is alone in being tried.
 const HEAD_START: Duration = Duration::from_secs(1);
@@ -29,64 +29,126 @@ pub fn may_write(target_session_attrs: &str) -> bool {
 
 /// Which of several hosts is tried first; all clones agree.
 #[derive(Clone, Debug, Default)]
-pub struct Lead(Arc<AtomicUsize>);
+pub struct Lead(watch::Sender<Term>);
+
+/// A time in which one host has the lead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Term {
+    /// Rises when another host takes the lead; 0 before anybody has had a session.
+    epoch: u64,
+    host: usize,
+}
+
+impl Term {
+    /// Whether this host has given a session in it: what that one says of a credential is no matter of lagging behind.
+    fn is_led_by(self, host: usize) -> bool {
+        self.epoch > 0 && self.host == host
+    }
+}
 
 impl Lead {
     /// The host that had the last session.
     pub fn now(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.0.borrow().host
     }
 
-    /// Opens a session at one of `count` hosts. Of the errors, the one that weighs most is told.
+    /// Returns once another host than in this term has the lead: sessions of the term are not to be trusted any more.
+    pub fn passed_on(&self, term: Term) -> impl Future<Output = ()> + Send + use<> {
+        let (mut lead, kept) = (self.0.subscribe(), self.0.clone());
+        async move {
+            // As long as this waits, somebody is left who could pass it on.
+            let _kept = kept;
+            drop(lead.wait_for(|now| now.epoch != term.epoch).await);
+        }
+    }
+
+    /// Gives the lead to the host of a session that was begun in this term. None when it was passed on meanwhile, to another host.
+    fn take(&self, begun: Term, host: usize) -> Option<Term> {
+        let mut taken = None;
+        self.0.send_if_modified(|now| {
+            if now.host == host && now.epoch > 0 {
+                taken = Some(*now);
+                return false;
+            }
+            if *now != begun {
+                return false;
+            }
+            *now = Term { epoch: now.epoch + 1, host };
+            taken = Some(*now);
+            true
+        });
+        taken
+    }
+
+    /// Opens a session at one of `count` hosts, and says in which term it may be used. Of the errors, the one that weighs most is
+    /// told; `weight` hears whether it is of the host that had a session before.
     pub async fn follow<T, E, F>(
         &self,
         count: usize,
         open: impl Fn(usize) -> F,
-        weight: impl Fn(&E) -> u8,
-    ) -> Result<T, E>
+        weight: impl Fn(&E, bool) -> u8,
+    ) -> Result<(T, Term), E>
     where
         F: Future<Output = Result<T, E>>,
     {
-        let lead = self.now();
-        let mut left = (1..count).map(|step| (lead + step) % count);
-        let attempt = |host: usize| {
-            let opening = open(host);
-            async move { (host, opening.await) }
-        };
-        let mut tried = FuturesUnordered::from_iter([attempt(lead)]);
-        let mut worst: Option<E> = None;
         loop {
-            let ended = match tokio::time::timeout(HEAD_START, tried.next()).await {
-                Ok(ended) => ended,
-                Err(_) => {
-                    if let Some(host) = left.next() {
-                        tried.push(attempt(host));
-                        continue;
-                    }
-                    tried.next().await
-                }
-            };
-            match ended {
-                Some((host, Ok(session))) => {
-                    self.0.store(host, Ordering::Relaxed);
-                    return Ok(session);
-                }
-                Some((_, Err(error))) => {
-                    if let Some(host) = left.next() {
-                        tried.push(attempt(host));
-                    }
-                    let told = match worst.take() {
-                        Some(before) if weight(&before) >= weight(&error) => before,
-                        _ => error,
-                    };
-                    if tried.is_empty() {
-                        return Err(told);
-                    }
-                    worst = Some(told);
-                }
-                // There is always one under way; asked all the same, and not assumed.
-                None => tried.push(attempt(lead)),
+            let begun = *self.0.borrow();
+            let (host, session) =
+                first(begun.host, count, &open, |error, host| weight(error, begun.is_led_by(host))).await?;
+            // The old lead may have answered late, when others had left it.
+            if let Some(term) = self.take(begun, host) {
+                return Ok((session, term));
             }
+        }
+    }
+}
+
+/// The first session that any of the hosts gives.
+async fn first<T, E, F>(
+    lead: usize,
+    count: usize,
+    open: impl Fn(usize) -> F,
+    weight: impl Fn(&E, usize) -> u8,
+) -> Result<(usize, T), E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let mut left = (1..count).map(|step| (lead + step) % count);
+    let attempt = |host: usize| {
+        let opening = open(host);
+        async move { (host, opening.await) }
+    };
+    let mut tried = FuturesUnordered::from_iter([attempt(lead)]);
+    let mut worst: Option<(u8, E)> = None;
+    loop {
+        let ended = match tokio::time::timeout(HEAD_START, tried.next()).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                if let Some(host) = left.next() {
+                    tried.push(attempt(host));
+                    continue;
+                }
+                tried.next().await
+            }
+        };
+        match ended {
+            Some((host, Ok(session))) => return Ok((host, session)),
+            Some((host, Err(error))) => {
+                if let Some(next) = left.next() {
+                    tried.push(attempt(next));
+                }
+                let told = (weight(&error, host), error);
+                let told = match worst.take() {
+                    Some(before) if before.0 >= told.0 => before,
+                    _ => told,
+                };
+                if tried.is_empty() {
+                    return Err(told.1);
+                }
+                worst = Some(told);
+            }
+            // There is always one under way; asked all the same, and not assumed.
+            None => tried.push(attempt(lead)),
         }
     }
 }
@@ -122,8 +184,8 @@ mod tests {
                 }
             }
         };
-        let opened = lead.follow(hosts.len(), open, |weight| *weight).await;
-        (opened, asked.into_inner().unwrap())
+        let opened = lead.follow(hosts.len(), open, |weight, _| *weight).await;
+        (opened.map(|(host, _)| host), asked.into_inner().unwrap())
     }
 
     #[tokio::test]
@@ -165,7 +227,65 @@ mod tests {
             asked.notified().await;
             answer.notify_one();
         };
-        let (opened, ()) = tokio::join!(lead.follow(2, open, |_| 0), late);
-        assert_eq!(opened, Ok(0));
+        let (opened, ()) = tokio::join!(lead.follow(2, open, |_, _| 0), late);
+        assert_eq!(opened.map(|(host, _)| host), Ok(0));
+    }
+
+    #[tokio::test]
+    async fn sessions_of_a_host_that_has_lost_the_lead_are_over_and_those_of_the_next_are_not() {
+        let lead = Lead::default();
+        let at = async |host: usize, answers: bool| {
+            let open = |asked: usize| async move { if answers && asked == host { Ok(()) } else { Err(()) } };
+            lead.follow(2, open, |_, _| 0).await.map(|(_, term)| term)
+        };
+        let first = at(0, true).await.unwrap();
+        assert_eq!(at(0, true).await, Ok(first), "the same host again is the same term");
+        let mut over = Box::pin(lead.passed_on(first));
+        at(0, false).await.unwrap_err();
+        assert!(futures_util::poll!(&mut over).is_pending(), "nobody else has taken it");
+        let second = at(1, true).await.unwrap();
+        over.await;
+        assert!(futures_util::poll!(Box::pin(lead.passed_on(second))).is_pending());
+        // Back at the first: its old sessions are no better for it.
+        at(0, true).await.unwrap();
+        lead.passed_on(first).await;
+        lead.passed_on(second).await;
+    }
+
+    #[tokio::test]
+    async fn a_session_that_an_old_lead_gives_late_is_not_taken() {
+        let lead = Lead::default();
+        follow(&lead, &[Some(Ok(())), Some(Ok(()))]).await.0.unwrap();
+        let (asked, answer) = (Notify::new(), Notify::new());
+        let open = |host: usize| {
+            let (asked, answer) = (&asked, &answer);
+            async move {
+                if host == 0 {
+                    asked.notify_one();
+                    answer.notified().await;
+                }
+                Ok::<_, u8>(host)
+            }
+        };
+        let late = async {
+            asked.notified().await;
+            // Others have left it meanwhile.
+            assert_eq!(follow(&lead, &[Some(Err(0)), Some(Ok(()))]).await.0, Ok(1));
+            answer.notify_one();
+        };
+        let (opened, ()) = tokio::join!(lead.follow(2, open, |_, _| 0), late);
+        assert_eq!((opened.map(|(host, _)| host), lead.now()), (Ok(1), 1));
+    }
+
+    #[tokio::test]
+    async fn who_weighs_errors_hears_which_is_of_the_host_that_had_a_session_before() {
+        let lead = Lead::default();
+        let ask = async || {
+            let weight = |host: &usize, had_one: bool| if had_one { 9 } else { u8::try_from(*host).unwrap() };
+            lead.follow(3, |host| async move { Err::<(), _>(host) }, weight).await.map(drop).unwrap_err()
+        };
+        assert_eq!(ask().await, 2, "nobody has had one yet");
+        assert_eq!(follow(&lead, &[Some(Ok(())), None, None]).await.0, Ok(0));
+        assert_eq!(ask().await, 0);
     }
 }

@@ -6,6 +6,7 @@ pub mod baseline;
 pub mod cli;
 mod clock;
 pub mod connect;
+mod driver;
 mod hosts;
 pub mod operator;
 pub mod portal;

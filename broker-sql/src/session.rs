@@ -128,7 +128,9 @@ impl Address {
     /// # Errors
     /// [`Error::Unreachable`] with the reason.
     pub async fn connect(&self, application: &str) -> Result<PgConnection, Error> {
-        self.lead.follow(self.hosts.len(), |host| self.connect_to(host, application), weight).await
+        let (session, _) =
+            self.lead.follow(self.hosts.len(), |host| self.connect_to(host, application), weight).await?;
+        Ok(session)
     }
 
     async fn connect_to(&self, host: usize, application: &str) -> Result<PgConnection, Error> {
@@ -143,7 +145,7 @@ impl Address {
                 connection.execute(SESSION).await?;
                 Ok(connection)
             }
-            Ok(Ok((_, false))) => Err(Unreachable::NotNow(self.to_string(), "only a standby answers".into()).into()),
+            Ok(Ok((_, false))) => Err(Unreachable::Standby(self.to_string()).into()),
             Ok(Err(error)) => Err(self.unreachable(error).into()),
             Err(_) => Err(Unreachable::Silent(self.to_string()).into()),
         }
@@ -209,7 +211,13 @@ async fn takes_writes(connection: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar::<_, String>(STILL_THERE).fetch_one(connection).await.map(|read_only| read_only == "off")
 }
 
-/// How much an error says: what waiting does not mend, more than an outage.
-fn weight(error: &Error) -> u8 {
-    u8::from(!error.is_outage())
+/// How much an error says: what waiting does not mend, more than an outage; but a login that is refused where nobody has had a
+/// session less than that: a standby that lags behind does not know it yet, while the primary is the one that is away.
+fn weight(error: &Error, had_a_session: bool) -> u8 {
+    match error {
+        Error::Unreachable(Unreachable::Standby(..)) => 0,
+        Error::Unreachable(Unreachable::WrongPassword(..) | Unreachable::NotAdmitted(..)) if !had_a_session => 1,
+        error if error.is_outage() => 2,
+        _ => 3,
+    }
 }

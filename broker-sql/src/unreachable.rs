@@ -35,6 +35,9 @@ pub enum Unreachable {
     /// The server has no room or is starting, stopping or recovering.
     #[error("{0} takes no connections now: {1}")]
     NotNow(String, String),
+    /// It answers, and takes no writes.
+    #[error("{0} takes no writes now: only a standby answers")]
+    Standby(String),
     /// Something else.
     #[error("cannot connect to {0}: {1}")]
     Other(String, String),
@@ -64,7 +67,10 @@ impl Unreachable {
 
     /// Whether waiting may help.
     pub fn is_outage(&self) -> bool {
-        matches!(self, Self::UnknownHost(..) | Self::NoServer(..) | Self::Silent(..) | Self::NotNow(..))
+        matches!(
+            self,
+            Self::UnknownHost(..) | Self::NoServer(..) | Self::Silent(..) | Self::NotNow(..) | Self::Standby(..)
+        )
     }
 
     /// What to do about it.
@@ -78,6 +84,9 @@ impl Unreachable {
             Self::NoDatabase(..) => "create it first (CREATE DATABASE), or name another in the URL",
             Self::Tls(..) => "sslmode and sslrootcert in the URL decide this; verify-full needs the server's own CA",
             Self::NotNow(..) => "try again; if it stays so, raise max_connections",
+            Self::Standby(..) => {
+                "name the primary in the database URL too; after a failover, wait until one is promoted"
+            }
             Self::Other(..) => return None,
         };
         Some(hint.to_owned())

@@ -107,7 +107,7 @@ pub fn all(runner: &Arc<Runner>, left: Vec<Left>, jobs: &TaskTracker) {
             What::Command(handover) => {
                 // Held before the broker is asked: from then on a heartbeat without it gives it up.
                 let Some(held) = runner.holdings.hold(&handover.job) else { continue };
-                held.mark_started();
+                held.inherit_start();
                 held.hand_over(true);
                 jobs.spawn(adopt(runner.clone(), (work, handover), held));
             }

@@ -160,7 +160,7 @@ pub fn label(verdict: &Result<Value, Stop>) -> &'static str {
         Err(Stop::Failed { .. }) => "failure",
         Err(Stop::Cancelled(_)) => "cancelled",
         Err(Stop::TimedOut(_)) => "timeout",
-        Err(Stop::Released(_)) => "released",
+        Err(Stop::Released(_) | Stop::Barred(_)) => "released",
         Err(Stop::Superseded(_)) => "superseded",
     }
 }

@@ -3,9 +3,10 @@
 use crate::clock::BootTime;
 use crate::supervise::StopReason;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tendril_broker::runner::{Claimed, Lease};
+use tendril_broker::runner::{Claimed, Lease, WitnessedOpen};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -13,6 +14,8 @@ use uuid::Uuid;
 #[derive(Default)]
 pub struct Holdings {
     held: Mutex<BTreeMap<Uuid, Entry>>,
+    /// How often it was told what is open.
+    tellings: AtomicU64,
     lease_until: Mutex<Option<BootTime>>,
     released: Notify,
 }
@@ -20,11 +23,22 @@ pub struct Holdings {
 struct Entry {
     lease: Lease,
     mutating: bool,
-    started: bool,
+    start: Start,
     /// The next process of the place can go on with what it does now.
     handed_over: bool,
     kill_grace: Duration,
     stop: watch::Sender<Option<StopReason>>,
+}
+
+/// How far the start has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// Not asked for.
+    Ahead,
+    /// Asked for, and so maybe committed. Nothing is run.
+    Asked,
+    /// Answered: commands may run.
+    Acknowledged,
 }
 
 /// One attempt, as its job holds it; dropping it lets go.
@@ -46,7 +60,8 @@ impl Holdings {
         // For kinds that only read, the claim is the start.
         let (mutating, kill_grace) = (job.mutating, job.kill_grace);
         let lease = job.lease;
-        held.insert(attempt, Entry { lease, mutating, started: !mutating, handed_over: false, kill_grace, stop });
+        let start = if mutating { Start::Ahead } else { Start::Acknowledged };
+        held.insert(attempt, Entry { lease, mutating, start, handed_over: false, kill_grace, stop });
         Some(Held { attempt, all: self.clone(), stop: stopped })
     }
 
@@ -55,9 +70,12 @@ impl Holdings {
         self.held().keys().copied().collect()
     }
 
-    /// Those that may have begun to change the world.
-    pub fn changing(&self) -> Vec<Lease> {
-        self.held().values().filter(|entry| entry.is_changing()).map(|entry| entry.lease).collect()
+    /// Those that may have begun to change the world, to be told to the broker.
+    pub fn witnessed(&self) -> Vec<WitnessedOpen> {
+        let held = self.held();
+        self.tellings.fetch_add(1, Ordering::Relaxed);
+        let open = |entry: &Entry| WitnessedOpen { lease: entry.lease, started: entry.start == Start::Acknowledged };
+        held.values().filter(|entry| entry.is_changing()).map(open).collect()
     }
 
     /// How many are held.
@@ -93,7 +111,7 @@ impl Holdings {
 
     /// A shutdown begins: what has not started to change anything is handed back.
     pub fn stop_unstarted(&self, reason: StopReason) {
-        self.held().values().filter(|entry| !entry.started).for_each(|entry| entry.ask(reason));
+        self.held().values().filter(|entry| entry.start == Start::Ahead).for_each(|entry| entry.ask(reason));
     }
 
     /// A shutdown that hands over: ends all but commands that change the world, which the next process of the place goes on
@@ -145,7 +163,7 @@ impl Holdings {
 impl Entry {
     /// Whether it may have begun to change the world.
     fn is_changing(&self) -> bool {
-        self.mutating && self.started
+        self.mutating && self.start != Start::Ahead
     }
 
     fn ask(&self, reason: StopReason) {
@@ -180,9 +198,36 @@ impl Held {
 
     /// The start is asked for, and so may be committed: from now on neither a soft shutdown nor a lost lease stops the
     /// attempt.
-    pub fn mark_started(&self) {
+    pub fn ask_for_start(&self) {
+        if let Some(entry) = self.all.held().get_mut(&self.attempt)
+            && entry.start == Start::Ahead
+        {
+            entry.start = Start::Asked;
+        }
+    }
+
+    /// Which telling of what is open was the last, to be asked before the broker is asked for the start.
+    pub fn last_telling(&self) -> u64 {
+        self.all.tellings.load(Ordering::Relaxed)
+    }
+
+    /// The start was answered. False when what is open was told since: then whoever was told believes that nothing has started,
+    /// and has to be asked itself.
+    pub fn acknowledge_start(&self, telling: u64) -> bool {
+        let mut held = self.all.held();
+        if self.last_telling() != telling {
+            return false;
+        }
+        if let Some(entry) = held.get_mut(&self.attempt) {
+            entry.start = Start::Acknowledged;
+        }
+        true
+    }
+
+    /// An earlier process has begun what it is about.
+    pub fn inherit_start(&self) {
         if let Some(entry) = self.all.held().get_mut(&self.attempt) {
-            entry.started = true;
+            entry.start = Start::Acknowledged;
         }
     }
 

@@ -125,8 +125,9 @@ pub fn report(verdict: &Result<Value, Stop>, log: &AttemptLog, run: Option<&Run>
         Err(stop) => {
             let (permanent, result) = match stop {
                 Stop::Failed { permanent, result, .. } => (*permanent, result.clone()),
-                Stop::Cancelled(_) | Stop::TimedOut(_) | Stop::Released(_) | Stop::Superseded(_) => {
-                    (false, run.map_or(Value::Null, |run| run.known().clone()))
+                Stop::Cancelled(_) | Stop::TimedOut(_) | Stop::Released(_) | Stop::Barred(_) | Stop::Superseded(_) => {
+                    let known = run.map_or(Value::Null, |run| run.known().clone());
+                    (matches!(stop, Stop::Barred(_)), known)
                 }
             };
             (stop.outcome(), Some(stop.reason().to_owned()), permanent, result)

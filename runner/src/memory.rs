@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tendril_broker::runner::{Compared, Lease, Report, Witness, WitnessedEnd};
+use tendril_broker::runner::{Compared, Lease, Report, Witness, WitnessedEnd, WitnessedOpen};
 use uuid::Uuid;
 
 /// How long an acknowledged end is remembered: a standby lags behind by seconds, and after a restore of older data operators
@@ -116,10 +116,10 @@ impl Memory {
     }
 
     /// With what is held and may have changed the world.
-    pub fn witness(&self, open: Vec<Lease>) -> Witness {
+    pub fn witness(&self, open: Vec<WitnessedOpen>) -> Witness {
         let mut book = self.book();
         self.forget_old(&mut book);
-        let open = open.into_iter().filter(|lease| !book.lost.contains(&lease.attempt_id)).collect();
+        let open = open.into_iter().filter(|open| !book.lost.contains(&open.lease.attempt_id)).collect();
         let ended = book.ended.values().cloned().collect();
         Witness { incarnation: book.incarnation, fence: book.fence, runners: book.runners.clone(), open, ended }
     }
@@ -212,6 +212,10 @@ mod tests {
         Lease { attempt_id: Uuid::from_u128(u128::from(fence.unsigned_abs())), fence }
     }
 
+    fn open(fence: i64) -> WitnessedOpen {
+        WitnessedOpen { lease: lease(fence), started: true }
+    }
+
     #[test]
     fn the_next_process_of_a_place_remembers_what_the_one_before_was_told() {
         let dir = tempfile::tempdir().expect("a folder");
@@ -225,14 +229,14 @@ mod tests {
             std::fs::write(folder(dir.path()).join(name), "{\"end\":").expect("a file");
         }
         let memory = Memory::open(dir.path(), CLUSTER, second).expect("a memory");
-        let witness = memory.witness(vec![lease(8)]);
+        let witness = memory.witness(vec![open(8)]);
         assert_eq!((witness.incarnation, witness.fence, witness.runners.as_slice()), (0, 7, &[first, second][..]));
         let [end] = witness.ended.as_slice() else { panic!("one end: {:?}", witness.ended) };
         assert_eq!(
             (end.lease, end.deployment_id, end.job.as_deref()),
             (lease(7), Some(job.deployment_id), Some("apply"))
         );
-        assert_eq!(witness.open, [lease(8)]);
+        assert_eq!(witness.open, [open(8)]);
     }
 
     #[test]
@@ -247,10 +251,10 @@ mod tests {
         let again = memory.compared(&compared);
         assert_eq!(again.iter().map(|(lease, report)| (*lease, report.log_end)).collect::<Vec<_>>(), [(lease(8), 3)]);
         for memory in [memory, Memory::open(dir.path(), CLUSTER, Uuid::from_u128(2)).expect("a memory")] {
-            let witness = memory.witness(vec![lease(9), lease(10)]);
+            let witness = memory.witness(vec![open(9), open(10)]);
             assert_eq!((witness.incarnation, witness.fence), (2, 8));
             assert_eq!(witness.ended.iter().map(|end| end.lease).collect::<Vec<_>>(), [lease(8)]);
-            assert_eq!(witness.open, [lease(10)]);
+            assert_eq!(witness.open, [open(10)]);
         }
     }
 
@@ -275,13 +279,13 @@ mod tests {
         for fence in 1..=120 {
             memory.ended(lease(fence), None, &report());
         }
-        let open = vec![lease(1001), lease(1002)];
+        let open = vec![open(1001), open(1002)];
         let witness = memory.witness(open.clone());
         // As the broker answers: the open ones first, then the ended ones.
         let lost = witness
             .open
             .iter()
-            .copied()
+            .map(|open| open.lease)
             .chain(witness.ended.iter().map(|end| end.lease))
             .map(|l| l.attempt_id)
             .collect();

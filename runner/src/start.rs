@@ -48,17 +48,18 @@ impl Start {
     pub async fn ask(&self) -> Result<(), Stop> {
         // From the first time it is asked for, the start may be committed, whatever becomes of the reply. Looked at after
         // that: whoever asks for a stop now knows that it has started.
-        self.held.mark_started();
+        self.held.ask_for_start();
         self.check()?;
         if !self.held.lease_is_live() {
             return Err(Stop::Released("the lease ran out before the start".into()));
         }
         let (mut waits, mut unclear) = (waits(), false);
         loop {
-            let had_lease = self.held.lease_is_live();
+            let (had_lease, telling) = (self.held.lease_is_live(), self.held.last_telling());
             match self.desk.start(&self.lease).await {
-                Ok(()) if self.held.lease_is_live() => return Ok(()),
-                // The reply was long under way: the job may have been given up since, and its key freed.
+                Ok(()) if self.held.lease_is_live() && self.held.acknowledge_start(telling) => return Ok(()),
+                // The reply was long under way: the job may have been given up since, and its key freed; or another server has
+                // been told that it has not started.
                 Ok(()) => {
                     unclear = true;
                     self.pause(&mut waits).await?;
@@ -75,7 +76,11 @@ impl Start {
                     unclear = true;
                     self.pause(&mut waits).await?;
                 }
-                Err(error) => return Err(Stop::Released(format!("the broker does not let it start: {error}"))),
+                Err(error) => {
+                    let reason = format!("the broker does not let it start: {error}");
+                    let for_good = matches!(error, BrokerError::Refused { .. });
+                    return Err(if for_good { Stop::Barred(reason) } else { Stop::Released(reason) });
+                }
             }
         }
     }

@@ -24,6 +24,8 @@ pub enum Stop {
     TimedOut(String),
     /// Handed back before it changed anything: the runner shuts down, or was cut off.
     Released(String),
+    /// The broker does not let it start, and will not by itself: reported as handed back, and counted as an attempt.
+    Barred(String),
     /// The job went on without this attempt, or is not to be started by it: reported as handed back, since nothing was changed, which
     /// a job that goes on does not look at.
     Superseded(String),
@@ -67,7 +69,7 @@ impl Stop {
             Self::Failed { .. } => Outcome::Failure,
             Self::Cancelled(_) => Outcome::Cancelled,
             Self::TimedOut(_) => Outcome::Timeout,
-            Self::Released(_) | Self::Superseded(_) => Outcome::Released,
+            Self::Released(_) | Self::Barred(_) | Self::Superseded(_) => Outcome::Released,
         }
     }
 
@@ -78,6 +80,7 @@ impl Stop {
             | Self::Cancelled(reason)
             | Self::TimedOut(reason)
             | Self::Released(reason)
+            | Self::Barred(reason)
             | Self::Superseded(reason) => reason,
         }
     }

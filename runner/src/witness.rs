@@ -23,7 +23,7 @@ pub async fn run(runner: Arc<Runner>, end: CancellationToken) {
 async fn tell(runner: &Runner) {
     let mut waits = waits();
     loop {
-        let witness = runner.memory.witness(runner.holdings.changing());
+        let witness = runner.memory.witness(runner.holdings.witnessed());
         match runner.broker.witness(&witness).await {
             Ok(compared) => {
                 for (lease, report) in runner.memory.compared(&compared) {

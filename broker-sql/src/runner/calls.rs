@@ -62,9 +62,19 @@ pub struct Witness {
     /// Earlier processes of the place.
     pub runners: Vec<Uuid>,
     /// What is held and may have changed the world.
-    pub open: Vec<Lease>,
+    pub open: Vec<WitnessedOpen>,
     /// Whose ends were acknowledged in the last hours.
     pub ended: Vec<WitnessedEnd>,
+}
+
+/// An attempt that is held and may have changed the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct WitnessedOpen {
+    /// Which attempt.
+    #[serde(flatten)]
+    pub lease: Lease,
+    /// Its start was acknowledged; else it was only asked for, and nothing has been run.
+    pub started: bool,
 }
 
 /// An acknowledged end of an attempt that may have changed the world.

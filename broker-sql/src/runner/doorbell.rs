@@ -2,7 +2,6 @@
 
 use super::BrokerError;
 use crate::connect::Connector;
-use std::future::poll_fn;
 use tokio_postgres::{AsyncMessage, Client};
 
 /// A session that listens on the cluster's channel.
@@ -22,7 +21,7 @@ impl Doorbell {
         let (sender, rings) = tokio::sync::mpsc::channel(1);
         tokio::spawn(async move {
             loop {
-                match poll_fn(|context| driver.poll_message(context)).await {
+                match driver.message().await {
                     Some(Ok(AsyncMessage::Notification(_))) => drop(sender.try_send(())),
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => break,

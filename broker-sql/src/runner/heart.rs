@@ -71,7 +71,7 @@ impl Heart {
             Some(session) => session,
             None => {
                 let (client, driver) = self.connector.connect("heartbeat").await?;
-                tokio::spawn(driver);
+                tokio::spawn(driver.run());
                 let statement = client.prepare(SQL).await?;
                 (client, statement)
             }

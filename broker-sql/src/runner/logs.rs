@@ -114,7 +114,7 @@ impl LogWriter {
         // The check looks at a batch as a whole: one of 4 MiB would go through a file of the server's, by its own default.
         const SQL: &str = "-- log_takeover\nselect tendril.log_takeover($1), set_config('work_mem', '16MB', false)";
         let (client, driver) = connector.connect("logs").await?;
-        tokio::spawn(driver);
+        tokio::spawn(driver.run());
         let epoch = client.query_one(SQL, &[&writer]).await?.try_get(0)?;
         let copy = client.prepare(&copy_into("tendril.log_inbox")).await?;
         Ok(Self { client, writer, epoch, copy })

@@ -12,7 +12,7 @@ mod lease;
 pub(crate) mod logs;
 
 pub use artifacts::StoredArtifact;
-pub use calls::{Broker, Compared, Registered, Registration, Witness, WitnessedEnd};
+pub use calls::{Broker, Compared, Registered, Registration, Witness, WitnessedEnd, WitnessedOpen};
 pub use doorbell::Doorbell;
 pub use error::BrokerError;
 pub use heart::{Beat, Heart};

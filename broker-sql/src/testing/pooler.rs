@@ -18,8 +18,10 @@ const NOBODY: &str = "nobody";
 pub enum Mode {
     /// When its client goes.
     Session,
-    /// After each transaction.
+    /// After each transaction; the one that came back last is the next to be handed out.
     Transaction,
+    /// After each transaction; all take turns.
+    RoundRobin,
 }
 
 /// A running PgBouncer; it ends with this value.
@@ -62,14 +64,15 @@ impl Pooler {
         let (user, password) = superuser.login.split_once(':').expect("a superuser with a password");
         write(&folder.join("users"), &format!("\"{user}\" \"{password}\"\n"));
         let (host, server_port) = superuser.server.split_once(':').expect("a server with a port");
-        let mode = match mode {
-            Mode::Session => "session",
-            Mode::Transaction => "transaction",
+        let (mode, takes_turns) = match mode {
+            Mode::Session => ("session", 0),
+            Mode::Transaction => ("transaction", 0),
+            Mode::RoundRobin => ("transaction", 1),
         };
         let settings = format!(
             "[databases]\n* = host={host} port={server_port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
              auth_type = scram-sha-256\nauth_file = {folder}/users\nauth_user = {user}\nauth_query = SELECT usename, passwd FROM pg_shadow WHERE usename = $1\n\
-             pool_mode = {mode}\ndefault_pool_size = {sessions}\nmax_client_conn = 200\nignore_startup_parameters = extra_float_digits\n",
+             pool_mode = {mode}\nserver_round_robin = {takes_turns}\ndefault_pool_size = {sessions}\nmax_client_conn = 200\nignore_startup_parameters = extra_float_digits\n",
             folder = folder.display()
         );
         write(&folder.join("settings"), &settings);

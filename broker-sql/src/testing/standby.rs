@@ -58,4 +58,13 @@ impl Primary {
         let sql = "select exists (select from pg_stat_replication where state = 'streaming' and (sync_state = 'sync' or not $1))";
         sqlx::query_scalar(sql).bind(waited_for).fetch_one(&mut self.0).await
     }
+
+    /// How many sessions of runners are there.
+    ///
+    /// # Errors
+    /// The session is gone.
+    pub async fn runners_sessions(&mut self) -> sqlx::Result<i64> {
+        let sql = "select count(*) from pg_stat_activity where application_name like 'tendril-runner %'";
+        sqlx::query_scalar(sql).fetch_one(&mut self.0).await
+    }
 }

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::fleet::{Fleet, Runner, exec, id, needing, one, reading, refused, run, sqlstate, start_sql};
+use crate::fleet::{
+    Claimed, Fleet, Runner, apply_at, exec, id, needing, one, reading, refused, run, sqlstate, start_sql,
+};
 use crate::program::broker;
 
 /// As after a restore: the same rows, in another history.
@@ -32,6 +34,15 @@ fn with(mut witness: Value, key: &str, value: Value) -> Value {
 fn ended((attempt, fence): (Uuid, i64), deployment: Uuid) -> Value {
     json!([{"attempt_id": attempt, "fence": fence, "deployment_id": deployment, "job": "a", "outcome": "success",
         "ended_at": "2026-11-21T10:00:00Z"}])
+}
+
+/// An attempt that is held, and what its runner says of its start.
+fn open(claimed: &Claimed, started: Option<bool>) -> Value {
+    let mut open = json!({"attempt_id": claimed.attempt_id, "fence": claimed.fence});
+    if let Some(started) = started {
+        open["started"] = json!(started);
+    }
+    json!([open])
 }
 
 fn witness_sql(runner: &Runner, witness: &Value) -> String {
@@ -229,6 +240,7 @@ async fn a_witness_that_is_none_is_refused_and_changes_nothing() {
         with(witness(), "open", json!({})),
         with(witness(), "runners", json!(["me"])),
         with(witness(), "open", json!([{"attempt_id": "none"}])),
+        with(witness(), "open", json!([{"attempt_id": id(), "fence": 1, "started": "perhaps"}])),
     ] {
         let sql = witness_sql(&runner, &bad);
         assert_eq!(sqlstate(&mut runner.session, &sql).await, "TD001", "{bad}");
@@ -318,4 +330,102 @@ async fn a_locked_deployment_of_one_tenant_does_not_hold_up_the_doubt_of_another
     run(&mut fleet.operator, "select tendril_core.duty_doubts()").await;
     let agreed = format!("select origin = tendril_core.origin() from tendril.clusters where id = '{}'", other.id);
     assert!(one::<bool>(&mut fleet.operator, &agreed).await);
+}
+
+#[tokio::test]
+async fn a_start_that_the_database_forgot_is_taken_on_and_a_lost_runner_has_nothing_queued_again() {
+    let mut fleet = Fleet::new().await;
+    let (mut runner, mut other) = (fleet.runner().await, fleet.runner().await);
+    let changing = fleet.deploy(apply_at("a")).await;
+    runner.perform("success").await;
+    let claimed = runner.claim_one().await;
+    let waiting = fleet.deploy_jobs(&[exec("a")]).await;
+    // The claim is known, its start is not: what the runner does now may have changed the world.
+    set_back(&mut fleet).await;
+    let told = present(&mut runner, &with(witness(), "open", open(&claimed, Some(true)))).await;
+    assert_eq!(told, json!({"incarnation": 2, "doubted": false, "resend": [], "lost": []}));
+    assert_eq!(fleet.job(changing, &claimed.job).await, "STARTED");
+    assert_eq!(fleet.status(waiting).await, "AWAITING_APPROVAL", "what else was lost nobody knows");
+    let why = "select quarantine_reason from tendril.clusters";
+    assert_eq!(
+        one::<String>(&mut fleet.operator, why).await,
+        "a runner knows the starts of 1 attempts that it does not"
+    );
+
+    assert_eq!(fleet.lose(&runner).await, 1);
+    assert_eq!(fleet.job(changing, &claimed.job).await, "UNKNOWN");
+    assert!(other.claim(8).await.is_empty());
+    let keys = "select count(*) from tendril_core.held_keys";
+    assert_eq!(one::<i64>(&mut fleet.operator, keys).await, 1, "nobody else may change that state");
+    let overdue = "select deadline_at > now() from tendril_core.jobs where state = 'UNKNOWN'";
+    assert!(one::<bool>(&mut fleet.operator, overdue).await, "its own deadline ends it, should nobody be heard again");
+    // The same again, after a lost reply, and by the next process of the place, changes nothing.
+    for speaker in [&mut runner, &mut other] {
+        let again = with(with(witness(), "open", open(&claimed, Some(true))), "incarnation", json!(2));
+        assert_eq!(present(speaker, &again).await["incarnation"], json!(2));
+    }
+    runner.heartbeat(&[&claimed]).await;
+    assert_eq!(fleet.job(changing, &claimed.job).await, "STARTED");
+    assert_eq!(runner.finish(&claimed, "success").await, "accepted");
+    assert_eq!(fleet.status(changing).await, "SUCCESS");
+    assert_eq!(one::<i64>(&mut fleet.operator, keys).await, 0);
+}
+
+#[tokio::test]
+async fn a_forgotten_start_whose_claim_was_given_up_holds_its_key_and_people_decide() {
+    let mut fleet = Fleet::new().await;
+    let (mut runner, mut other) = (fleet.runner().await, fleet.runner().await);
+    let changing = fleet.deploy(apply_at("a")).await;
+    runner.perform("success").await;
+    let claimed = runner.claim_one().await;
+    set_back(&mut fleet).await;
+    // Its lease runs out before it has spoken.
+    fleet.lose(&runner).await;
+    assert_eq!(fleet.job(changing, &claimed.job).await, "QUEUED");
+    let told = present(&mut runner, &with(witness(), "open", open(&claimed, Some(true)))).await;
+    assert_eq!(told["lost"], json!([claimed.attempt_id]));
+    assert_eq!(fleet.job(changing, &claimed.job).await, "AWAITING_APPROVAL");
+    let waits = fleet.waiting_for(changing).await.expect("it waits");
+    assert!(waits.contains("attempt 1, which had been given up, has started"), "{waits}");
+    run(&mut fleet.portal, &format!("select tendril.approve('{changing}')")).await;
+    runner.heartbeat(&[]).await;
+    assert!(other.claim(8).await.is_empty(), "it may run still");
+    assert_eq!(
+        runner.report(&claimed, json!({"outcome": "success", "log_end": -1, "child_dead": true})).await,
+        "noted"
+    );
+    other.perform("success").await;
+    assert_eq!(fleet.status(changing).await, "SUCCESS");
+}
+
+#[tokio::test]
+async fn what_a_runner_does_not_say_of_a_start_is_left_to_people() {
+    let mut fleet = Fleet::new().await;
+    let queued = fleet.deploy_jobs(&[exec("a")]).await;
+    let (mut runner, mut other) = (fleet.runner().await, fleet.runner().await);
+    let claimed = runner.claim_one().await;
+    // In one and the same history it says nothing: the start is just being asked for.
+    let before = with(with(witness(), "incarnation", json!(1)), "open", open(&claimed, None));
+    present(&mut runner, &before).await;
+    set_back(&mut fleet).await;
+    present(&mut other, &witness()).await;
+    present(&mut runner, &before).await;
+    assert_eq!(incarnation(&mut fleet).await, 1, "nothing else is in doubt");
+    fleet.lose(&runner).await;
+    assert_eq!(fleet.job(queued, "a").await, "AWAITING_APPROVAL");
+    assert!(other.claim(1).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_start_that_was_only_asked_for_is_neither_taken_on_nor_left_to_people() {
+    let mut fleet = Fleet::new().await;
+    let queued = fleet.deploy_jobs(&[exec("a")]).await;
+    let mut runner = fleet.runner().await;
+    let claimed = runner.claim_one().await;
+    set_back(&mut fleet).await;
+    present(&mut runner, &with(witness(), "open", open(&claimed, Some(false)))).await;
+    assert_eq!(fleet.job(queued, "a").await, "CLAIMED");
+    a_minute_passes(&mut fleet).await;
+    runner.start(&claimed).await;
+    assert_eq!(runner.finish(&claimed, "success").await, "accepted");
 }

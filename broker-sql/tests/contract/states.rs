@@ -224,6 +224,18 @@ async fn retry_makes_a_new_deployment_and_leaves_the_old_one_as_it_is() {
     assert_eq!(sqlstate(&mut fleet.portal, &wrong).await, "TD002");
 }
 
+/// How long the job that waits for its time has to, in seconds.
+async fn wait_s(fleet: &mut Fleet) -> f64 {
+    let sql = "select extract(epoch from p.run_after - j.queued_at)::float8 from tendril_core.parked p join tendril_core.jobs j on j.id = p.job_id";
+    one(&mut fleet.operator, sql).await
+}
+
+async fn its_time_comes(fleet: &mut Fleet) {
+    let sql = "update tendril_core.jobs set run_after = null; update tendril_core.parked set run_after = '-infinity'";
+    run(&mut fleet.operator, sql).await;
+    assert_eq!(fleet.database.duty("unpark").await, 1);
+}
+
 #[tokio::test]
 async fn a_failure_is_tried_again_only_for_reading_jobs_with_max_attempts_and_waits_longer_each_time() {
     let mut fleet = Fleet::new().await;
@@ -233,19 +245,10 @@ async fn a_failure_is_tried_again_only_for_reading_jobs_with_max_attempts_and_wa
     for expected_s in [1.0, 2.0] {
         runner.perform("failure").await;
         assert_eq!(fleet.job(deployment, "a").await, "QUEUED");
-        let wait: f64 = one(
-            &mut fleet.operator,
-            "select extract(epoch from p.run_after - j.queued_at)::float8 from tendril_core.parked p join tendril_core.jobs j on j.id = p.job_id",
-        )
-        .await;
+        let wait = wait_s(&mut fleet).await;
         assert!((wait - expected_s).abs() < 0.2, "waits {wait} s");
         assert_eq!(runner.claim(1).await.len(), 0, "not before its time");
-        run(
-            &mut fleet.operator,
-            "update tendril_core.jobs set run_after = null; update tendril_core.parked set run_after = '-infinity'",
-        )
-        .await;
-        assert_eq!(fleet.database.duty("unpark").await, 1);
+        its_time_comes(&mut fleet).await;
     }
     runner.perform("timeout").await;
     assert_eq!(fleet.status(deployment).await, "FAILED");
@@ -271,6 +274,61 @@ async fn released_work_goes_back_and_does_not_count() {
     }
     runner.perform("success").await;
     assert_eq!(fleet.status(deployment).await, "SUCCESS");
+}
+
+#[tokio::test]
+async fn what_is_handed_back_again_and_again_waits_longer_each_time_and_never_longer_than_a_lease() {
+    let mut fleet = Fleet::new().await;
+    let deployment = fleet.deploy_jobs(&[exec("a")]).await;
+    let mut runner = fleet.runner().await;
+    for _ in 0..3 {
+        let claimed = runner.claim_one().await;
+        runner.finish(&claimed, "released").await;
+    }
+    for expected_s in [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0] {
+        let claimed = runner.claim_one().await;
+        runner.finish(&claimed, "released").await;
+        assert!(runner.claim(1).await.is_empty(), "not before its time");
+        let wait = wait_s(&mut fleet).await;
+        assert!((wait - expected_s).abs() < 0.2, "waits {wait} s, and not {expected_s}");
+        its_time_comes(&mut fleet).await;
+    }
+    // What lasts for hours is no fleet's restart.
+    run(
+        &mut fleet.operator,
+        "insert into tendril_core.attempts (job_id, cluster_id, deployment_id, ordinal, claim_no, runner_id, log_writer, outcome, superseded_at)
+           select a.job_id, a.cluster_id, a.deployment_id, n, 0, a.runner_id, a.log_writer, 'released', now()
+             from tendril_core.attempts a, generate_series(11, 1000) n where a.ordinal = 1;
+         update tendril_core.jobs set attempts = 1000, max_attempts = 1001",
+    )
+    .await;
+    let claimed = runner.claim_one().await;
+    runner.finish(&claimed, "released").await;
+    let state = fleet.state(deployment).await;
+    assert_eq!(state.status, "FAILED");
+    assert!(state.error_message.as_deref().is_some_and(|why| why.contains("gave up after 1001 attempts")), "{state:?}");
+}
+
+#[tokio::test]
+async fn a_start_that_is_refused_for_good_is_tried_as_often_as_a_job_may_be_with_growing_waits() {
+    let mut fleet = Fleet::new().await;
+    let deployment = fleet.deploy_jobs(&[exec("a")]).await;
+    let mut runner = fleet.runner().await;
+    let refused =
+        json!({"outcome": "released", "log_end": -1, "permanent": true, "error": "the broker does not let it start"});
+    for expected_s in [2.0, 4.0] {
+        let claimed = runner.claim_one().await;
+        runner.report(&claimed, refused.clone()).await;
+        let wait = wait_s(&mut fleet).await;
+        assert!((wait - expected_s).abs() < 0.2, "waits {wait} s, and not {expected_s}");
+        its_time_comes(&mut fleet).await;
+    }
+    let claimed = runner.claim_one().await;
+    runner.report(&claimed, refused).await;
+    let state = fleet.state(deployment).await;
+    assert_eq!(state.status, "FAILED");
+    let why = "the broker does not let it start; gave up after 3 attempts";
+    assert!(state.error_message.as_deref().is_some_and(|said| said.contains(why)), "{state:?}");
 }
 
 #[tokio::test]

@@ -49,6 +49,28 @@ async fn a_runner_at_a_pooler_in_transaction_mode_is_told_so_before_it_begins() 
 }
 
 #[tokio::test]
+async fn a_pooler_whose_sessions_take_turns_is_found_out_too() {
+    let database = TestDatabase::create().await;
+    let Some(pooler) = Pooler::start(&database, Mode::RoundRobin, 16).await else { return };
+    let token = database.cluster("one").await.token;
+    let url = pooler.through(&database.runner_url(token.reveal()));
+    // Others of the role have been here, and have left so many sessions that take turns.
+    for free in 1..=4 {
+        let mut others = Vec::new();
+        for _ in 0..free {
+            let mut other = PgConnection::connect(&url).await.unwrap();
+            word(&mut other, "begin; select 'busy'").await;
+            others.push(other);
+        }
+        for other in &mut others {
+            word(other, "rollback; select 'free'").await;
+        }
+        let error = require(&url, token.reveal()).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Pooled { .. }), "beside {free}: {error:?}");
+    }
+}
+
+#[tokio::test]
 async fn portals_submit_and_follow_through_transaction_mode_without_seeing_each_other() {
     let database = TestDatabase::empty().await;
     let mut operator = database.operator().await;

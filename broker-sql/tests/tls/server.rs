@@ -32,7 +32,7 @@ impl Server {
         let url = format!("postgres://{host}:{}/{}?{query}", self.port, self.name);
         let connector = Address::parse(&url).expect("an address").connector(&self.token)?;
         let (client, driver) = connector.connect("tls test").await?;
-        let session = tokio::spawn(driver);
+        let session = tokio::spawn(driver.run());
         let row = client
             .query_one("select coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false)", &[])
             .await

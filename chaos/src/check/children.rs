@@ -53,8 +53,9 @@ fn starts(case: &Case<'_>, job: &JobCase<'_>, verdict: &mut Verdict) {
             verdict.violate(Promise::I1, &job.label, what, job.evidence());
         }
         let Some(start) = attempt.start.filter(|_| job.spec.is_mutating()) else { continue };
-        let forgotten = attempt.row.started_us.is_none() && case.is_forgotten(start.at.wall_us);
-        if !forgotten && attempt.row.started_us.is_none_or(|started| started > start.at.wall_us) {
+        // A start that was forgotten is heard of later, or never.
+        let committed = attempt.row.started_us.is_some_and(|started| started <= start.at.wall_us);
+        if !committed && !case.is_forgotten(start.at.wall_us) {
             let what = "its child started before the start was committed";
             verdict.violate(Promise::I1, &job.label, what, job.evidence());
         }

@@ -552,6 +552,15 @@ fn what_was_forgotten_may_be_gone_and_only_that() {
 }
 
 #[test]
+fn a_start_that_was_forgotten_is_heard_of_later() {
+    let later = |h: &mut History| {
+        forgets(h, 500, 4000);
+        attempt_of(h, CHANGE).started_us = Some(1500);
+    };
+    assert_eq!(found(later), []);
+}
+
+#[test]
 fn a_change_that_ran_in_a_forgotten_time_does_not_run_again() {
     let twice = |h: &mut History| {
         forgets(h, 500, 4000);

@@ -2,6 +2,8 @@
 
 mod pair;
 mod program;
+#[cfg(test)]
+mod replaced;
 mod runner;
 mod serve;
 mod server;

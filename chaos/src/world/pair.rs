@@ -67,6 +67,12 @@ impl Pair {
         [self.primary.port, self.standby.as_ref().map_or(self.spare_port, |standby| standby.port)]
     }
 
+    /// A superuser's way to the primary.
+    #[cfg(test)]
+    pub fn primary_url(&self) -> String {
+        self.url(&self.primary)
+    }
+
     /// Has a standby follow, and commits wait for it or not.
     ///
     /// # Errors

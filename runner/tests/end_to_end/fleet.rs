@@ -282,6 +282,24 @@ impl Fleet {
         self.portal.query_one("select tendril.status($1)", &[&deployment]).await.expect("a status").get(0)
     }
 
+    /// Waits until the deployment's first job is in this state.
+    pub async fn job_is(&self, deployment: Uuid, state: &str) {
+        let is = async || (self.status(deployment).await["jobs"][0]["state"] == state).then_some(());
+        until(state, is).await;
+    }
+
+    /// The leases of all runners run out, and `serve` judges them. All in one transaction, so that no slow machine comes between the
+    /// beat and the judgement.
+    pub async fn runners_are_lost(&self) {
+        self.operate(
+            "with beat as materialized (select tendril_core.pulse()) select 1 from beat;
+             update tendril_core.pulse set rebased_at = null;
+             update tendril_core.runner_leases set lease_expires_at = clock_timestamp() - interval '1 s';
+             do $$ begin perform tendril_core.duty_expire(); end $$",
+        )
+        .await;
+    }
+
     /// The status of a deployment that has ended.
     pub async fn ended(&self, deployment: Uuid) -> Value {
         until("the deployment's end", async || {

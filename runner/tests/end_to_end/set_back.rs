@@ -125,3 +125,28 @@ async fn a_standby_that_is_not_promoted_yet_is_waited_for() {
     assert_eq!(fleet.whole_log(running).await, "before\nafter\n");
     runner.end().await;
 }
+
+#[tokio::test]
+async fn a_change_whose_start_the_database_forgot_is_not_made_again_when_its_runner_is_killed() {
+    let mut fleet = Fleet::new().await;
+    let mut runner = fleet.runner("a", &[]).await;
+    let (gate, ran) = (fleet.gate(), fleet.file("ran"));
+    // Kept between its claim and its start, and then the database is copied.
+    fleet.operate("update tendril.clusters set origin = 'before'").await;
+    fleet.operate("update tendril_core.runner_leases set witnessed = 'before'").await;
+    let changing = fleet.submit(&change(&format!("echo once >> {ran}; echo up; read go < {}", gate.path()))).await;
+    fleet.job_is(changing, "CLAIMED").await;
+    fleet.snapshot().await;
+    fleet.lines(changing, 1).await;
+    fleet.restore().await;
+    fleet.job_is(changing, "STARTED").await;
+    runner.killed().await;
+    fleet.runners_are_lost().await;
+    fleet.job_is(changing, "UNKNOWN").await;
+    runner = fleet.runner("a", &[]).await;
+    runner.said("goes on with a command of an earlier process").await;
+    gate.open();
+    assert_eq!(fleet.ended(changing).await["status"], "SUCCESS");
+    assert_eq!(std::fs::read_to_string(fleet.file("ran")).expect("it ran"), "once\n");
+    runner.end().await;
+}

@@ -153,6 +153,11 @@ impl Stopper {
         self.holdings.stop_what_others_may_start();
     }
 
+    /// The broker is told what is open.
+    pub fn tell(&self) {
+        assert_eq!(self.holdings.witnessed().iter().map(|open| open.started).collect::<Vec<_>>(), [false]);
+    }
+
     /// A heartbeat is answered.
     pub fn heard(&self) {
         self.holdings.renew(BootTime::now(), PATIENCE);

@@ -257,7 +257,7 @@ async fn without_a_committed_start_nothing_is_run() {
         (BrokerError::LeaseExpired("late".into()), Stop::Released(String::new())),
         (BrokerError::NotActive("drained".into()), Stop::Released(String::new())),
         (BrokerError::Version("old".into()), Stop::Released(String::new())),
-        (refused("TD001"), Stop::Released(String::new())),
+        (refused("TD001"), Stop::Barred(String::new())),
     ] {
         let bed = Bed::new();
         let marker = bed.dir().join("marker");
@@ -265,10 +265,14 @@ async fn without_a_committed_start_nothing_is_run() {
         bed.desk.refusals.lock().unwrap().push_back(answer);
         let done = bed.run(exec(&["touch", marker.to_str().unwrap()])).await;
         match (&expected, done.stop()) {
-            (Stop::Released(_), Stop::Released(reason)) => assert!(reason.contains(&said), "{reason}"),
+            (Stop::Released(_), Stop::Released(reason)) | (Stop::Barred(_), Stop::Barred(reason)) => {
+                assert!(reason.contains(&said), "{reason}")
+            }
             (expected, stop) => assert_eq!(expected, stop),
         }
         assert!(!marker.exists() && done.records.is_empty(), "{said}");
+        // What is refused for good counts, so that it ends.
+        assert_eq!(done.report.permanent, matches!(expected, Stop::Barred(_)), "{said}");
     }
 }
 
@@ -331,6 +335,22 @@ async fn a_start_whose_reply_outlived_the_lease_is_asked_for_again() {
     let superseded = || BrokerError::LeaseLost("it was superseded".into());
     bed.desk.meanwhile.lock().unwrap().extend::<[Box<dyn FnOnce() + Send>; 2]>([
         Box::new(move || stopper.cut_off()),
+        Box::new(move || desk.refusals.lock().unwrap().push_back(superseded())),
+    ]);
+    let done = open.run().await;
+    assert_eq!(done.stop(), &Stop::Superseded("it was superseded".into()));
+    assert!(done.records.is_empty(), "nothing was run");
+}
+
+#[tokio::test]
+async fn a_start_that_was_told_as_not_answered_is_asked_for_again_before_anything_runs() {
+    // Tried: the reply is that of a server which was replaced, and the new one, told that nothing has started, gives the job up.
+    let bed = Bed::new();
+    let open = bed.open(exec(&["true"])).await;
+    let (stopper, desk) = (open.stopper.clone(), bed.desk.clone());
+    let superseded = || BrokerError::LeaseLost("it was superseded".into());
+    bed.desk.meanwhile.lock().unwrap().extend::<[Box<dyn FnOnce() + Send>; 2]>([
+        Box::new(move || stopper.tell()),
         Box::new(move || desk.refusals.lock().unwrap().push_back(superseded())),
     ]);
     let done = open.run().await;
