@@ -4,7 +4,11 @@
 -- A count is the difference of what rows are after a statement and what they were before it: whoever changes jobs and parked, in
 -- whatever order, it comes to what there is.
 
-lock table tendril_core.jobs, tendril_core.parked in share row exclusive mode;
+-- All that this migration and the next two change, before anything is changed, in the order in which running functions write it: a
+-- lost attempt is superseded before its job is queued again, under its runner's lease. The strongest mode at once: who would take a
+-- stronger one later, waits for readers who wait for him.
+lock table tendril_core.runner_leases, tendril_core.attempts, tendril_core.jobs in share row exclusive mode;
+lock table tendril_core.parked, tendril_core.queue_deltas, tendril_core.queue_depth in access exclusive mode;
 
 alter table tendril_core.queue_deltas
   add column waits    text        not null default '',

@@ -71,6 +71,20 @@ impl TestDatabase {
         Self::made(ServerUrl::from_env(), "").await
     }
 
+    /// A database with the schema as it was before that migration: what an upgrade finds.
+    ///
+    /// # Panics
+    /// When there is no such migration, and as [`TestDatabase::create`].
+    pub async fn before(version: i64) -> Self {
+        let script = migration::script();
+        let older = script.split_once(&format!("\n-- migration {version:04}:"));
+        let (older, _) = older.expect("a migration of this program");
+        let database = Self::empty().await;
+        let sql = format!("begin; {older}; commit; select tendril_core.ensure_partitions()");
+        run(&mut database.operator().await, &sql).await;
+        database
+    }
+
     async fn made(server: ServerUrl, from: &str) -> Self {
         let name = format!("tendril_test_{}", new_id().simple());
         let mut maintenance = server.connect().await;

@@ -1,19 +1,34 @@
 //! The schema's migrations: applied, printed, compared.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::migrate::{Migrate, Migrator};
 use sqlx::postgres::PgConnection;
-use sqlx::{Connection, Executor};
+use sqlx::{AssertSqlSafe, Connection, Executor};
 
-use crate::refusal::Error;
+use crate::refusal::{Error, Refusal};
 
 /// Where the versions that were applied are written down.
 const TABLE: &str = "tendril_core._sqlx_migrations";
 
 /// Two programs that migrate a fresh database at once meet at the schema's name: one waits, fails and looks again.
-const TRIES: usize = 3;
+const TRIES_OF_A_RACE: usize = 3;
+
+/// How long each try waits for each lock; as long again is left to others before the next.
+///
+/// Who waits for us while we wait for him is ended by the server after a second (`deadlock_timeout`): so we give way before that. At the
+/// end we wait for longer than a second, which is what makes an autovacuum give way.
+const PATIENCE: [Duration; 24] = {
+    let mut patience = [Duration::from_millis(500); 24];
+    let mut last = patience.len() - 4;
+    while last < patience.len() {
+        patience[last] = Duration::from_secs(3);
+        last += 1;
+    }
+    patience
+};
 
 const PREPARE: &str = r#"-- prepare migrations
 create schema if not exists tendril_core;
@@ -71,19 +86,49 @@ fn newest(migrator: &Migrator) -> i64 {
     migrator.iter().map(|m| m.version).max().unwrap_or(0)
 }
 
-/// Applies what is missing, all in one transaction; returns the versions that were applied now.
+/// Applies what is missing, all in one transaction; returns the versions that were applied now. Others may be at work: who holds
+/// what the migrations need is waited for a little, again and again, for a minute or so.
 ///
 /// # Errors
 /// [`Error::SchemaNewer`], [`Error::MigrationChanged`], and what the database refuses; then nothing was applied.
 pub async fn migrate(connection: &mut PgConnection) -> Result<Vec<i64>, Error> {
-    let mut tries = 1;
+    migrate_patiently(connection, &PATIENCE).await
+}
+
+/// The same with as many tries as there are durations, each of which is how long that try waits for each lock.
+///
+/// # Errors
+/// As [`migrate`].
+pub async fn migrate_patiently(connection: &mut PgConnection, patience: &[Duration]) -> Result<Vec<i64>, Error> {
+    let mut tries = 0;
     loop {
-        match migrate_once(connection).await {
-            Err(Error::Refused(refusal)) if refusal.sqlstate == "23505" && tries < TRIES => {
-                tries += 1;
-            }
+        let wait = patience.get(tries).copied().unwrap_or_default();
+        tries += 1;
+        let refusal = match migrate_once(connection, wait).await {
+            Err(Error::Refused(refusal)) => refusal,
             done => return done,
+        };
+        match refusal.sqlstate.as_str() {
+            "23505" if tries < TRIES_OF_A_RACE => {}
+            DEADLOCK | LOCK_TIMEOUT if tries < patience.len() => tokio::time::sleep(wait).await,
+            DEADLOCK | LOCK_TIMEOUT => return Err(Error::Refused(Box::new(too_busy(*refusal, tries)))),
+            _ => return Err(Error::Refused(refusal)),
         }
+    }
+}
+
+const DEADLOCK: &str = "40P01";
+const LOCK_TIMEOUT: &str = "55P03";
+
+fn too_busy(refusal: Refusal, tries: usize) -> Refusal {
+    Refusal {
+        message: format!("others hold what the migrations change, in each of {tries} tries; nothing was applied: {}", refusal.message),
+        hint: Some(
+            "`select pid, usename, application_name, xact_start, query from pg_stat_activity where datname = current_database() order by xact_start` \
+             names them, oldest first: wait for a dump or a report, end what was forgotten, and migrate again"
+                .into(),
+        ),
+        ..refusal
     }
 }
 
@@ -96,19 +141,22 @@ do $$ begin
   end if;
 end $$";
 
-async fn migrate_once(connection: &mut PgConnection) -> Result<Vec<i64>, Error> {
+async fn migrate_once(connection: &mut PgConnection, patience: Duration) -> Result<Vec<i64>, Error> {
     let migrator = migrator();
     let mut transaction = connection.begin().await?;
     // Asked first: who has no right to create schemas should still learn that there is nothing to do.
     if !has_table(&mut transaction).await? {
         transaction.execute(PREPARE).await.map_err(|error| name_the_right(error.into()))?;
     }
+    // Another migration is waited for however long it takes: nobody else is held up by that.
     transaction.execute("-- lock migrations\nlock table tendril_core._sqlx_migrations in exclusive mode").await?;
     let state = compare(&mut transaction, &migrator).await?;
     if let Some(found) = state.version.filter(|found| *found > state.known) {
         let known = state.known;
         return Err(Error::SchemaNewer { found, known });
     }
+    let patience = format!("-- patience\nset local lock_timeout = '{}ms'", patience.as_millis());
+    transaction.execute(AssertSqlSafe(patience)).await?;
     transaction.execute(HOLD_PULSE).await?;
     migrator.run_direct(None, &mut *transaction, false).await?;
     transaction.commit().await?;
@@ -157,13 +205,20 @@ pub async fn state(connection: &mut PgConnection) -> Result<SchemaState, Error> 
     Ok(SchemaState { version: None, known: newest(&migrator), pending: migrator.iter().map(|m| m.version).collect() })
 }
 
+/// What a script says before all else.
+const SCRIPT: &str = "-- Schema of tendril-broker. Run all of it in one transaction, as a role with CREATEROLE and CREATE on the database.
+-- Where some of it was applied before, leave those migrations out, and nothing else: what stands before the first one keeps runners
+-- from being taken for dead meanwhile. When it ends with 55P03 (lock timeout) or 40P01 (deadlock) nothing was applied: run it again.
+
+-- Who waits longer for a lock holds up whoever comes after.
+set local lock_timeout = '3s';
+
+";
+
 /// All migrations as one script, for people who keep their own. It also writes down what was applied, so that
 /// `migrate` and `doctor` see the same as after a `migrate`. Run it in one transaction.
 pub fn script() -> String {
-    let mut script = String::from(
-        "-- Schema of tendril-broker. Run all of it in one transaction, as a role with CREATEROLE and CREATE on the database.\n\n",
-    );
-    script.push_str(PREPARE);
+    let mut script = [SCRIPT, PREPARE, "\n", HOLD_PULSE, ";\n"].concat();
     for migration in migrator().iter() {
         let (version, name) = (migration.version, &migration.description);
         let mut checksum = String::new();

@@ -53,7 +53,7 @@ const fn histogram(name: &'static str, help: &'static str, labels: &'static [&'s
 }
 
 /// All of them.
-pub const FIGURES: [Figure; 26] = [
+pub const FIGURES: [Figure; 27] = [
     gauge("queue_jobs", "Unfinished jobs; those in state QUEUED that wait for nothing can run now", BY_STATE),
     gauge("queue_oldest_seconds", "How long the oldest of them has waited or run, to within 10 s", BY_STATE),
     gauge("dead_letters", "Jobs that only read and have used up their attempts", BY_KIND),
@@ -79,6 +79,7 @@ pub const FIGURES: [Figure; 26] = [
     histogram("job_start_seconds", "From claimed to started, of jobs that change the world", BY_KIND),
     histogram("job_run_seconds", "From started to the end of the attempt", BY_KIND),
     histogram("log_lag_seconds", "Age of a batch's oldest line when it is stored, by the runner's clock", CLUSTER),
+    gauge("figures_backlog", "Changes that are not added up in these figures yet, at most 100000 are told", &["of"]),
     gauge("broker_observed_timestamp_seconds", "When these figures were read, Unix time", &[]),
 ];
 

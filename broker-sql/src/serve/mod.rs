@@ -105,6 +105,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), StartE
     let beaten = pulse::Beaten { every: options.beat, begin_anew: begin_anew.clone() };
     tasks.spawn(archive::remove_days(options.address.clone(), metrics.clone(), stop.clone()));
     tasks.spawn(pulse::beat(options.address.clone(), beaten, metrics.clone(), stop.clone()));
+    // Not among what begins anew below: where a tenant has left no room for new sessions, those that stand are all there is.
+    let watch_anew = Arc::new(Notify::new());
+    tasks.spawn(watch::keep(options.address.clone(), watch_anew.clone(), metrics.clone(), stop.clone()));
     let pool = loop {
         let turn = stop.child_token();
         let pool = begin(&options.address, archive.clone(), &metrics, &tasks, &turn);
@@ -115,6 +118,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), StartE
         // Sessions of a server that is silent, or has been replaced, may never hear of it: nothing waits for them.
         info!(database = %options.address, "the database was silent, or is another server: all sessions begin anew");
         turn.cancel();
+        watch_anew.notify_one();
         tokio::spawn(async move { pool.close().await });
     };
     info!("stopping");
@@ -147,7 +151,6 @@ fn begin(
     for part in [Part::Work, Part::Room] {
         tasks.spawn(observe::observe(pool.clone(), part, metrics.clone(), turn.clone()));
     }
-    tasks.spawn(watch::keep(address.clone(), metrics.clone(), turn.clone()));
     pool
 }
 

@@ -18,6 +18,10 @@ const WORK: Duration = Duration::from_secs(5);
 /// How often tables are looked at.
 const ROOM: Duration = Duration::from_secs(60);
 
+/// How an attempt may end, in the words of its label.
+const OUTCOMES: [&str; 8] =
+    ["success", "failure", "cancelled", "timeout", "released", "lost", "declared_lost", "outcome_unknown"];
+
 /// Reads one part until `stop`.
 pub async fn observe(pool: PgPool, part: Part, metrics: Arc<Metrics>, stop: CancellationToken) {
     let (what, every) = match part {
@@ -125,6 +129,11 @@ async fn read_happenings(pool: &PgPool, values: &mut Values) -> Result<(), Error
 }
 
 async fn read_clusters(pool: &PgPool, values: &mut Values) -> Result<(), Error> {
+    let kinds = sqlx::query_scalar!(
+        "-- observe kinds
+        select kind from tendril_core.kinds"
+    );
+    let kinds = kinds.fetch_all(pool).await?;
     let rows = sqlx::query!(
         r#"-- observe clusters
         with online as (
@@ -159,12 +168,22 @@ async fn read_clusters(pool: &PgPool, values: &mut Values) -> Result<(), Error> 
         ] {
             values.gauge(name, &labels, value);
         }
-        // At zero, so that the first one is seen to rise.
-        for name in ["leases_lost", "log_rows", "log_bytes"] {
-            values.count_from_zero(name, &labels);
-        }
+        from_zero(values, &labels, &kinds);
     }
     Ok(())
+}
+
+/// At zero, so that the first one of a cluster is seen to rise.
+fn from_zero(values: &mut Values, cluster @ [id, name]: &[&str; 2], kinds: &[String]) {
+    for counter in ["leases_lost", "log_rows", "log_bytes"] {
+        values.count_from_zero(counter, cluster);
+    }
+    for kind in kinds {
+        values.add("dead_letters", &[id, name, kind], 0.0);
+        for outcome in OUTCOMES {
+            values.count_from_zero("attempts", &[id, name, kind, outcome]);
+        }
+    }
 }
 
 async fn read_server(pool: &PgPool, values: &mut Values) -> Result<(), Error> {
@@ -174,10 +193,14 @@ async fn read_server(pool: &PgPool, values: &mut Values) -> Result<(), Error> {
                  where to_regclass('tendril_core.log_day_' || to_char((clock_timestamp() at time zone 'UTC')::date + d, 'YYYYMMDD')) is not null)::float8
                  as "partitions!",
                (select sum(b.numbackends) from pg_stat_database b)::float8 as "connections!",
-               current_setting('max_connections')::float8 as "connections_max!"
+               current_setting('max_connections')::float8 as "connections_max!",
+               (select count(*) from (select from tendril_core.queue_deltas limit 100000) d)::float8 as "queue!",
+               (select count(*) from (select from tendril_core.happening_deltas limit 100000) d)::float8 as "happenings!"
           from tendril_core.settings s"#
     );
     let row = row.fetch_one(pool).await?;
+    values.gauge("figures_backlog", &["queue"], row.queue);
+    values.gauge("figures_backlog", &["happenings"], row.happenings);
     values.gauge("log_partitions_ahead", &[], row.partitions);
     values.gauge("database_connections", &[], row.connections);
     values.gauge("database_connections_max", &[], row.connections_max);

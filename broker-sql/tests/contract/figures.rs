@@ -236,3 +236,28 @@ async fn happenings_are_counted_once_with_their_seconds() {
     .await;
     assert!(bounds);
 }
+
+#[tokio::test]
+async fn a_burst_is_added_up_in_one_go() {
+    let mut fleet = Fleet::new().await;
+    let cluster = fleet.cluster.id;
+    // Twice as many come as go, over some hours: what is left is half of them, with its oldest.
+    let burst = format!(
+        "insert into tendril_core.queue_deltas (cluster_id, kind, state, priority, since, n)
+           select '{cluster}', 'exec', 'STARTED', 20, to_timestamp(n % 1000 * 10), case n % 3 when 0 then -1 else 1 end from generate_series(1, 60000) n;
+         insert into tendril_core.happening_deltas (cluster_id, kind, what, label, n, total)
+           select '{cluster}', 'exec', 'run', (n % 13)::text, 1, 0.5 from generate_series(1, 60000) n"
+    );
+    run(&mut fleet.operator, &burst).await;
+    for duty in ["fold", "fold_happenings"] {
+        assert_eq!(fleet.database.duty(duty).await, 60_000, "{duty}");
+        assert_eq!(fleet.database.duty(duty).await, 0, "{duty}");
+    }
+    let queue = "select n || ' ' || oldest from tendril_core.queue_depth";
+    run(&mut fleet.operator, "set timezone = 'UTC'").await;
+    assert_eq!(one::<String>(&mut fleet.operator, queue).await, "20000 1970-01-01 00:00:00+00");
+    let ages = "select sum(n)::bigint from tendril_core.queue_ages";
+    assert_eq!(one::<i64>(&mut fleet.operator, ages).await, 20_000);
+    let runs = "select sum(n) || ' ' || sum(total) || ' ' || count(*) from tendril_core.happenings where what = 'run'";
+    assert_eq!(one::<String>(&mut fleet.operator, runs).await, "60000 30000 13");
+}

@@ -129,7 +129,10 @@ pub fn apply_at(path: &str) -> Value {
 
 impl Fleet {
     pub async fn new() -> Self {
-        let database = TestDatabase::create().await;
+        Self::at(TestDatabase::create().await).await
+    }
+
+    pub async fn at(database: TestDatabase) -> Self {
         let cluster = database.cluster("one").await;
         let portal = connect(&database.portal(Scope::All).await.url).await;
         let operator = database.operator().await;

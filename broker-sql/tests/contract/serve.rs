@@ -81,6 +81,28 @@ async fn serve_beats_does_its_duties_and_answers() {
 }
 
 #[tokio::test]
+async fn what_has_not_happened_yet_is_told_as_none_so_that_its_first_time_is_seen_to_rise() {
+    let fleet = Fleet::new().await;
+    let address = free_address().await;
+    let mut serve = Running::start(&fleet.database.url(), &["serve", "--listen", &address]);
+    serve.says("serving").await;
+    let of_cluster = format!("cluster_id=\"{}\",cluster=\"one\"", fleet.cluster.id);
+    for series in [
+        format!("tendril_dead_letters{{{of_cluster},kind=\"exec\"}} 0.0\n"),
+        format!("tendril_dead_letters{{{of_cluster},kind=\"terraform.plan\"}} 0.0\n"),
+        format!("tendril_attempts_total{{{of_cluster},kind=\"exec\",outcome=\"success\"}} 0\n"),
+        format!("tendril_attempts_total{{{of_cluster},kind=\"terraform.apply\",outcome=\"outcome_unknown\"}} 0\n"),
+        format!("tendril_leases_lost_total{{{of_cluster}}} 0\n"),
+        "tendril_figures_backlog{of=\"queue\"} 0.0\n".into(),
+        "tendril_figures_backlog{of=\"happenings\"} 0.0\n".into(),
+    ] {
+        until(&series, async || get(&address, "/metrics").await.1.contains(&series)).await;
+    }
+    serve.signal("TERM").await;
+    serve.end().await;
+}
+
+#[tokio::test]
 async fn sigterm_ends_serve_in_time_even_while_the_database_holds_it_up() {
     let mut fleet = Fleet::new().await;
     let url = fleet.database.url();

@@ -11,3 +11,4 @@ mod keys;
 mod open;
 mod operators;
 mod queue;
+mod upgrades;

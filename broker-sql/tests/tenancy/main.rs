@@ -10,6 +10,7 @@
 //! | what a portal's role may try | `portals_role`; `grants` of the contract |
 //! | transactions and COPYs held open, idle sessions, prepared transactions | `holding`; `open` of the races |
 //! | advisory locks, notifications, logins, temporary tables, large objects, processor | `flooding` |
+//! | a silent database, a restore elsewhere, hoards in small parts, to be passed over by the watch | `watching` |
 //! | its own password; what it keeps when its credential is taken | `leaving`; `credentials` of the contract and of the races |
 #![expect(clippy::unwrap_used, reason = "what a test of the tenancy cannot get, it fails by")]
 
@@ -23,3 +24,4 @@ mod portals_role;
 mod runners_role;
 mod siege;
 mod surface;
+mod watching;

@@ -13,7 +13,7 @@ use crate::fleet::{Fleet, one};
 /// Attacks on the server as a whole have it for themselves.
 static SERVER: RwLock<()> = RwLock::const_new(());
 /// Nothing here takes this long unless it does not happen.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 /// Jobs that a neighbour does while an attack goes on.
 pub const MEANWHILE: i64 = 5;
 

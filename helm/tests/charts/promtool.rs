@@ -14,7 +14,7 @@ type Series = &'static [(&'static str, &'static str, &'static str)];
 /// An alert, when it is looked at, labels that it has when it fires, and series under which it does and does not.
 struct Case(&'static str, &'static str, &'static [&'static str], Series, Series);
 
-const BROKER: [Case; 15] = [
+const BROKER: [Case; 19] = [
     Case(
         "TendrilNobodyServes",
         "10m",
@@ -60,6 +60,14 @@ const BROKER: [Case; 15] = [
         &[("leases_lost_total", "CLUSTER", "0x5 1x25")],
         &[("leases_lost_total", "CLUSTER", "3x30")],
     ),
+    // The database was set back: what was counted in the lost time is gone, which rate and increase take for a restart from zero.
+    Case(
+        "TendrilLeasesLost",
+        "26m",
+        &["cluster", "cluster_id"],
+        &[("leases_lost_total", "CLUSTER", "5x5 3x15 4x10")],
+        &[("leases_lost_total", "CLUSTER", "5x20 3x10")],
+    ),
     Case(
         "TendrilKeyOrphaned",
         "10m",
@@ -74,6 +82,14 @@ const BROKER: [Case; 15] = [
         &[("dead_letters", "CLUSTER,kind=\"exec\"", "2x5 3x25")],
         &[("dead_letters", "CLUSTER,kind=\"exec\"", "2x30")],
     ),
+    // The first of a kind is one more than none; and fewer after a restore are none more.
+    Case(
+        "TendrilDeadLetters",
+        "10m",
+        &["cluster", "cluster_id", "kind"],
+        &[("dead_letters", "CLUSTER,kind=\"exec\"", "0x5 1x25")],
+        &[("dead_letters", "CLUSTER,kind=\"exec\"", "5x5 3x25")],
+    ),
     Case(
         "TendrilLogLag",
         "30m",
@@ -87,6 +103,22 @@ const BROKER: [Case; 15] = [
             ("log_lag_seconds_bucket", "CLUSTER,le=\"1\"", "0+10x60"),
             ("log_lag_seconds_bucket", "CLUSTER,le=\"60\"", "0+10x60"),
             ("log_lag_seconds_bucket", "CLUSTER,le=\"+Inf\"", "0+10x60"),
+        ],
+    ),
+    // A restore: all that was ever slow seems to come at once, and is no lag of now.
+    Case(
+        "TendrilLogLag",
+        "26m",
+        &["cluster", "cluster_id"],
+        &[
+            ("log_lag_seconds_bucket", "CLUSTER,le=\"60\"", "0x60"),
+            ("log_lag_seconds_bucket", "CLUSTER,le=\"300\"", "5000x10 4500+10x50"),
+            ("log_lag_seconds_bucket", "CLUSTER,le=\"+Inf\"", "5000x10 4500+10x50"),
+        ],
+        &[
+            ("log_lag_seconds_bucket", "CLUSTER,le=\"60\"", "1000x10 900x50"),
+            ("log_lag_seconds_bucket", "CLUSTER,le=\"300\"", "5000x10 4500x50"),
+            ("log_lag_seconds_bucket", "CLUSTER,le=\"+Inf\"", "5000x10 4500x50"),
         ],
     ),
     Case(
@@ -123,6 +155,21 @@ const BROKER: [Case; 15] = [
         &[],
         &[("broker_observed_timestamp_seconds", "", "0x30")],
         &[("broker_observed_timestamp_seconds", "", "0+60x30")],
+    ),
+    Case(
+        "TendrilFiguresOld",
+        "10m",
+        &[],
+        &[
+            ("broker_observed_timestamp_seconds", "", "0+60x30"),
+            ("figures_backlog", "of=\"queue\"", "100000x30"),
+            ("figures_backlog", "of=\"happenings\"", "0x30"),
+        ],
+        &[
+            ("broker_observed_timestamp_seconds", "", "0+60x30"),
+            ("figures_backlog", "of=\"queue\"", "0x5 100000x1 0x24"),
+            ("figures_backlog", "of=\"happenings\"", "20000x30"),
+        ],
     ),
     Case(
         "TendrilArchiveBehind",
