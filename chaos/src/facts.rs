@@ -47,6 +47,16 @@ pub enum What {
     End(How, u32),
 }
 
+impl What {
+    /// The lock that somebody else held.
+    pub fn clash(&self) -> Option<&str> {
+        match self {
+            Self::Clash(lock) => Some(lock),
+            Self::Start | Self::End(..) => None,
+        }
+    }
+}
+
 /// How a child ends that has time to say so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {

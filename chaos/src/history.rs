@@ -77,6 +77,9 @@ pub struct Cancelled {
     pub deployment: Uuid,
     /// Whether the broker took the request: false when everything had ended already.
     pub accepted: bool,
+    /// When its word was heard.
+    #[serde(default)]
+    pub at: Option<Moment>,
 }
 
 /// Something that was broken.
@@ -90,9 +93,9 @@ pub struct Act {
     pub began: Moment,
     /// When it was over: continued, started again. The same as `began` for what has no length.
     pub ended: Moment,
-    /// The database has forgotten what it acknowledged meanwhile.
+    /// The database may have forgotten what it acknowledged from `began` to this moment, at which the server that knew was gone.
     #[serde(default)]
-    pub forgets: bool,
+    pub forgot_until: Option<Moment>,
 }
 
 /// A runner process.

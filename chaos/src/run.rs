@@ -138,7 +138,7 @@ async fn drive(
     watch: Watch,
 ) -> anyhow::Result<(Seen, Vec<RunnerLife>, Vec<String>, Dump)> {
     let seen = until_rest(world, plan, stage, watch).await?;
-    await_logs(world, seen.acts.iter().any(|act| act.forgets)).await?;
+    await_logs(world, seen.acts.iter().any(|act| act.forgot_until.is_some())).await?;
     let ends = drain_runners(world).await;
     for seat in &world.serves {
         let mut process = seat.process.lock().await;

@@ -6,11 +6,17 @@ use tendril_broker::testing::history::{AttemptRow, DeploymentRow, JobRow, LogChu
 use uuid::Uuid;
 
 use crate::facts::{Fact, How, What};
-use crate::history::{Act, History, RunnerEnd};
+use crate::history::{Act, Cancelled, History, RunnerEnd};
 use crate::workload::{Deployment, Job};
 
-/// From an acknowledged claim to its child's start.
-const AFTERMATH_US: i64 = 3_000_000;
+/// What the server had said before it was gone is heard by then.
+const HEARD_US: i64 = 1_000_000;
+/// A child whose claim or start it had acknowledged has begun by then, on a busy machine.
+const BEGUN_US: i64 = 4_000_000;
+/// The rows of what ended before, and what else a runner had on its way.
+const SHIPPED_US: i64 = 3_000_000;
+/// After a server is gone, or a runner stopped, all runners have said by then what they know.
+const TOLD_US: i64 = 15_000_000;
 /// States that nothing follows.
 pub const TERMINAL: [&str; 4] = ["SUCCESS", "FAILED", "CANCELLED", "SKIPPED"];
 
@@ -94,15 +100,45 @@ impl<'a> Case<'a> {
         (life.end != RunnerEnd::Drained).then_some(life.at.wall_us)
     }
 
-    /// Whether the database may have forgotten what it acknowledged then, or what followed from it at once.
-    pub fn is_forgotten(&self, at_us: i64) -> bool {
-        let within = |act: &&Act| (act.began.wall_us..=act.ended.wall_us + AFTERMATH_US).contains(&at_us);
-        self.history.acts.iter().filter(|act| act.forgets).any(|act| within(&act))
+    /// Whether the database may have forgotten what somebody heard it acknowledge at that moment.
+    pub fn is_forgotten(&self, heard_us: i64) -> bool {
+        self.forgotten_times().any(|(_, from, to)| (from..=to + HEARD_US).contains(&heard_us))
     }
 
-    /// Whether the database has forgotten anything at all before that moment.
-    pub fn forgot_before(&self, at_us: i64) -> bool {
-        self.history.acts.iter().any(|act| act.forgets && act.began.wall_us <= at_us)
+    /// Whether a child that began at that moment may follow a claim or a start that the database has forgotten.
+    pub fn may_follow_the_forgotten(&self, began_us: i64) -> bool {
+        self.forgotten_times().any(|(_, from, to)| (from..=to + BEGUN_US).contains(&began_us))
+    }
+
+    /// Whether the database may have forgotten log rows of an attempt that was claimed and ended at these moments.
+    pub fn may_lack_rows(&self, claimed_us: i64, ended_us: Option<i64>) -> bool {
+        let lacks = |from, to| claimed_us <= to && ended_us.is_none_or(|ended| ended + SHIPPED_US >= from);
+        self.forgotten_times().any(|(_, from, to)| lacks(from, to))
+    }
+
+    /// Whether runners may have been telling then what a database that was set back has forgotten: what waits is left to people.
+    pub fn is_in_doubt(&self, at_us: i64) -> bool {
+        self.forgotten_times().any(|(act, from, _)| (from..=self.all_told_by(act)).contains(&at_us))
+    }
+
+    /// Each act after which the database had forgotten, and from when to when it had acknowledged that.
+    fn forgotten_times(&self) -> impl Iterator<Item = (&'a Act, i64, i64)> {
+        let acts = self.history.acts.iter();
+        acts.filter_map(|act| Some((act, act.began.wall_us, act.forgot_until?.wall_us)))
+    }
+
+    /// Runners that were stopped meanwhile, or cut off, tell late.
+    fn all_told_by(&self, act: &Act) -> i64 {
+        let meanwhile = |other: &&Act| other.began.wall_us <= act.ended.wall_us + TOLD_US;
+        let ends = self.history.acts.iter().filter(meanwhile).map(|other| other.ended.wall_us);
+        ends.max().unwrap_or(act.ended.wall_us) + TOLD_US
+    }
+
+    /// Whether the database may have forgotten that it took the cancel of this deployment.
+    pub fn cancel_is_forgotten(&self, deployment: Uuid) -> bool {
+        let forgotten =
+            |cancel: &Cancelled| cancel.accepted && cancel.at.is_some_and(|at| self.is_forgotten(at.wall_us));
+        self.history.cancels.iter().any(|cancel| cancel.deployment == deployment && forgotten(cancel))
     }
 
     /// Whether a child of the job was killed for itself.

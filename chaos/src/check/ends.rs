@@ -3,7 +3,6 @@
 use super::case::{AttemptCase, Case, JobCase};
 use super::{Promise, Verdict};
 use crate::facts::How;
-use crate::history::Cancelled;
 use crate::options::TIMES;
 use crate::workload::Work;
 
@@ -29,9 +28,7 @@ fn wrong_end(case: &Case<'_>, job: &JobCase<'_>) -> Option<String> {
         return (state != "CANCELLED").then(|| format!("is {state}, and people said that it is not to run"));
     }
     // A runner that has heard of a cancel obeys it, also when the database has forgotten it.
-    let heard = |cancel: &&Cancelled| cancel.accepted && cancel.deployment == job.deployment.id;
-    let forgotten = case.forgot_before(i64::MAX) && case.history.cancels.iter().any(|cancel| heard(&cancel));
-    let cancelled = job.deployment.cancel_requested || forgotten;
+    let cancelled = job.deployment.cancel_requested || case.cancel_is_forgotten(job.deployment.id);
     let needs = job.spec.needs.iter().filter_map(|name| case.beside(job, name));
     let broken = needs.into_iter().find(|need| need.row.state != "SUCCESS");
     let Some((last, earlier)) = job.attempts.split_last() else {

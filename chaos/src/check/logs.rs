@@ -8,7 +8,8 @@ use crate::workload::Work;
 pub fn check(case: &Case<'_>, verdict: &mut Verdict) {
     for job in &case.jobs {
         for attempt in &job.attempts {
-            if let Some(wrong) = numbers(attempt).or_else(|| text(job, attempt)).or_else(|| end(case, attempt)) {
+            let wrong = numbers(attempt).or_else(|| text(job, attempt)).or_else(|| gap(case, attempt));
+            if let Some(wrong) = wrong.or_else(|| end(case, attempt)) {
                 let what = format!("log of attempt {}: {wrong}", attempt.row.ordinal);
                 verdict.violate(Promise::I5, &job.label, what, job.evidence());
             }
@@ -52,19 +53,46 @@ fn text(job: &JobCase<'_>, attempt: &AttemptCase<'_>) -> Option<String> {
     // A child that told its end is known to have printed this much, and not more.
     let whole = is_whole(attempt) && attempt.end.is_some();
     [(Stream::Stdout, "stdout"), (Stream::Stderr, "stderr")].into_iter().find_map(|(stream, name)| {
-        let chunks = attempt.logs.iter().take_while(|chunk| chunk.gap_kind.is_none());
-        let stored: String = chunks.filter(|chunk| chunk.stream == name).map(|chunk| chunk.text.as_str()).collect();
         let printed = print::text(&job.label, lines, stream);
-        if attempt.start.is_none() && !stored.is_empty() {
+        let pieces = pieces(attempt, name);
+        if attempt.start.is_none() && pieces.iter().any(|piece| !piece.is_empty()) {
             return Some(format!("{name} holds text, and no child had started"));
         }
-        let at =
-            stored.bytes().zip(printed.bytes()).position(|(a, b)| a != b).unwrap_or(stored.len().min(printed.len()));
-        if at < stored.len() {
-            return Some(format!("{name} holds at byte {at} what was not printed: {:?}", excerpt(&stored, at)));
+        let mut from = match prefix(&pieces[0], &printed) {
+            Ok(length) => length,
+            Err(at) => {
+                return Some(format!("{name} holds at byte {at} what was not printed: {:?}", excerpt(&pieces[0], at)));
+            }
+        };
+        for piece in &pieces[1..] {
+            match printed[from..].find(piece.as_str()) {
+                Some(at) => from += at + piece.len(),
+                None => {
+                    return Some(format!("{name} holds behind a gap what was not printed: {:?}", excerpt(piece, 0)));
+                }
+            }
         }
-        (whole && at < printed.len()).then(|| format!("{name} lacks the end, from byte {at} of {}", printed.len()))
+        (whole && from < printed.len()).then(|| format!("{name} lacks the end, from byte {from} of {}", printed.len()))
     })
+}
+
+/// What is stored of a stream up to the first gap, and from each gap to the next.
+fn pieces(attempt: &AttemptCase<'_>, stream: &str) -> Vec<String> {
+    let mut pieces = vec![String::new()];
+    for chunk in &attempt.logs {
+        if chunk.gap_kind.is_some() {
+            pieces.push(String::new());
+        } else if let Some(piece) = pieces.last_mut().filter(|_| chunk.stream == stream) {
+            piece.push_str(&chunk.text);
+        }
+    }
+    pieces
+}
+
+/// The length of a text that another one begins with, or where they part.
+fn prefix(text: &str, of: &str) -> Result<usize, usize> {
+    let parts = text.bytes().zip(of.bytes()).position(|(a, b)| a != b).unwrap_or(text.len().min(of.len()));
+    if parts < text.len() { Err(parts) } else { Ok(parts) }
 }
 
 fn excerpt(text: &str, at: usize) -> String {
@@ -82,6 +110,13 @@ fn is_whole(attempt: &AttemptCase<'_>) -> bool {
         && attempt.logs.iter().all(|chunk| chunk.gap_kind.is_none())
 }
 
+/// A gap stands for what was lost with its runner, or with the database's memory.
+fn gap(case: &Case<'_>, attempt: &AttemptCase<'_>) -> Option<String> {
+    let gap = attempt.logs.iter().find(|chunk| chunk.gap_kind.is_some()).filter(|_| is_owed(case, attempt))?;
+    let kind = gap.gap_kind.as_deref().unwrap_or_default();
+    Some(format!("a gap ({kind}) stands for {} to {}, and its runner was never killed", gap.seq, gap.seq_to))
+}
+
 /// A runner that was not killed delivers all.
 fn end(case: &Case<'_>, attempt: &AttemptCase<'_>) -> Option<String> {
     let end = attempt.row.log_end?;
@@ -89,9 +124,12 @@ fn end(case: &Case<'_>, attempt: &AttemptCase<'_>) -> Option<String> {
     if attempt.row.log_state == "complete" && behind {
         return Some(format!("is called complete, and rows end at {} of {end}", stored_to(attempt)));
     }
-    // What was acknowledged and then forgotten is nobody's to send again: it stays behind until its window closes.
-    let forgotten =
-        case.forgot_before(attempt.row.ended_us.unwrap_or(i64::MAX)) || case.is_forgotten(attempt.row.claimed_us);
-    let owed = attempt.row.ended_us.is_some() && case.death_of(attempt.runner).is_none() && !forgotten;
-    (owed && behind).then(|| format!("rows end at {} of {end}, and its runner was never killed", stored_to(attempt)))
+    (behind && attempt.row.ended_us.is_some() && is_owed(case, attempt))
+        .then(|| format!("rows end at {} of {end}, and its runner was never killed", stored_to(attempt)))
+}
+
+/// Whether all that the attempt's runner read has to be there. What was acknowledged and then forgotten is nobody's to send again: it
+/// stays behind until its window closes, or a gap stands for it.
+fn is_owed(case: &Case<'_>, attempt: &AttemptCase<'_>) -> bool {
+    case.death_of(attempt.runner).is_none() && !case.may_lack_rows(attempt.row.claimed_us, attempt.row.ended_us)
 }

@@ -2,6 +2,7 @@
 
 use super::case::{Case, TERMINAL};
 use super::{Promise, Verdict};
+use crate::facts::What;
 use crate::history::Submit;
 use crate::workload::Deployment;
 
@@ -29,29 +30,32 @@ pub fn check(case: &Case<'_>, verdict: &mut Verdict) {
             }
         }
     }
+    let is_lost = |id: &str| forgotten.iter().any(|lost| lost == id);
     let known = |id| history.workload.deployments.iter().any(|deployment| deployment.id == id);
     for row in history.dump.deployments.iter().filter(|row| !known(row.id)) {
         verdict.violate(Promise::I2, &row.id.to_string(), "nobody submitted this deployment", vec![]);
     }
     for cancel in history.cancels.iter().filter(|cancel| cancel.accepted) {
         let row = history.dump.deployments.iter().find(|row| row.id == cancel.deployment);
-        if row.is_none_or(|row| !row.cancel_requested) && case.forgot_before(i64::MAX) {
-            verdict.notes.push(format!("{}: the database may have forgotten its cancel", cancel.deployment));
+        let forgotten =
+            row.is_none() && is_lost(&cancel.deployment.to_string()) || case.cancel_is_forgotten(cancel.deployment);
+        if row.is_none_or(|row| !row.cancel_requested) && forgotten {
+            verdict.notes.push(format!("{}: the database has forgotten its cancel", cancel.deployment));
         } else if row.is_none_or(|row| !row.cancel_requested) {
             let what = "the cancel was accepted, and the deployment knows nothing of it";
             verdict.violate(Promise::I2, &cancel.deployment.to_string(), what, vec![]);
         }
     }
-    for fact in &history.facts {
-        let lost = fact.job.split_once('/').is_some_and(|(id, _)| forgotten.iter().any(|lost| lost == id));
-        if !lost && !case.jobs.iter().any(|job| job.label == fact.job) {
-            verdict.violate(
-                Promise::I2,
-                &fact.job,
-                "a child ran for a job that does not exist",
-                vec![fact.to_string()],
-            );
-        }
+    for fact in history.facts.iter().filter(|fact| !case.jobs.iter().any(|job| job.label == fact.job)) {
+        let lost = fact.job.split_once('/').is_some_and(|(id, _)| is_lost(id));
+        let what = match lost {
+            false => "a child ran for a job that does not exist",
+            true if fact.what == What::Start && !case.may_follow_the_forgotten(fact.at.wall_us) => {
+                "a child was started for a job that the database had forgotten long before"
+            }
+            true => continue,
+        };
+        verdict.violate(Promise::I2, &fact.job, what, vec![fact.to_string()]);
     }
 }
 

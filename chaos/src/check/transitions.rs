@@ -1,6 +1,8 @@
 //! I4, by the witness: a job ends once, and walks only along the arrows of its state machine.
 
-use super::case::{Case, JobCase, TERMINAL};
+use tendril_broker::testing::history::Transition;
+
+use super::case::{AttemptCase, Case, JobCase, TERMINAL};
 use super::{Promise, Verdict};
 
 /// State, and the states that may follow; those that end it are checked apart.
@@ -31,7 +33,7 @@ fn is_end(state: &str) -> bool {
 }
 
 fn walk(job: &JobCase<'_>) -> Vec<String> {
-    let step = |seen: &&tendril_broker::testing::history::Transition| {
+    let step = |seen: &&Transition| {
         let was = seen.was.as_deref().unwrap_or("-");
         let attempt = seen.attempt_id.map_or_else(|| "none".to_owned(), |id| id.to_string());
         format!("{}: {was} -> {}, attempt {attempt}", seen.at_us, seen.became)
@@ -40,8 +42,17 @@ fn walk(job: &JobCase<'_>) -> Vec<String> {
 }
 
 /// The steps of what waits for people because the database was set back, and of what ends whose start it has forgotten.
-const DOUBTS: [(&str, &str); 3] =
-    [("QUEUED", "AWAITING_APPROVAL"), ("CLAIMED", "AWAITING_APPROVAL"), ("CLAIMED", "SUCCESS")];
+fn follows_from_the_forgotten(case: &Case<'_>, job: &JobCase<'_>, seen: &Transition) -> bool {
+    let of_it = |attempt: &&AttemptCase<'_>| Some(attempt.row.id) == seen.attempt_id;
+    match (seen.was.as_deref(), seen.became.as_str()) {
+        (Some("QUEUED" | "CLAIMED"), "AWAITING_APPROVAL") => job.row.mutating && case.is_in_doubt(seen.at_us),
+        (Some("CLAIMED"), "SUCCESS") => job.attempts.iter().find(of_it).is_some_and(|attempt| {
+            let began = attempt.start.map(|start| start.at.wall_us);
+            attempt.row.started_us.is_none() && began.is_some_and(|began| case.may_follow_the_forgotten(began))
+        }),
+        _ => false,
+    }
+}
 
 fn wrong_step(case: &Case<'_>, job: &JobCase<'_>) -> Option<String> {
     let mut state: Option<&str> = None;
@@ -53,8 +64,7 @@ fn wrong_step(case: &Case<'_>, job: &JobCase<'_>) -> Option<String> {
         state = Some(became);
         let Some(was) = was else { continue };
         let follows = ARROWS.iter().find(|(from, _)| *from == was).map_or(&[][..], |(_, follows)| follows);
-        let doubted = DOUBTS.contains(&(was, became)) && case.forgot_before(seen.at_us);
-        if !follows.contains(&became) && !doubted {
+        if !follows.contains(&became) && !follows_from_the_forgotten(case, job, seen) {
             return Some(format!("went from {was} to {became}"));
         }
         // What only reads starts with its claim and is queued again; what changes the world is not.

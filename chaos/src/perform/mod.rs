@@ -31,6 +31,7 @@ pub async fn perform(world: &World, op: &Op, watch: &Watch) -> anyhow::Result<Ve
             return runners::swizzle(world, (stopped, freed), (*every_ms, *for_ms)).await;
         }
         Op::HoldTransaction { for_ms } => return tenants::hold_transaction(world, op, *for_ms).await,
+        Op::FailoverLossy { lag_ms, told } => return servers::forget(world, op, (*lag_ms, *told)).await,
         Op::SigkillRunner { .. } | Op::SigstopRunner { .. } | Op::SigtermRunner { .. } | Op::EvictRunner { .. } => {
             runners::hit(world, op).await
         }
@@ -42,8 +43,7 @@ pub async fn perform(world: &World, op: &Op, watch: &Watch) -> anyhow::Result<Ve
         Op::KillChild { nth } => runners::kill_child(watch, *nth).await,
         _ => servers::hit(world, op).await,
     }?;
-    let forgets = matches!(op, Op::FailoverLossy { .. });
-    Ok(vec![Act { what: op.to_string(), hit: hits.0, began: hits.1, ended: clock::now(), forgets }])
+    Ok(vec![Act { what: op.to_string(), hit: hits.0, began: hits.1, ended: clock::now(), forgot_until: None }])
 }
 
 async fn pause(ms: u64) {

@@ -130,7 +130,7 @@ pub async fn swizzle(
         process.signal(Signal::SIGSTOP);
         let began = clock::now();
         let what = format!("SIGSTOP {} of {}", process.name(), stopped.len());
-        acts.push(Act { what, hit: process.name().to_owned(), began, ended: began, forgets: false });
+        acts.push(Act { what, hit: process.name().to_owned(), began, ended: began, forgot_until: None });
         pause(every_ms).await;
     }
     pause(for_ms).await;

@@ -8,8 +8,9 @@ use tendril_broker::testing::history::{self, Session};
 
 use super::{DEATH_PATIENCE, Hit, pause};
 use crate::clock;
+use crate::history::Act;
 use crate::op::{Op, SessionOf};
-use crate::world::{Commits, Place, World};
+use crate::world::{Place, World};
 
 /// Carries out what hits all runners.
 pub async fn hit(world: &World, op: &Op) -> anyhow::Result<Hit> {
@@ -21,7 +22,6 @@ pub async fn hit(world: &World, op: &Op) -> anyhow::Result<Hit> {
         Op::FailoverSplit { silent_ms, back_after_ms, astray_ms } => {
             split(world, silent_ms, (back_after_ms, astray_ms)).await
         }
-        Op::FailoverLossy { lag_ms, told } => forget(world, lag_ms, told).await,
         Op::DiskFull { for_ms } => fill_disk(world, for_ms).await,
         Op::KillBackend { of, nth } => kill_backend(world, of, nth).await,
         Op::EndSession { of, nth } => end_session(world, of, nth).await,
@@ -43,7 +43,7 @@ async fn restart_postgres(world: &World, down_ms: u64) -> anyhow::Result<Hit> {
 /// A standby that has everything takes over.
 async fn fail_over(world: &World, after_ms: u64, place: Place) -> anyhow::Result<Hit> {
     let mut server = world.server.lock().await;
-    server.is_followed(Commits::Synchronous).await?;
+    server.is_followed().await?;
     pause(after_ms).await;
     let began = clock::now();
     server.crash().await?;
@@ -56,7 +56,7 @@ async fn fail_over(world: &World, after_ms: u64, place: Place) -> anyhow::Result
 /// answered, since nobody follows it any more.
 async fn split(world: &World, silent_ms: u64, (back_after_ms, astray_ms): (u64, u64)) -> anyhow::Result<Hit> {
     let mut server = world.server.lock().await;
-    server.is_followed(Commits::Synchronous).await?;
+    server.is_followed().await?;
     let began = clock::now();
     server.freeze()?;
     pause(silent_ms).await;
@@ -70,19 +70,24 @@ async fn split(world: &World, silent_ms: u64, (back_after_ms, astray_ms): (u64, 
 }
 
 /// A standby that has not got the last of it takes over.
-async fn forget(world: &World, lag_ms: u64, told: bool) -> anyhow::Result<Hit> {
+///
+/// # Errors
+/// The machine does not do as it is told.
+pub async fn forget(world: &World, op: &Op, (lag_ms, told): (u64, bool)) -> anyhow::Result<Vec<Act>> {
     let mut server = world.server.lock().await;
-    server.is_followed(Commits::Lossy).await?;
+    server.is_followed().await?;
+    // What was answered before has waited for the standby.
     let began = clock::now();
     server.cut_off_standby().await?;
     pause(lag_ms).await;
     server.crash().await?;
+    let forgot_until = Some(clock::now());
     server.take_over(Place::Own).await?;
     if told {
         world.operate(&["after-restore", "--reason", "chaos"]).await?;
     }
     drop(world.operator_session().await?);
-    Ok(("postgres".to_owned(), began))
+    Ok(vec![Act { what: op.to_string(), hit: "postgres".to_owned(), began, ended: clock::now(), forgot_until }])
 }
 
 async fn fill_disk(world: &World, for_ms: u64) -> anyhow::Result<Hit> {

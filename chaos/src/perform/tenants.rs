@@ -59,7 +59,7 @@ pub async fn hold_transaction(world: &World, op: &Op, for_ms: u64) -> anyhow::Re
         Ok(Some(_)) if lasted <= HELD_AT_MOST => format!("{op}: ended after {} ms", lasted.as_millis()),
         Ok(_) => format!("{op}: {NOT_ENDED} within {} ms", lasted.as_millis()),
     };
-    Ok(vec![Act { what, hit: ALL.to_owned(), began, ended, forgets: false }])
+    Ok(vec![Act { what, hit: ALL.to_owned(), began, ended, forgot_until: None }])
 }
 
 /// What an act says whose transaction was not ended in time.

@@ -24,7 +24,7 @@ use tendril_broker::testing::{history, tenant};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-pub use pair::{Commits, Pair, Place};
+pub use pair::{Pair, Place};
 pub use program::{Program, beside_this_one, output};
 pub use runner::{RunnerSeat, STATES, Seat, Way};
 pub use serve::ServeSeat;
@@ -115,7 +115,7 @@ impl World {
         let cluster: Cluster = serde_json::from_str(&run(&["cluster", "create", CLUSTER, "--json"]).await?)?;
         let mut room = None;
         if options.ops.iter().any(|op| op.needs_standby()) {
-            pair.is_followed(Commits::Synchronous).await?;
+            pair.is_followed().await?;
         } else if options.ops.contains(&OpName::DiskFull) && Room::can_be() {
             let disk = Room::new("queue", pair.first_process()?).await?;
             let superuser: Address = pair.server.superuser_url(DATABASE).parse()?;

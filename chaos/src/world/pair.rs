@@ -14,15 +14,6 @@ use crate::processes;
 const LOOKS: usize = 300;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
-/// Whether a commit is answered before the standby has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Commits {
-    /// No.
-    Synchronous,
-    /// Yes: a failover may forget what was acknowledged.
-    Lossy,
-}
-
 /// Where a standby takes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -73,23 +64,20 @@ impl Pair {
         self.url(&self.primary)
     }
 
-    /// Has a standby follow, and commits wait for it or not.
+    /// Has a standby follow, and commits wait for it.
     ///
     /// # Errors
     /// The machine does not do as it is told.
-    pub async fn is_followed(&mut self, commits: Commits) -> anyhow::Result<()> {
+    pub async fn is_followed(&mut self) -> anyhow::Result<()> {
         let mut primary = Primary::of(&self.url(&self.primary)).await.context("cannot look at the primary")?;
         if self.standby.is_none() {
             // What the standby copies is what it is set to when it is promoted: nobody follows it then.
             primary.commit_alone().await?;
             self.make_standby().await?;
         }
-        match commits {
-            Commits::Synchronous => primary.commit_with_standby().await?,
-            Commits::Lossy => primary.commit_alone().await?,
-        }
+        primary.commit_with_standby().await?;
         for _ in 0..LOOKS {
-            if primary.is_followed(commits == Commits::Synchronous).await? {
+            if primary.is_followed(true).await? {
                 return Ok(());
             }
             tokio::time::sleep(BETWEEN_LOOKS).await;
@@ -132,8 +120,9 @@ impl Pair {
     /// The machine does not do as it is told.
     pub async fn cut_off_standby(&mut self) -> anyhow::Result<()> {
         let standby = self.standby.as_ref().context("nobody follows")?;
-        Primary::of(&self.url(standby)).await?.stop_following().await?;
         let mut primary = Primary::of(&self.url(&self.primary)).await?;
+        primary.commit_alone().await?;
+        Primary::of(&self.url(standby)).await?.stop_following().await?;
         for _ in 0..LOOKS {
             if !primary.is_followed(false).await? {
                 return Ok(());

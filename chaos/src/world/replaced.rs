@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use super::DATABASE;
-use super::pair::{Commits, Pair};
+use super::pair::Pair;
 use super::server::Server;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,8 +33,8 @@ async fn pair(name: &str) -> (Pair, IssuedCredential, MutexGuard<'static, ()>) {
     let mut operator = operator.connect("test").await.unwrap();
     migrate(&mut operator).await.unwrap();
     let cluster = clusters::create(&mut operator, "early", None).await.unwrap();
-    pair.is_followed(Commits::Synchronous).await.unwrap();
-    pair.is_followed(Commits::Lossy).await.unwrap();
+    pair.is_followed().await.unwrap();
+    Primary::of(&pair.primary_url()).await.unwrap().commit_alone().await.unwrap();
     (pair, cluster, alone)
 }
 
@@ -63,9 +63,9 @@ async fn no_session_stays_at_an_old_primary_that_goes_on_answering() {
     let old = pair.primary_url();
     assert_eq!(Primary::of(&old).await.unwrap().runners_sessions().await.unwrap(), 4);
     // The standby has all of that before it is alone.
-    pair.is_followed(Commits::Synchronous).await.unwrap();
+    pair.is_followed().await.unwrap();
     broker.register(&registration()).await.unwrap();
-    pair.is_followed(Commits::Lossy).await.unwrap();
+    Primary::of(&pair.primary_url()).await.unwrap().commit_alone().await.unwrap();
 
     pair.freeze().unwrap();
     let astray = pair.take_over_from_the_silent().await.unwrap();

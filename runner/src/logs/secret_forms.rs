@@ -21,7 +21,7 @@ const OVERLAP_BYTES: usize = 64;
 /// Line lengths of encoders that wrap: `base64` and PEM.
 const WRAPS: [usize; 2] = [76, 64];
 /// What percent-encoders leave as it is, beside letters and digits.
-const UNESCAPED: [&str; 10] = [
+const UNESCAPED: [&str; 13] = [
     // RFC 3986, and queries in Go; Python's quote.
     "-_.~",
     "-_.~/",
@@ -33,6 +33,10 @@ const UNESCAPED: [&str; 10] = [
     "-_.~$&+,/:;=@",
     "-_.~$&+,;=",
     "-_.~!$%&'()*+,",
+    // Other parts of a URL, as browsers do them: path, query, fragment.
+    "-_.~!$%&'()*+,/:;=@[]|",
+    "-_.~!$%&()*+,/:;=?@[\\]^`{|}",
+    "-_.~!#$%&'()*+,/:;=?@[\\]^{|}",
     // Forms of browsers and Java; PHP.
     "-_.*",
     "-_.",

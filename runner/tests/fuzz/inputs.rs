@@ -1,5 +1,6 @@
 //! Bytes that are put together from a corpus, the same each time.
 
+use crate::checks::FORMS;
 use std::time::Duration;
 use tendril_runner::clock::BootTime;
 
@@ -49,7 +50,11 @@ impl Chance {
         let mut data = vec![u8::try_from(steps).unwrap()];
         data.extend((0..steps).map(|_| self.byte()));
         for _ in 0..self.below(24) {
-            let piece = CORPUS[self.below(CORPUS.len())];
+            // As many of the forms of values as of all the rest.
+            let piece = match self.below(2) {
+                0 => CORPUS[self.below(CORPUS.len())],
+                _ => FORMS[self.below(FORMS.len())].text.as_bytes(),
+            };
             let (from, to) = (self.below(piece.len() * 3), self.below(piece.len() * 3));
             let (from, to) = if from < to && to < piece.len() { (from, to) } else { (0, piece.len()) };
             let begin = data.len();
