@@ -1,5 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+// Another value compiles the queries anew: that is how `./dev sqlx` has all of them described.
+const _: Option<&str> = option_env!("TENDRIL_DESCRIBED_AT");
+
 pub mod archive;
 #[cfg(feature = "testing")]
 pub mod baseline;

@@ -30,6 +30,9 @@ struct Cli {
     seeds: Option<Seeds>,
     #[command(flatten)]
     options: Options,
+    /// Where each seed leaves its folder [default: .state/chaos]
+    #[arg(long, value_name = "FOLDER")]
+    into: Option<PathBuf>,
     /// Print a JSON object per seed
     #[arg(long)]
     json: bool,
@@ -118,7 +121,8 @@ fn runs(cli: &Cli) -> anyhow::Result<bool> {
             tell_plan(&plan);
             continue;
         }
-        let folder = fresh_folder(&dev_script().with_file_name(".state").join("chaos"), seed)?;
+        let usual = || dev_script().with_file_name(".state").join("chaos");
+        let folder = fresh_folder(&cli.into.clone().unwrap_or_else(usual), seed)?;
         let history = runtime.block_on(carry_out(plan, &folder))?;
         let file = folder.join("history.json");
         history.write(&file)?;

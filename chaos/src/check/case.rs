@@ -6,7 +6,7 @@ use tendril_broker::testing::history::{AttemptRow, DeploymentRow, JobRow, LogChu
 use uuid::Uuid;
 
 use crate::facts::{Fact, How, What};
-use crate::history::{Act, Cancelled, History, RunnerEnd};
+use crate::history::{Act, Cancelled, History, RunnerEnd, RunnerLife};
 use crate::workload::{Deployment, Job};
 
 /// What the server had said before it was gone is heard by then.
@@ -98,6 +98,13 @@ impl<'a> Case<'a> {
     pub fn death_of(&self, runner: &str) -> Option<i64> {
         let life = self.history.runners.iter().find(|life| life.name == runner)?;
         (life.end != RunnerEnd::Drained).then_some(life.at.wall_us)
+    }
+
+    /// Whether a process of the runner's place was killed or ended by itself in this time: what it held is the next one's.
+    pub fn place_was_lost(&self, runner: &str, (from_us, to_us): (i64, i64)) -> bool {
+        let place = |name: &str| name.split('.').next().map(str::to_owned);
+        let lost = |life: &&RunnerLife| life.end != RunnerEnd::Drained && place(&life.name) == place(runner);
+        self.history.runners.iter().filter(lost).any(|life| (from_us..=to_us).contains(&life.at.wall_us))
     }
 
     /// Whether the database may have forgotten what somebody heard it acknowledge at that moment.

@@ -131,5 +131,7 @@ fn end(case: &Case<'_>, attempt: &AttemptCase<'_>) -> Option<String> {
 /// Whether all that the attempt's runner read has to be there. What was acknowledged and then forgotten is nobody's to send again: it
 /// stays behind until its window closes, or a gap stands for it.
 fn is_owed(case: &Case<'_>, attempt: &AttemptCase<'_>) -> bool {
-    case.death_of(attempt.runner).is_none() && !case.may_lack_rows(attempt.row.claimed_us, attempt.row.ended_us)
+    let open = (attempt.row.claimed_us, attempt.row.ended_us.unwrap_or(i64::MAX));
+    let read_to_the_end = case.death_of(attempt.runner).is_none() && !case.place_was_lost(attempt.runner, open);
+    read_to_the_end && !case.may_lack_rows(attempt.row.claimed_us, attempt.row.ended_us)
 }
