@@ -228,6 +228,16 @@ impl Fleet {
     }
 }
 
+impl Fleet {
+    /// What waits for its time need not wait any more; how many jobs that were.
+    pub async fn its_time_comes(&mut self) -> i64 {
+        let sql =
+            "update tendril_core.jobs set run_after = null; update tendril_core.parked set run_after = '-infinity'";
+        run(&mut self.operator, sql).await;
+        self.database.duty("unpark").await
+    }
+}
+
 impl Runner {
     /// The next claim.
     pub async fn claim(&mut self, slots: i32) -> Vec<Claimed> {

@@ -230,12 +230,6 @@ async fn wait_s(fleet: &mut Fleet) -> f64 {
     one(&mut fleet.operator, sql).await
 }
 
-async fn its_time_comes(fleet: &mut Fleet) {
-    let sql = "update tendril_core.jobs set run_after = null; update tendril_core.parked set run_after = '-infinity'";
-    run(&mut fleet.operator, sql).await;
-    assert_eq!(fleet.database.duty("unpark").await, 1);
-}
-
 #[tokio::test]
 async fn a_failure_is_tried_again_only_for_reading_jobs_with_max_attempts_and_waits_longer_each_time() {
     let mut fleet = Fleet::new().await;
@@ -248,7 +242,7 @@ async fn a_failure_is_tried_again_only_for_reading_jobs_with_max_attempts_and_wa
         let wait = wait_s(&mut fleet).await;
         assert!((wait - expected_s).abs() < 0.2, "waits {wait} s");
         assert_eq!(runner.claim(1).await.len(), 0, "not before its time");
-        its_time_comes(&mut fleet).await;
+        assert_eq!(fleet.its_time_comes().await, 1);
     }
     runner.perform("timeout").await;
     assert_eq!(fleet.status(deployment).await, "FAILED");
@@ -291,7 +285,7 @@ async fn what_is_handed_back_again_and_again_waits_longer_each_time_and_never_lo
         assert!(runner.claim(1).await.is_empty(), "not before its time");
         let wait = wait_s(&mut fleet).await;
         assert!((wait - expected_s).abs() < 0.2, "waits {wait} s, and not {expected_s}");
-        its_time_comes(&mut fleet).await;
+        assert_eq!(fleet.its_time_comes().await, 1);
     }
     // What lasts for hours is no fleet's restart.
     run(
@@ -321,7 +315,7 @@ async fn a_start_that_is_refused_for_good_is_tried_as_often_as_a_job_may_be_with
         runner.report(&claimed, refused.clone()).await;
         let wait = wait_s(&mut fleet).await;
         assert!((wait - expected_s).abs() < 0.2, "waits {wait} s, and not {expected_s}");
-        its_time_comes(&mut fleet).await;
+        assert_eq!(fleet.its_time_comes().await, 1);
     }
     let claimed = runner.claim_one().await;
     runner.report(&claimed, refused).await;

@@ -136,6 +136,8 @@ async fn a_job_that_was_handed_back_many_times_still_ends() {
     for _ in 0..50 {
         let claimed = runner.claim_one().await;
         runner.finish(&claimed, "released").await;
+        // From the fourth time on it waits.
+        fleet.its_time_comes().await;
     }
     let claimed = runner.claim_one().await;
     assert_eq!(runner.finish(&claimed, "failure").await, "accepted");
