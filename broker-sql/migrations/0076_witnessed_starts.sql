@@ -23,9 +23,9 @@ begin
     continue when a.started_at is not null or a.ended_at is not null;
     if v.started then
       update tendril_core.attempts set started_at = clock_timestamp() where id = a.id;
-      -- Given up meanwhile, it may run all the same: its key is taken back, unless another has it by now.
+      -- Given up meanwhile, it may run all the same: its key is taken back, unless another has it by now. Not if a late report was noted.
       insert into tendril_core.held_keys (cluster_id, state_key, attempt_id, fence, job_id)
-        select j.cluster_id, j.state_key, a.id, a.fence, j.id where j.state_key is not null on conflict (cluster_id, state_key) do nothing;
+        select j.cluster_id, j.state_key, a.id, a.fence, j.id where j.state_key is not null and a.log_end is null on conflict (cluster_id, state_key) do nothing;
       v_taken := v_taken || a.id;
     end if;
     continue when j.state <> 'CLAIMED' or j.attempt_id is distinct from a.id or j.fence is distinct from a.fence or a.superseded_at is not null;

@@ -78,7 +78,8 @@ impl Start {
                 }
                 Err(error) => {
                     let reason = format!("the broker does not let it start: {error}");
-                    let for_good = matches!(error, BrokerError::Refused { .. });
+                    // A right that is gone is the credential's end and not the job's.
+                    let for_good = matches!(error, BrokerError::Refused { .. }) && !error.is_credential();
                     return Err(if for_good { Stop::Barred(reason) } else { Stop::Released(reason) });
                 }
             }

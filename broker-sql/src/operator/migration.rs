@@ -142,15 +142,29 @@ do $$ begin
 end $$";
 
 async fn migrate_once(connection: &mut PgConnection, patience: Duration) -> Result<Vec<i64>, Error> {
-    let migrator = migrator();
     let mut transaction = connection.begin().await?;
+    match apply(&mut transaction, patience).await {
+        Ok(applied) => {
+            transaction.commit().await?;
+            Ok(applied)
+        }
+        Err(error) => {
+            // Only dropped it would be rolled back with the next use of the session, and hold its locks until then.
+            drop(transaction.rollback().await);
+            Err(error)
+        }
+    }
+}
+
+async fn apply(transaction: &mut PgConnection, patience: Duration) -> Result<Vec<i64>, Error> {
+    let migrator = migrator();
     // Asked first: who has no right to create schemas should still learn that there is nothing to do.
-    if !has_table(&mut transaction).await? {
+    if !has_table(transaction).await? {
         transaction.execute(PREPARE).await.map_err(|error| name_the_right(error.into()))?;
     }
     // Another migration is waited for however long it takes: nobody else is held up by that.
     transaction.execute("-- lock migrations\nlock table tendril_core._sqlx_migrations in exclusive mode").await?;
-    let state = compare(&mut transaction, &migrator).await?;
+    let state = compare(transaction, &migrator).await?;
     if let Some(found) = state.version.filter(|found| *found > state.known) {
         let known = state.known;
         return Err(Error::SchemaNewer { found, known });
@@ -158,8 +172,7 @@ async fn migrate_once(connection: &mut PgConnection, patience: Duration) -> Resu
     let patience = format!("-- patience\nset local lock_timeout = '{}ms'", patience.as_millis());
     transaction.execute(AssertSqlSafe(patience)).await?;
     transaction.execute(HOLD_PULSE).await?;
-    migrator.run_direct(None, &mut *transaction, false).await?;
-    transaction.commit().await?;
+    migrator.run_direct(None, transaction, false).await?;
     Ok(state.pending)
 }
 

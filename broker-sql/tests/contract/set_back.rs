@@ -399,6 +399,28 @@ async fn a_forgotten_start_whose_claim_was_given_up_holds_its_key_and_people_dec
 }
 
 #[tokio::test]
+async fn a_forgotten_start_whose_end_was_noted_holds_no_key() {
+    let mut fleet = Fleet::new().await;
+    let (mut runner, mut other) = (fleet.runner().await, fleet.runner().await);
+    let changing = fleet.deploy(apply_at("a")).await;
+    runner.perform("success").await;
+    let claimed = runner.claim_one().await;
+    set_back(&mut fleet).await;
+    fleet.lose(&runner).await;
+    // Sent together, and overtaken: the witness was written down while the report waited for its answer.
+    let told = with(witness(), "open", open(&claimed, Some(true)));
+    let report = json!({"outcome": "success", "log_end": -1, "child_dead": true});
+    assert_eq!(runner.report(&claimed, report).await, "noted");
+    present(&mut runner, &told).await;
+    assert_eq!(fleet.job(changing, &claimed.job).await, "AWAITING_APPROVAL", "people decide");
+    let keys = "select count(*) from tendril_core.held_keys";
+    assert_eq!(one::<i64>(&mut fleet.operator, keys).await, 0, "nothing of it is left to end");
+    run(&mut fleet.portal, &format!("select tendril.approve('{changing}')")).await;
+    other.perform("success").await;
+    assert_eq!(fleet.status(changing).await, "SUCCESS");
+}
+
+#[tokio::test]
 async fn what_a_runner_does_not_say_of_a_start_is_left_to_people() {
     let mut fleet = Fleet::new().await;
     let queued = fleet.deploy_jobs(&[exec("a")]).await;
