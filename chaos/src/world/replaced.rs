@@ -17,7 +17,6 @@ use super::pair::Pair;
 use super::server::Server;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 const RUNNER: Uuid = Uuid::from_u128(0x0190_bbbb_0000_7000_8000_0000_0000_0001);
 
 /// A process has one pair at a time: all look for a free port at the same place.
@@ -80,7 +79,7 @@ async fn no_session_stays_at_an_old_primary_that_goes_on_answering() {
     let mut old = Primary::of(&old).await.unwrap();
     let left = async {
         while old.runners_sessions().await.unwrap() > 0 {
-            tokio::time::sleep(BETWEEN_LOOKS).await;
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, left).await.expect("all of them have left the old primary");

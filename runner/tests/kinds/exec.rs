@@ -181,9 +181,10 @@ async fn streams_that_take_turns_are_stored_in_their_order_of_arrival_with_times
     const TURNS: u64 = 12;
     let (begins, gate) = (Gate::new(&bed.dir(), "begins"), Gate::new(&bed.dir(), "gate"));
     let fifo = gate.path().display();
-    let turn = format!("echo out $n; read x < {fifo}; echo err $n >&2; read x < {fifo}");
-    let script =
-        format!("{}; read x < {fifo}; n=0; while [ $n -lt {TURNS} ]; do {turn}; n=$((n+1)); done", begins.pass());
+    // Whoever opens it before the last writer has closed it finds nothing but an end, and has to come again.
+    let go = format!("until read x < {fifo}; do :; done");
+    let turn = format!("echo out $n; {go}; echo err $n >&2; {go}");
+    let script = format!("{}; {go}; n=0; while [ $n -lt {TURNS} ]; do {turn}; n=$((n+1)); done", begins.pass());
     let open = bed.open(exec(&["sh", "-c", &script])).await;
     let log = open.log();
     let (done, ()) = tokio::join!(open.run(), async {
