@@ -3,15 +3,10 @@
 pub use crate::driver::Driver;
 use crate::hosts::{self, Lead};
 use crate::token::AgentToken;
+use crate::trust;
+pub use crate::trust::Tls;
 use futures_util::future::BoxFuture;
-use rustls::ClientConfig;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
@@ -20,17 +15,6 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// How often a session is asked for its backend, each time in a transaction of its own: pools are small.
 const TURNS: usize = 3;
-
-/// What the server's certificate must prove.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tls {
-    /// No TLS at all: for loopback and unix sockets.
-    Disable,
-    /// Encrypted, but whoever answers is believed.
-    Require,
-    /// Encrypted, and the certificate is checked against the authorities and the host's name.
-    VerifyFull,
-}
 
 /// Where the broker's Postgres is; holds no credential.
 #[derive(Clone, Debug)]
@@ -163,25 +147,10 @@ impl Address {
                 .tcp_user_timeout(Duration::from_secs(30))
                 .ssl_mode(if self.tls == Tls::Disable { SslMode::Disable } else { SslMode::Require });
         }
-        let tls = self.client_config().map_err(|reason| ConnectError::Tls { target: self.target(), reason })?;
+        let tls = trust::client_config(self.tls, self.root_cert.as_deref())
+            .map_err(|reason| ConnectError::Tls { target: self.target(), reason })?;
         let (tls, lead) = (MakeRustlsConnect::new(tls), Lead::default());
         Ok(Connector { hosts, lead, tls, target: self.target(), role: token.role() })
-    }
-
-    fn client_config(&self) -> Result<ClientConfig, String> {
-        let provider = Arc::new(ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| e.to_string())?;
-        if self.tls != Tls::VerifyFull {
-            let believe = Arc::new(BelieveAnyone(provider));
-            return Ok(builder.dangerous().with_custom_certificate_verifier(believe).with_no_client_auth());
-        }
-        let roots = match &self.root_cert {
-            Some(path) => read_roots(path)?,
-            None => system_roots()?,
-        };
-        Ok(builder.with_root_certificates(roots).with_no_client_auth())
     }
 }
 
@@ -226,28 +195,6 @@ fn is_near(host: &Host) -> bool {
         Host::Unix(_) => true,
         Host::Tcp(name) => name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
     }
-}
-
-fn read_roots(path: &Path) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let unreadable = |e: &dyn std::fmt::Display| format!("sslrootcert {}: {e}", path.display());
-    for cert in CertificateDer::pem_file_iter(path).map_err(|e| unreadable(&e))? {
-        roots.add(cert.map_err(|e| unreadable(&e))?).map_err(|e| unreadable(&e))?;
-    }
-    if roots.is_empty() { Err(unreadable(&"holds no certificate")) } else { Ok(roots) }
-}
-
-fn system_roots() -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        return Err(
-            "this system has no certificate authorities; install ca-certificates or name a file with sslrootcert"
-                .into(),
-        );
-    }
-    Ok(roots)
 }
 
 /// Address and credential together: opens connections.
@@ -408,45 +355,6 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         innermost = source;
     }
     innermost.to_string()
-}
-
-/// The verifier of `sslmode=require`: signatures must hold, the name on the certificate may be anybody's.
-#[derive(Debug)]
-struct BelieveAnyone(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for BelieveAnyone {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod token;
+mod trust;
 mod unreachable;
 
 pub use refusal::{Error, Problem, Refusal};

@@ -26,6 +26,7 @@ mod plans;
 mod policies;
 mod program;
 mod queue;
+mod reaching;
 mod refusals;
 mod runners;
 mod schedules;

@@ -2,11 +2,11 @@
 
 mod pair;
 mod program;
-#[cfg(test)]
-mod replaced;
 mod runner;
 mod serve;
 mod server;
+#[cfg(test)]
+mod tests;
 
 use std::fs;
 use std::path::{Path, PathBuf};

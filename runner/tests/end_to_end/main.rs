@@ -11,4 +11,5 @@ mod hostile;
 mod leaving;
 mod logs;
 mod run;
+mod running;
 mod set_back;

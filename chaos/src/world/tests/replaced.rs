@@ -12,9 +12,9 @@ use tendril_broker::testing::standby::Primary;
 use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
-use super::DATABASE;
-use super::pair::Pair;
-use super::server::Server;
+use crate::world::DATABASE;
+use crate::world::pair::Pair;
+use crate::world::server::Server;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const RUNNER: Uuid = Uuid::from_u128(0x0190_bbbb_0000_7000_8000_0000_0000_0001);

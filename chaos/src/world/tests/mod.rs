@@ -1,0 +1,3 @@
+//! The world itself, tried with what lives in it.
+
+mod replaced;
