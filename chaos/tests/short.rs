@@ -211,13 +211,13 @@ fn every_log_is_byte_for_byte_what_was_printed_when_its_way_to_the_database_brea
 fn every_log_is_byte_for_byte_what_was_printed_when_its_runner_or_its_spool_breaks() {
     let _shared = beside_others();
     let ops = ["kill-runner", "kill-runner-full-spool", "corrupt-spool", "spool-full", "runner-disk-full"];
-    logs_hold("spool", "931..931", &ops);
+    logs_hold("spool", "931..932", &ops);
 }
 
 #[test]
 fn every_log_is_byte_for_byte_what_was_printed_when_its_line_is_slow_or_its_store_is_full_or_away() {
     let _shared = beside_others();
-    logs_hold("store", "931..931", &["slow-line", "postgres-disk-full", "s3-down"]);
+    logs_hold("store", "931..932", &["slow-line", "postgres-disk-full", "s3-down"]);
 }
 
 #[test]

@@ -23,6 +23,7 @@ use tendril_runner::clock::{self, BootTime};
 use tendril_runner::command::Stdout;
 use tendril_runner::config::Logs;
 use tendril_runner::holdings::Holdings;
+use tendril_runner::logs::{Secret, Secrets};
 use tendril_runner::metrics::Metrics;
 use tendril_runner::output::Output;
 use tendril_runner::pipeline::Pipeline;
@@ -36,6 +37,8 @@ use tokio_util::sync::CancellationToken;
 const CLAIM: i32 = 1000;
 /// Streams of one printing process: descriptors are short, and both ends exist for a moment.
 const PRINTER_STREAMS: usize = 2500;
+/// Secrets that are looked for in all text.
+const SECRETS: u32 = 10;
 /// Lines that a stream without a pace prints at one go.
 const BURST: u64 = 20;
 
@@ -146,14 +149,17 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
         std::io::stdin().read_line(&mut String::new())?;
     }
 
-    let pipeline = Pipeline::start(&settings, spool, Arc::new(Metrics::default()), connector);
+    let metrics = Arc::new(Metrics::default());
+    let pipeline = Pipeline::start(&settings, spool, metrics.clone(), connector);
     let collector = pipeline.collector();
+    let secrets = Arc::new(secrets()?);
     let holdings = Arc::new(Holdings::default());
     let (readers, printers) = printers(&cli.load)?;
     let (begun, used) = (BootTime::now(), processor_ms()?);
     let mut streams = tokio::task::JoinSet::new();
     for (claimed, reader) in claimed.into_iter().zip(readers) {
         let log = collector.open(&claimed);
+        log.redact(secrets.clone());
         let held = holdings.hold(&claimed).context("claimed twice")?;
         let reader = pipe::Receiver::from_owned_fd(reader)?;
         streams.spawn(async move {
@@ -172,10 +178,27 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
     let stored_ms = begun.elapsed().as_millis();
     let blocked_us = blocked.await??;
     let (processor_ms, peak_kib) = (processor_ms()? - used, peak_kib()?);
+    collector.level();
+    let paused_s = paused_s(&metrics)?;
     println!(
-        r#"{{"printed_ms":{printed_ms},"stored_ms":{stored_ms},"processor_ms":{processor_ms},"peak_kib":{peak_kib},"blocked_us":{blocked_us}}}"#
+        r#"{{"printed_ms":{printed_ms},"stored_ms":{stored_ms},"processor_ms":{processor_ms},"peak_kib":{peak_kib},"blocked_us":{blocked_us},"paused_s":{paused_s}}}"#
     );
     Ok(())
+}
+
+/// As many as a job with a few providers has; none of them is printed.
+fn secrets() -> anyhow::Result<Secrets> {
+    let secret = |n| Secret::new(format!("inputs.password_{n}"), format!("correct horse battery staple no. {n}"));
+    let (secrets, short) = Secrets::new(&(0..SECRETS).map(secret).collect::<Vec<_>>())?;
+    ensure!(short.is_empty(), "{short:?} are too short to be looked for");
+    Ok(secrets)
+}
+
+/// Seconds for which pipes were not read, for want of room.
+fn paused_s(metrics: &Metrics) -> anyhow::Result<f64> {
+    let text = metrics.text()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("tendril_runner_log_paused_seconds_total "));
+    Ok(line.context("no figure of pauses")?.parse()?)
 }
 
 fn registration(spool: &Spool) -> Registration {

@@ -177,6 +177,8 @@ async fn open_status(config: &Config, loops: &TaskTracker, end: &CancellationTok
         .with_context(|| format!("http.listen: cannot listen on {}", config.http.listen))?;
     let known = http::Known::default();
     if let Some(listener) = listener {
+        // With port 0 the system has chosen one.
+        tracing::info!(address = %listener.local_addr()?, "answers /metrics, /healthz and /readyz");
         loops.spawn(http::serve(listener, known.clone(), end.clone()));
     }
     Ok(known)

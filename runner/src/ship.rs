@@ -6,6 +6,7 @@
 use crate::clock::{self, BootTime};
 use crate::config::Logs;
 use crate::heartbeat::REVOKED_EVERY;
+use crate::logs::MAX_CHUNK_BYTES;
 use crate::metrics::Metrics;
 use crate::off_loop::beside;
 use crate::spool::{Outgoing, Spool, Standing};
@@ -176,9 +177,7 @@ impl Shipper {
             }
             line.has_stored |= settled;
             line.batch_bytes = resized(line.batch_bytes, (text_bytes(&batch), took), self.settings.batch_bytes());
-            // Half a batch is better taken anew, with what has come meanwhile.
-            let is_next = settled && text_bytes(&next) >= line.batch_bytes / 2;
-            batch = if is_next { next } else { Vec::new() };
+            batch = if settled && fits(text_bytes(&next), line.batch_bytes) { next } else { Vec::new() };
         }
     }
 
@@ -293,12 +292,20 @@ async fn timed<T>(call: impl Future<Output = Result<T, BrokerError>>) -> (Result
     (within(call).await, begun.elapsed())
 }
 
-/// The next batch's size after one of so much text that took so long: halved on a slow line, doubled back on a fast one. That
-/// little was stored quickly says nothing of a batch that it does not promise to be in time.
+/// Whether a batch that was made ready for a line as it was before is still good: half a batch is better taken anew, with what
+/// has come meanwhile, and too large a one for a line that has become slow would be late again.
+fn fits(ready: usize, bytes: usize) -> bool {
+    (bytes / 2..=bytes + MAX_CHUNK_BYTES).contains(&ready)
+}
+
+/// The next batch's size after one of so much text that took so long: on a slow line what would have been in time, at most
+/// half; doubled back on a fast one. That little was stored quickly says nothing of a batch that it does not promise to be in
+/// time.
 fn resized(bytes: usize, (text, took): (usize, Duration), most: usize) -> usize {
     let doubled_takes = took.as_secs_f64() * (2 * bytes) as f64 / text.max(1) as f64;
     if took > TARGET {
-        (bytes / 2).max(SMALLEST_BATCH_BYTES)
+        let in_time = (text as f64 * TARGET.as_secs_f64() / took.as_secs_f64()) as usize;
+        in_time.min(bytes / 2).max(SMALLEST_BATCH_BYTES)
     } else if took < TARGET / 4 && doubled_takes < TARGET.as_secs_f64() {
         (bytes * 2).min(most)
     } else {
@@ -324,9 +331,13 @@ mod tests {
     fn batches_shrink_on_a_slow_line_and_grow_back() {
         let most = 1024 * 1024;
         let mut bytes = most;
-        for _ in 0..20 {
-            bytes = resized(bytes, (bytes, Duration::from_secs(5)), most);
-        }
+        bytes = resized(bytes, (bytes, Duration::from_secs(5)), most);
+        assert_eq!(bytes, most / 2);
+        // One late batch is enough to know what would have been in time, and one that was made ready meanwhile is too large.
+        bytes = resized(bytes, (bytes, Duration::from_secs(12)), most);
+        assert_eq!(bytes, most / 8);
+        assert!(fits(most / 8, bytes) && fits(most / 16, bytes) && !fits(most / 4, bytes) && !fits(most / 32, bytes));
+        bytes = resized(bytes, (bytes, Duration::from_secs(60)), most);
         assert_eq!(bytes, SMALLEST_BATCH_BYTES);
         assert_eq!(resized(bytes, (bytes, Duration::from_secs(2)), most), bytes);
         // A kilobyte in 60 ms may be all that the line bears, or its round trip.

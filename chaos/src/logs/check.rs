@@ -2,12 +2,16 @@
 
 use serde::Serialize;
 
-use super::evidence::{Attempt, Evidence, Row};
+use super::evidence::{Attempt, Capped, Evidence, Row};
 use super::pieces::{missing, text_of};
 use super::script::SECRET;
 
 /// What the pipeline may hold back of a stream that goes on: a line without its end, and a sequence that is not complete.
 const HELD_BACK: u64 = 24 * 1024;
+/// No record of text is longer; one that does not fit is left out whole.
+const RECORD_BYTES: u64 = 16 * 1024;
+/// What a record of the end is reckoned to take beside its text.
+const TAIL_OVERHEAD_BYTES: u64 = 64;
 
 /// The judgement.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -28,6 +32,7 @@ pub fn check(evidence: &Evidence) -> Verdict {
     if evidence.without_attempt > 0 {
         verdict.violations.push(format!("{} jobs had no attempt", evidence.without_attempt));
     }
+    verdict.violations.extend(overflowed(evidence).into_iter().chain(late(evidence)));
     for attempt in &evidence.attempts {
         let text = attempt.rows.iter().filter(|row| row.gap_kind.is_none());
         for row in text {
@@ -42,6 +47,7 @@ pub fn check(evidence: &Evidence) -> Verdict {
             numbers(attempt),
             end(evidence, attempt),
             gaps_allowed(evidence, attempt),
+            capped(evidence, attempt),
             kept(attempt),
             owed(attempt),
             secret(attempt),
@@ -98,8 +104,8 @@ fn gaps_allowed(evidence: &Evidence, attempt: &Attempt) -> Option<String> {
             Some(next) => next.is_adoption(),
         };
         let allowed = match kind {
-            "overflow" => evidence.allowed.overflow && row.gap_bytes.is_some(),
-            "capped" => evidence.allowed.capped && row.gap_bytes.is_some(),
+            "overflow" => evidence.allowed.overflow.is_some() && row.gap_bytes.is_some(),
+            "capped" => evidence.allowed.capped.is_some() && row.gap_bytes.is_some(),
             "lost" if (row.seq..=row.seq_to).all(hit) => true,
             "lost" if evidence.allowed.unspooled && row.is_open_gap() && next.is_none() => {
                 attempt.log_end.is_none_or(|end| end == row.seq_to)
@@ -109,6 +115,50 @@ fn gaps_allowed(evidence: &Evidence, attempt: &Attempt) -> Option<String> {
         };
         let what = format!("a gap ({kind}) of {} to {}, {:?} bytes", row.seq, row.seq_to, row.gap_bytes);
         (!allowed).then(|| format!("{what}, for which nothing was broken; destroyed were {chunks:?}"))
+    })
+}
+
+/// The rows that hold a command's text.
+fn texts<'a>(rows: impl IntoIterator<Item = &'a Row>) -> impl Iterator<Item = &'a str> {
+    let rows = rows.into_iter().filter(|row| row.gap_kind.is_none() && row.stream != "system");
+    rows.map(|row| row.text.as_str())
+}
+
+/// Bytes of text in these rows.
+fn stored<'a>(rows: impl IntoIterator<Item = &'a Row>) -> u64 {
+    texts(rows).map(|text| text.len() as u64).sum()
+}
+
+/// What was dropped for want of room was too much for what there was: that is stored.
+fn overflowed(evidence: &Evidence) -> Option<String> {
+    let least = evidence.allowed.overflow?;
+    let rows = || evidence.attempts.iter().flat_map(|attempt| &attempt.rows);
+    let dropped = rows().any(|row| row.gap_kind.as_deref() == Some("overflow"));
+    let stored = stored(rows());
+    let wrong = dropped && stored < least;
+    wrong.then(|| format!("output was dropped, and {stored} bytes are stored: there was room for {least}"))
+}
+
+/// Only a batch that was under way when the line became slow is stored late: none that was sent with that known.
+fn late(evidence: &Evidence) -> Option<String> {
+    let late = evidence.late_batches.filter(|late| *late > 1)?;
+    Some(format!("{late} batches took longer than 5 s on the slow line: at most the first may"))
+}
+
+/// A log that is cut short holds as much of its beginning and of its end as it is to.
+fn capped(evidence: &Evidence, attempt: &Attempt) -> Option<String> {
+    let Capped { cap_bytes, tail_bytes } = evidence.allowed.capped?;
+    let is_gap = |row: &Row| row.gap_kind.as_deref() == Some("capped");
+    let first = attempt.rows.iter().position(is_gap)?;
+    let last = attempt.rows.iter().rposition(is_gap)?;
+    let (begins, ends) = (&attempt.rows[..first], &attempt.rows[last..]);
+    let lines = texts(ends).flat_map(str::bytes).filter(|byte| *byte == b'\n').count() as u64;
+    let (beginning, end) = (stored(begins), stored(ends));
+    let reckoned = end + lines * TAIL_OVERHEAD_BYTES;
+    let short = beginning + RECORD_BYTES <= cap_bytes || reckoned + 2 * RECORD_BYTES <= tail_bytes;
+    let wrong = short || beginning > cap_bytes || end > tail_bytes;
+    wrong.then(|| {
+        format!("of a log that is cut short {beginning} bytes of the beginning are stored and {end} of the end")
     })
 }
 

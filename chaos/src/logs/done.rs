@@ -16,6 +16,8 @@ pub struct Done {
     pub allowed: Allowed,
     /// What each attempt had printed long before its runner was killed: bytes of standard output and standard error.
     pub owed: Vec<(Uuid, u64, u64)>,
+    /// Late batches that the runner had stored before its line became slow.
+    pub late_before: Option<u64>,
     /// What was destroyed of each log.
     pub destroyed: BTreeMap<Uuid, Destroyed>,
 }

@@ -26,6 +26,9 @@ pub struct Evidence {
     pub attempts: Vec<Attempt>,
     /// Jobs that had no attempt.
     pub without_attempt: usize,
+    /// Batches that took longer than they are to, where the line was slow.
+    #[serde(default)]
+    pub late_batches: Option<u64>,
 }
 
 /// What may be missing. Nothing else may.
@@ -33,13 +36,22 @@ pub struct Evidence {
 pub struct Allowed {
     /// A log may end in an open gap: its runner was killed.
     pub cut_off: bool,
-    /// There was no room: gaps of kind `overflow`, with their bytes.
-    pub overflow: bool,
+    /// There was no room: gaps of kind `overflow`, with their bytes. At least so many bytes are stored of all logs together.
+    pub overflow: Option<u64>,
     /// A report may have been ahead of its log: the spool had no room, and what waited for it in memory died with the runner.
     #[serde(default)]
     pub unspooled: bool,
     /// Logs reach their cap: a gap of kind `capped`, with its bytes, and then the end.
-    pub capped: bool,
+    pub capped: Option<Capped>,
+}
+
+/// How a log that is longer than its bound is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capped {
+    /// `logs.cap_bytes`: of its beginning.
+    pub cap_bytes: u64,
+    /// `logs.cap_tail_bytes`: of its end.
+    pub tail_bytes: u64,
 }
 
 /// An attempt.

@@ -12,6 +12,7 @@ mod crashes;
 mod done;
 mod door;
 mod evidence;
+mod figures;
 mod journal;
 mod op;
 mod options;

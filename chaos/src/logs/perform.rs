@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use tendril_broker::testing::history;
@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::archive;
 use super::corrupt;
 use super::done::Done;
+use super::evidence::Capped;
 use super::journal;
 use super::op::LogOp;
 use super::settings::Settings;
@@ -60,7 +61,10 @@ pub async fn before(world: &LogWorld, op: LogOp) -> anyhow::Result<Before> {
 pub async fn perform(world: &mut LogWorld, op: LogOp, seed: u64, before: Before) -> anyhow::Result<Done> {
     let mut chance = Chance::new(seed, "operation");
     let mut done = Done::default();
-    done.allowed.capped = op == LogOp::EndLogSessionAtTheCap;
+    if op == LogOp::EndLogSessionAtTheCap {
+        let Settings { cap_bytes, cap_tail_bytes: tail_bytes, .. } = op.settings(seed);
+        done.allowed.capped = Some(Capped { cap_bytes, tail_bytes });
+    }
     pause(chance.between(0, 700)).await;
     match op {
         LogOp::None => {}
@@ -78,6 +82,7 @@ pub async fn perform(world: &mut LogWorld, op: LogOp, seed: u64, before: Before)
         LogOp::SlowLine => {
             let (_, (least, most)) = LogOp::slow_line(seed);
             let ms = chance.between(least, most);
+            done.late_before = Some(world.late_batches().await?);
             world.line.slow(true);
             pause(ms).await;
             world.line.slow(false);
@@ -101,7 +106,8 @@ pub async fn perform(world: &mut LogWorld, op: LogOp, seed: u64, before: Before)
             let settings = op.settings(seed);
             pause(chance.between(1500, 4000)).await;
             done.act(format!("a disk of {:?} bytes, {} bytes of memory", settings.disk_bytes, settings.memory_bytes));
-            done.allowed.overflow = settings.stall_s == 0;
+            // Half of the disk at least held text when it was full.
+            done.allowed.overflow = settings.disk_bytes.filter(|_| settings.stall_s == 0).map(|bytes| bytes / 2);
             release(before).await?;
         }
         LogOp::PostgresWalFull => {
@@ -214,20 +220,23 @@ async fn printed_long_before(witness: &Path, ms: u64) -> anyhow::Result<Vec<(Uui
 }
 
 async fn fill_spool(world: &LogWorld, settings: Settings, chance: &mut Chance, done: &mut Done) -> anyhow::Result<()> {
-    filled(&world.spool(), settings.spool_bytes - (8 << 20)).await;
+    // Nobody gets all of it: each log takes at most about half of what is free.
+    filled(&world.spool(), settings.spool_bytes * 3 / 4).await?;
     pause(chance.between(500, 3000)).await;
     let bytes = corrupt::size(&world.spool())?;
     done.act(format!("the spool holds {bytes} bytes, stall_s is {}", settings.stall_s));
-    done.allowed.overflow = settings.stall_s < 60;
+    // What is on disk is stored in the end; a part of it is heads of records.
+    done.allowed.overflow = (settings.stall_s < 60).then_some(bytes * 3 / 4);
     Ok(())
 }
 
 /// Waits until the spool takes so much.
-async fn filled(spool: &Path, bytes: u64) {
+async fn filled(spool: &Path, bytes: u64) -> anyhow::Result<()> {
     let full = async {
         while corrupt::size(spool).unwrap_or(0) < bytes {
             pause(50).await;
         }
     };
-    let _ = tokio::time::timeout(PATIENCE, full).await;
+    let Err(_) = tokio::time::timeout(3 * PATIENCE, full).await else { return Ok(()) };
+    bail!("the spool holds {} of {bytes} bytes: too little is printed to fill it", corrupt::size(spool)?)
 }

@@ -154,7 +154,11 @@ async fn one(world: &mut LogWorld, op: LogOp, seed: u64) -> anyhow::Result<Evide
     desk.submit(id, &scripts, op).await?;
     desk.all_started(scripts.len()).await?;
     let done = perform::perform(world, op, seed, before).await?;
+    let late_before = done.late_before;
     let mut evidence = desk.evidence(id, &scripts, (op, seed), done).await?;
+    if let Some(before) = late_before {
+        evidence.late_batches = Some(world.late_batches().await? - before);
+    }
     if op == LogOp::S3Down {
         archive::bring_back(world, (seed, id), &mut evidence).await?;
     }
@@ -236,7 +240,15 @@ impl Desk {
             attempts.push(attempt);
         }
         let without_attempt = scripts.len().saturating_sub(attempts.len());
-        Ok(Evidence { op: of.0, seed: of.1, acts: done.acts, allowed: done.allowed, attempts, without_attempt })
+        Ok(Evidence {
+            op: of.0,
+            seed: of.1,
+            acts: done.acts,
+            allowed: done.allowed,
+            attempts,
+            without_attempt,
+            late_batches: None,
+        })
     }
 
     async fn attempt(

@@ -11,12 +11,21 @@ pub struct Settings {
     pub stall_s: u64,
     /// `logs.cap_bytes`.
     pub cap_bytes: u64,
+    /// `logs.cap_tail_bytes`.
+    pub cap_tail_bytes: u64,
     /// Its folder is a disk of its own, of this size.
     pub disk_bytes: Option<u64>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { spool_bytes: 1 << 30, memory_bytes: 64 << 20, stall_s: 10, cap_bytes: 64 << 20, disk_bytes: None }
+        Self {
+            spool_bytes: 1 << 30,
+            memory_bytes: 64 << 20,
+            stall_s: 10,
+            cap_bytes: 64 << 20,
+            cap_tail_bytes: 256 << 10,
+            disk_bytes: None,
+        }
     }
 }

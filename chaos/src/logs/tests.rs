@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::check::check;
 use super::corrupt::Destroyed;
-use super::evidence::{Allowed, Archived, Attempt, Evidence, Row};
+use super::evidence::{Allowed, Archived, Attempt, Capped, Evidence, Row};
 use super::op::LogOp;
 use super::script::Script;
 
@@ -53,6 +53,7 @@ fn sound() -> Evidence {
         allowed: Allowed::default(),
         attempts: vec![attempt],
         without_attempt: 0,
+        late_batches: None,
     }
 }
 
@@ -93,11 +94,13 @@ fn lost_doubled_invented_and_changed_rows_are_found() {
     is_found("never came to its end", |e| attempt(e).log_end = None);
     is_found("holds a secret", |e| attempt(e).rows[0].text = format!("{}\n", super::script::SECRET));
     is_found("no attempt", |e| e.without_attempt = 1);
+    is_found("2 batches took longer", |e| e.late_batches = Some(2));
+    assert_eq!(found(|e| e.late_batches = Some(1)), Vec::<String>::new());
 }
 
 /// "three, four" were lost; `bytes` is what the gap says.
 fn overflowed(e: &mut Evidence, bytes: Option<u64>) {
-    e.allowed.overflow = true;
+    e.allowed.overflow = Some(1);
     let attempt = attempt(e);
     attempt.rows[2] = gap(3, "stdout", "overflow", bytes);
     for row in &mut attempt.rows[3..] {
@@ -118,7 +121,7 @@ fn a_gap_says_how_much_is_missing_where_and_why() {
     is_found("a gap (overflow)", |e| overflowed(e, None));
     is_found("a gap (overflow)", |e| {
         overflowed(e, Some(11));
-        e.allowed.overflow = false;
+        e.allowed.overflow = None;
     });
     // What follows the gap is not what was printed after it.
     is_found("was not printed", |e| {
@@ -126,12 +129,22 @@ fn a_gap_says_how_much_is_missing_where_and_why() {
         attempt(e).rows[4].text = "one\ntwo\n".into();
     });
     // A log that has reached its bound holds the beginning and the end.
-    let capped = |e: &mut Evidence| {
+    let capped = |e: &mut Evidence, cap_bytes: u64, tail_bytes: u64| {
         overflowed(e, Some(11));
-        e.allowed.capped = true;
+        e.allowed.capped = Some(Capped { cap_bytes, tail_bytes });
         attempt(e).rows[2].gap_kind = Some("capped".into());
     };
-    assert_eq!(found(capped), Vec::<String>::new());
+    // "one, two, oh" are 11 bytes, "five, six, no" are 11 too.
+    assert_eq!(found(|e| capped(e, 11, 11)), Vec::<String>::new());
+    is_found("11 bytes of the beginning", |e| capped(e, 11 + (16 << 10), 11));
+    is_found("11 bytes of the beginning", |e| capped(e, 10, 11));
+    is_found("and 11 of the end", |e| capped(e, 11, 10));
+    is_found("and 11 of the end", |e| capped(e, 11, 11 + 2 * 64 + (32 << 10)));
+    // Output was dropped although there was room for more than is stored.
+    is_found("there was room for 40", |e| {
+        overflowed(e, Some(11));
+        e.allowed.overflow = Some(40);
+    });
 }
 
 #[test]
@@ -312,7 +325,7 @@ fn where_nothing_is_left_somebody_says_so_unless_nothing_had_come_to_the_spool()
 fn a_gap_tells_of_its_own_stream_and_stands_in_its_place() {
     // "two" of one stream, "oh" of the other.
     let two = |e: &mut Evidence, stdout: u64, stderr: u64| {
-        e.allowed.overflow = true;
+        e.allowed.overflow = Some(1);
         let attempt = attempt(e);
         attempt.rows[0] = row(0, 0, "stdout", "one\n");
         attempt.rows.insert(1, gap(1, "stdout", "overflow", Some(stdout)));

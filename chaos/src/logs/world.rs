@@ -16,6 +16,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use uuid::Uuid;
 
+use super::figures;
 use super::journal::Journal;
 use super::room::Room;
 use super::script::{SECRET, SECRET_NAME};
@@ -29,6 +30,7 @@ use crate::world::{Program, ServeSeat, Server, beside_this_one, output};
 const TIMES: Times = Times { lease_ttl_ms: 15_000, heartbeat_ms: 3000, unknown_grace_ms: 1000 };
 const DATABASE: &str = "chaos";
 const PORTAL_PASSWORD: &str = "portal";
+const RUNNER_LOG: &str = "runner.log";
 /// Jobs that the runner takes at once.
 pub const SLOTS: u32 = 8;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(60);
@@ -191,7 +193,7 @@ impl LogWorld {
             Some(bytes) => on_a_disk_of(bytes, &state, &self.desk.runner),
         };
         command.arg("--config").arg(config).env("TENDRIL_AGENT_TOKEN", &self.token).env("TENDRIL_RUNNER_NAME", &name);
-        let runner = Program::start(name, &mut command, &self.folder.join("runner.log"))?;
+        let runner = Program::start(name, &mut command, &self.folder.join(RUNNER_LOG))?;
         self.runner = Some((settings, runner));
         Ok(())
     }
@@ -212,6 +214,14 @@ impl LogWorld {
         self.state_dir(Settings::default()).join("spool").join(self.desk.cluster.simple().to_string())
     }
 
+    /// Batches that the runner which is there now has stored, and that took longer than they are to.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub async fn late_batches(&self) -> anyhow::Result<u64> {
+        figures::late_batches(&self.folder.join(RUNNER_LOG)).await
+    }
+
     fn state_dir(&self, settings: Settings) -> PathBuf {
         self.folder.join(if settings.disk_bytes.is_some() { "disk" } else { "runner" })
     }
@@ -221,7 +231,7 @@ impl LogWorld {
         format!(
             "database_url = \"postgres://127.0.0.1:{}/{DATABASE}\"\nartifact_key_file = {}\nstate_dir = {}\nslots = {SLOTS}\n\
              kinds = [\"exec\"]\n\n[tools]\nenv = {{ {SECRET_NAME} = {SECRET:?} }}\n\n[logs]\nredact_env = [{SECRET_NAME:?}]\n\
-             flush_interval_ms = 200\nspool_bytes = {}\nmemory_bytes = {}\nstall_s = {}\ncap_bytes = {}\n\n[sandbox]\nread = [\"/proc\"]\nwrite = [{}]\n\n[http]\nlisten = \"\"\n",
+             flush_interval_ms = 200\nspool_bytes = {}\nmemory_bytes = {}\nstall_s = {}\ncap_bytes = {}\ncap_tail_bytes = {}\n\n[sandbox]\nread = [\"/proc\"]\nwrite = [{}]\n\n[http]\nlisten = \"127.0.0.1:0\"\n",
             self.line.port,
             text(&self.key),
             text(state),
@@ -229,6 +239,7 @@ impl LogWorld {
             settings.memory_bytes,
             settings.stall_s,
             settings.cap_bytes,
+            settings.cap_tail_bytes,
             text(&self.folder),
         )
     }
