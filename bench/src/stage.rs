@@ -188,8 +188,10 @@ fn settings(plan: &RunnerPlan, key: &Path, folder: &Path) -> toml::Table {
     settings.insert("slots".into(), i64::try_from(plan.slots).unwrap_or(i64::MAX).into());
     settings.insert("artifact_key_file".into(), path(key));
     settings.insert("state_dir".into(), path(&folder.join(&plan.name)));
-    // Where jobs tell a row what it measures.
-    settings.insert("sandbox".into(), toml::Table::from_iter([("write".into(), vec![path(folder)].into())]).into());
+    // Where jobs tell a row what it measures, and what the shell of a `local-exec` calls.
+    let programs = ["/bin", "/usr"].map(|folder| path(Path::new(folder)));
+    let sandbox = [("write".into(), vec![path(folder)].into()), ("programs".into(), programs.to_vec().into())];
+    settings.insert("sandbox".into(), toml::Table::from_iter(sandbox).into());
     if let Some((engine, program)) = &plan.engine {
         let tools = toml::Table::from_iter([((*engine).to_owned(), vec![path(program)].into())]);
         settings.insert("tools".into(), tools.into());

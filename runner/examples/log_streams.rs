@@ -39,6 +39,8 @@ const CLAIM: i32 = 1000;
 const PRINTER_STREAMS: usize = 2500;
 /// Secrets that are looked for in all text.
 const SECRETS: u32 = 10;
+/// Where a line's number stands in it, behind the time of its print and its stream.
+const NUMBER_AT: usize = 24;
 /// Lines that a stream without a pace prints at one go.
 const BURST: u64 = 20;
 
@@ -275,17 +277,20 @@ fn print(load: &Load, first: usize) -> anyhow::Result<()> {
     let begun = BootTime::now();
     let burst = if load.pace > 0.0 { 1 } else { BURST };
     let (mut line, mut longest) = (0, Duration::ZERO);
+    let mut text = Vec::with_capacity(load.line_bytes * burst as usize);
     while line < load.lines {
         for (stream, pipe) in pipes.iter_mut().enumerate() {
             if load.pace > 0.0 {
                 let at = (line as f64 + stream as f64 / f64::from(load.streams)) / load.pace;
                 wait_until(begun.after(Duration::from_secs_f64(at)));
             }
-            let mut text = Vec::with_capacity(load.line_bytes * burst as usize);
+            text.clear();
+            let printed_us = clock::wall().unix_timestamp_nanos() / 1000;
+            let mut head = format!("{printed_us:016} {:06} {line:08} ", first + stream).into_bytes();
             for line in line..(line + burst).min(load.lines) {
-                let from = text.len();
-                write!(text, "{:016} {:06} {line:08} ", clock::wall().unix_timestamp_nanos() / 1000, first + stream)?;
-                let missing = load.line_bytes - 1 - (text.len() - from);
+                write!(&mut head[NUMBER_AT..], "{line:08}")?;
+                text.extend_from_slice(&head);
+                let missing = load.line_bytes - 1 - head.len();
                 let other = ((first + stream) * 7919 + line as usize) % stocked * load.line_bytes;
                 text.extend_from_slice(&stock[other..other + missing]);
                 text.push(b'\n');

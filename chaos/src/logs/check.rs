@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::evidence::{Attempt, Capped, Evidence, Row};
+use super::op::LogOp;
 use super::pieces::{missing, text_of};
 use super::script::SECRET;
 
@@ -135,6 +136,9 @@ fn overflowed(evidence: &Evidence) -> Option<String> {
     let rows = || evidence.attempts.iter().flat_map(|attempt| &attempt.rows);
     let dropped = rows().any(|row| row.gap_kind.as_deref() == Some("overflow"));
     let stored = stored(rows());
+    if evidence.op == LogOp::SpoolFull && !dropped {
+        return Some("output was dropped for want of room, and no gap says so".to_owned());
+    }
     let wrong = dropped && stored < least;
     wrong.then(|| format!("output was dropped, and {stored} bytes are stored: there was room for {least}"))
 }

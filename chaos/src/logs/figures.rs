@@ -1,4 +1,4 @@
-//! What the runner says of its batches, at `/metrics`.
+//! What the runner says of its logs, at `/metrics`.
 
 use std::fs;
 use std::path::Path;
@@ -8,38 +8,61 @@ use anyhow::Context;
 /// A batch is to take less than so many seconds; a bucket of the runner's histogram.
 const BUCKET: &str = "5.0";
 
-/// How many batches this runner has stored that took longer than 5 s; its log says where it listens.
-///
-/// # Errors
-/// It does not listen, or its figures cannot be read.
-pub async fn late_batches(log: &Path) -> anyhow::Result<u64> {
-    let said = fs::read_to_string(log)?;
-    let address = said.lines().rev().find_map(|line| {
-        let (_, address) = line.split_once("answers /metrics")?.1.split_once("address=")?;
-        address.split_whitespace().next()
-    });
-    let address = address.context("the runner does not say where it listens")?;
-    let text = reqwest::get(format!("http://{address}/metrics")).await?.error_for_status()?.text().await?;
-    Ok(late(&text).context("no figures of batches")?)
+/// Since the runner's process began.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figures {
+    /// Batches that were stored and took longer than 5 s.
+    pub late_batches: u64,
+    /// Bytes of text for which there was no room.
+    pub dropped_bytes: u64,
+    /// Seconds for which a pipe was not read, for want of room.
+    pub paused_s: f64,
 }
 
-fn late(figures: &str) -> Option<u64> {
-    let figure = |name: &str| figures.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
-    let all = figure("tendril_runner_log_flush_seconds_count ")?;
-    let in_time = figure(&format!("tendril_runner_log_flush_seconds_bucket{{le=\"{BUCKET}\"}} "))?;
-    Some(all - in_time)
+impl Figures {
+    /// Those of the runner that has written this log last: it says there where it listens.
+    ///
+    /// # Errors
+    /// It does not listen, or says no such figures.
+    pub async fn of(log: &Path) -> anyhow::Result<Self> {
+        let said = fs::read_to_string(log)?;
+        let address = said.lines().rev().find_map(|line| {
+            let (_, address) = line.split_once("answers /metrics")?.1.split_once("address=")?;
+            address.split_whitespace().next()
+        });
+        let address = address.context("the runner does not say where it listens")?;
+        let text = reqwest::get(format!("http://{address}/metrics")).await?.error_for_status()?.text().await?;
+        Self::read(&text).context("the runner does not say how its logs do")
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let figure = |name: &str| {
+            let values = text.lines().filter_map(|line| line.strip_prefix("tendril_runner_log_")?.strip_prefix(name));
+            values.filter_map(|value| value.trim().parse::<f64>().ok()).next()
+        };
+        let batches = figure("flush_seconds_count ")?;
+        let in_time = figure(&format!("flush_seconds_bucket{{le=\"{BUCKET}\"}} "))?;
+        Some(Self {
+            late_batches: (batches - in_time) as u64,
+            dropped_bytes: figure("dropped_bytes_total ")? as u64,
+            paused_s: figure("paused_seconds_total ")?,
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::late;
+    use super::Figures;
 
     #[test]
     fn batches_beyond_the_bucket_are_late() {
-        let figures = "tendril_runner_log_flush_seconds_count 9\n\
-                       tendril_runner_log_flush_seconds_bucket{le=\"2.5\"} 3\n\
-                       tendril_runner_log_flush_seconds_bucket{le=\"5.0\"} 7\n";
-        assert_eq!(late(figures), Some(2));
-        assert_eq!(late("tendril_runner_log_flush_seconds_count 9\n"), None);
+        let text = "tendril_runner_log_flush_seconds_count 9\n\
+                    tendril_runner_log_flush_seconds_bucket{le=\"2.5\"} 3\n\
+                    tendril_runner_log_flush_seconds_bucket{le=\"5.0\"} 7\n\
+                    tendril_runner_log_dropped_bytes_total 12\n\
+                    tendril_runner_log_paused_seconds_total 1.5\n";
+        let wanted = Figures { late_batches: 2, dropped_bytes: 12, paused_s: 1.5 };
+        assert_eq!(Figures::read(text), Some(wanted));
+        assert_eq!(Figures::read("tendril_runner_log_flush_seconds_count 9\n"), None);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use tendril_broker::testing::history;
@@ -28,6 +28,10 @@ use nix::unistd::Pid;
 const SPOOLED_BY: Duration = Duration::from_secs(2);
 /// The longest wait for something that is to happen to the logs.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// The longest that children take to fill the spool.
+const FILL_PATIENCE: Duration = Duration::from_secs(60);
+/// From so many seconds of `stall_s` on nothing is dropped in the time of a run.
+const PAUSES: u64 = 60;
 
 /// What has to be so before the children start.
 #[derive(Default)]
@@ -82,7 +86,7 @@ pub async fn perform(world: &mut LogWorld, op: LogOp, seed: u64, before: Before)
         LogOp::SlowLine => {
             let (_, (least, most)) = LogOp::slow_line(seed);
             let ms = chance.between(least, most);
-            done.late_before = Some(world.late_batches().await?);
+            done.late_before = Some(world.figures().await?.late_batches);
             world.line.slow(true);
             pause(ms).await;
             world.line.slow(false);
@@ -219,24 +223,28 @@ async fn printed_long_before(witness: &Path, ms: u64) -> anyhow::Result<Vec<(Uui
     Ok(printed)
 }
 
+/// Waits until there is no room: output is dropped, or pipes are not read any more, as the runner says itself.
 async fn fill_spool(world: &LogWorld, settings: Settings, chance: &mut Chance, done: &mut Done) -> anyhow::Result<()> {
-    // Nobody gets all of it: each log takes at most about half of what is free.
-    filled(&world.spool(), settings.spool_bytes * 3 / 4).await?;
-    pause(chance.between(500, 3000)).await;
-    let bytes = corrupt::size(&world.spool())?;
-    done.act(format!("the spool holds {bytes} bytes, stall_s is {}", settings.stall_s));
-    // What is on disk is stored in the end; a part of it is heads of records.
-    done.allowed.overflow = (settings.stall_s < 60).then_some(bytes * 3 / 4);
-    Ok(())
-}
-
-/// Waits until the spool takes so much.
-async fn filled(spool: &Path, bytes: u64) -> anyhow::Result<()> {
+    let before = world.figures().await?;
     let full = async {
-        while corrupt::size(spool).unwrap_or(0) < bytes {
+        loop {
+            let now = world.figures().await?;
+            let drops = now.dropped_bytes > before.dropped_bytes;
+            let pauses = settings.stall_s >= PAUSES && now.paused_s > before.paused_s + 1.0;
+            // Pipes also wait for a moment where the machine is busy.
+            if drops || pauses && corrupt::size(&world.spool())? > settings.spool_bytes / 3 {
+                return anyhow::Ok(());
+            }
             pause(50).await;
         }
     };
-    let Err(_) = tokio::time::timeout(3 * PATIENCE, full).await else { return Ok(()) };
-    bail!("the spool holds {} of {bytes} bytes: too little is printed to fill it", corrupt::size(spool)?)
+    let full = tokio::time::timeout(FILL_PATIENCE, full).await;
+    let bytes = corrupt::size(&world.spool())?;
+    let now = world.figures().await?;
+    full.with_context(|| format!("the spool has room, with {bytes} of {} bytes: {now:?}", settings.spool_bytes))??;
+    pause(chance.between(500, 3000)).await;
+    done.act(format!("the spool holds {bytes} bytes, stall_s is {}", settings.stall_s));
+    // What is on disk is stored in the end; a part of it is heads of records.
+    done.allowed.overflow = (settings.stall_s < PAUSES).then_some(bytes * 3 / 4);
+    Ok(())
 }

@@ -157,7 +157,7 @@ async fn one(world: &mut LogWorld, op: LogOp, seed: u64) -> anyhow::Result<Evide
     let late_before = done.late_before;
     let mut evidence = desk.evidence(id, &scripts, (op, seed), done).await?;
     if let Some(before) = late_before {
-        evidence.late_batches = Some(world.late_batches().await? - before);
+        evidence.late_batches = Some(world.figures().await?.late_batches - before);
     }
     if op == LogOp::S3Down {
         archive::bring_back(world, (seed, id), &mut evidence).await?;

@@ -140,6 +140,10 @@ fn a_gap_says_how_much_is_missing_where_and_why() {
     is_found("11 bytes of the beginning", |e| capped(e, 10, 11));
     is_found("and 11 of the end", |e| capped(e, 11, 10));
     is_found("and 11 of the end", |e| capped(e, 11, 11 + 2 * 64 + (32 << 10)));
+    is_found("no gap says so", |e| {
+        e.op = LogOp::SpoolFull;
+        e.allowed.overflow = Some(1);
+    });
     // Output was dropped although there was room for more than is stored.
     is_found("there was room for 40", |e| {
         overflowed(e, Some(11));

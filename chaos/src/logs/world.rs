@@ -16,7 +16,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use uuid::Uuid;
 
-use super::figures;
+use super::figures::Figures;
 use super::journal::Journal;
 use super::room::Room;
 use super::script::{SECRET, SECRET_NAME};
@@ -214,12 +214,12 @@ impl LogWorld {
         self.state_dir(Settings::default()).join("spool").join(self.desk.cluster.simple().to_string())
     }
 
-    /// Batches that the runner which is there now has stored, and that took longer than they are to.
+    /// What the runner that is there now says of its logs.
     ///
     /// # Errors
     /// It does not say.
-    pub async fn late_batches(&self) -> anyhow::Result<u64> {
-        figures::late_batches(&self.folder.join(RUNNER_LOG)).await
+    pub async fn figures(&self) -> anyhow::Result<Figures> {
+        Figures::of(&self.folder.join(RUNNER_LOG)).await
     }
 
     fn state_dir(&self, settings: Settings) -> PathBuf {

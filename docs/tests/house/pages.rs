@@ -6,6 +6,7 @@ use crate::tree::{File, Tree};
 const ARCHITECTURE: &str = "docs/ARCHITECTURE.md";
 const ARCHITECTURE_LINES: usize = 150;
 const SPECIFICATION: &str = "docs/SPECIFICATION.md";
+const MIGRATIONS: &str = "broker-sql/migrations/";
 
 /// Folders whose files are samples for users; each must parse as what its name says.
 const SAMPLE_FOLDERS: [&str; 1] = ["docs/"];
@@ -25,6 +26,7 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
         let page = Page::read(&file.text);
         findings.extend(page.blocks.iter().filter_map(|block| sample_block(file, block)));
         findings.extend(page.links.iter().filter_map(|link| dead_link(tree, file, link)));
+        findings.extend(stale_functions(tree, file));
         if file.path == ARCHITECTURE {
             findings.extend(too_long(file));
             findings.extend(page.code.iter().filter_map(|path| stale_path(tree, file, path)));
@@ -77,6 +79,20 @@ fn stale_path(tree: &Tree, file: &File, code: &str) -> Option<Finding> {
     let like_path = !top.is_empty() && code.chars().all(plain) && (below.is_empty() || like_file || tree.exists(top));
     let gone = like_path && !tree.exists(code.trim_end_matches('/'));
     gone.then(|| Finding::new("paths", &file.path, format!("{code} does not exist")))
+}
+
+/// `broker-sql/migrations/0010_logs.sql (log_check)` says where a function stands as it is: the last migration that creates it.
+fn stale_functions<'a>(tree: &'a Tree, file: &'a File) -> impl Iterator<Item = Finding> + 'a {
+    file.text.split(MIGRATIONS).skip(1).filter_map(move |rest| {
+        let (name, function) = rest.split_once(" (")?;
+        let (function, _) = function.split_once(')').filter(|_| name.ends_with(".sql") && !name.contains(' '))?;
+        let head = format!(".{function}(");
+        let creates = |line: &str| line.starts_with("create ") && line.contains(" function ") && line.contains(&head);
+        let migrations = tree.with_extension("sql").filter(|source| source.path.starts_with(MIGRATIONS));
+        let last = migrations.filter(|source| source.text.lines().any(creates)).map(File::name).max().unwrap_or("none");
+        let message = format!("{function} stands in {last} as it is, not in {name}");
+        (last != name).then(|| Finding::new("functions", &file.path, message))
+    })
 }
 
 fn dead_link(tree: &Tree, file: &File, link: &str) -> Option<Finding> {
@@ -209,6 +225,25 @@ mod tests {
         let page = "`a_promise_that_is_kept`, `a_promise_of_thin_air`, `lease_ttl`";
         let found = findings(&[(SPECIFICATION, page), ("a/tests/a.rs", "async fn a_promise_that_is_kept() {}")]);
         assert_eq!(found, ["docs/SPECIFICATION.md: no test is called a_promise_of_thin_air [checks]"]);
+    }
+
+    #[test]
+    fn a_function_stands_where_it_was_created_last() {
+        let page = "broker-sql/migrations/0001_a.sql (f)\nbroker-sql/migrations/0002_b.sql (g)\nbroker-sql/migrations/0001_a.sql, (x)";
+        let first = "create function tendril.f(a int) returns int\ncreate function tendril.g() returns int\n";
+        let second = "create or replace function tendril.f(a int) returns int\n";
+        let files = [
+            ("docs/PAGE.md", page),
+            ("broker-sql/migrations/0001_a.sql", first),
+            ("broker-sql/migrations/0002_b.sql", second),
+        ];
+        assert_eq!(
+            findings(&files),
+            [
+                "docs/PAGE.md: f stands in 0002_b.sql as it is, not in 0001_a.sql [functions]",
+                "docs/PAGE.md: g stands in 0001_a.sql as it is, not in 0002_b.sql [functions]",
+            ]
+        );
     }
 
     #[test]
