@@ -115,32 +115,52 @@ async fn no_share_is_more_than_a_quarter_of_the_servers_table_of_locks() {
     }
 }
 
-#[tokio::test]
-async fn a_hoard_in_many_small_parts_is_brought_down_to_the_share() {
-    let mut fleet = Fleet::new().await;
-    let url = fleet.database.runner_url(fleet.cluster.token.reveal());
+/// Sessions of the cluster's credential with so many locks each, where forty are fewer than any session may have.
+async fn sessions_with_locks(fleet: &mut Fleet, each: &[i32]) -> Vec<sqlx::PgConnection> {
     let share =
         "create or replace function tendril_core.locks_max() returns bigint language sql as 'select 100::bigint'";
     run(&mut fleet.operator, share).await;
+    let url = fleet.database.runner_url(fleet.cluster.token.reveal());
     let mut sessions = Vec::new();
-    for number in 0..4 {
-        // Fewer than any session may have.
+    for (number, locks) in each.iter().enumerate() {
         let mut session = connect(&url).await;
-        let locks = format!("select pg_advisory_lock({number}, n) from generate_series(1, 40) n");
+        let locks = format!("select pg_advisory_lock({number}, n) from generate_series(1, {locks}) n");
         run(&mut session, &locks).await;
         sessions.push(session);
     }
-    let found: Vec<String> =
-        sqlx::query_scalar("select tendril_core.end_hoards()").fetch_all(&mut fleet.operator).await.unwrap();
-    assert_eq!(found, [fleet.cluster.role.clone()]);
+    sessions
+}
+
+async fn to_be_barred(fleet: &mut Fleet) -> Vec<String> {
+    sqlx::query_scalar("select tendril_core.end_hoards()").fetch_all(&mut fleet.operator).await.unwrap()
+}
+
+async fn alive(sessions: &mut [sqlx::PgConnection]) -> usize {
     let mut left = 0;
-    for session in &mut sessions {
-        left += i32::from(sqlx::Connection::ping(session).await.is_ok());
+    for session in sessions {
+        left += usize::from(sqlx::Connection::ping(session).await.is_ok());
     }
-    assert_eq!(left, 2, "eighty locks are within the share");
-    let again: Vec<String> =
-        sqlx::query_scalar("select tendril_core.end_hoards()").fetch_all(&mut fleet.operator).await.unwrap();
-    assert_eq!(again, Vec::<String>::new());
+    left
+}
+
+#[tokio::test]
+async fn a_hoard_in_many_small_parts_is_brought_down_to_the_share_and_its_credential_is_not_barred() {
+    let mut fleet = Fleet::new().await;
+    let mut sessions = sessions_with_locks(&mut fleet, &[40; 4]).await;
+    // As many honest connections may come to; it can come back at once.
+    assert_eq!(to_be_barred(&mut fleet).await, Vec::<String>::new());
+    assert_eq!(alive(&mut sessions).await, 2, "eighty locks are within the share");
+    assert_eq!(to_be_barred(&mut fleet).await, Vec::<String>::new());
+    assert_eq!(alive(&mut sessions).await, 2);
+}
+
+#[tokio::test]
+async fn a_credential_with_more_locks_in_one_session_than_a_session_needs_is_barred() {
+    let mut fleet = Fleet::new().await;
+    let each: i32 = one(&mut fleet.operator, "select current_setting('max_locks_per_transaction')::integer").await;
+    let mut sessions = sessions_with_locks(&mut fleet, &[40, each + 100]).await;
+    assert_eq!(to_be_barred(&mut fleet).await, [fleet.cluster.role.clone()]);
+    assert_eq!(alive(&mut sessions).await, 1, "the other one is within the share");
 }
 
 #[tokio::test]
