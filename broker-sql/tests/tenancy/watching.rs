@@ -49,6 +49,42 @@ async fn a_hoarder_that_cannot_be_barred_yet_keeps_no_other_from_it_and_is_not_f
 }
 
 #[tokio::test]
+async fn many_hoarders_that_cannot_be_barred_yet_hold_up_neither_the_next_look_nor_the_last_of_them() {
+    let mut siege = Siege::begin().await;
+    let mut roles = Vec::new();
+    for number in 0..9 {
+        roles.push(siege.fleet.database.cluster(&format!("cluster-{number}")).await.role);
+    }
+    roles.sort();
+    let (last, held) = roles.split_last().unwrap();
+    let told = "create table tendril_core.told (role text, looks bigint);
+        do $do$ begin
+          execute replace(pg_get_functiondef('tendril_core.bar_role(text)'::regprocedure), 'tendril_core.bar_role', 'tendril_core.real_bar_role');
+        end $do$;
+        create or replace function tendril_core.bar_role(p_role text) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+        begin perform tendril_core.real_bar_role(p_role); insert into tendril_core.told select p_role, l.last_value from tendril_core.looks l; end $$";
+    let mut operator = siege.fleet.database.operator().await;
+    let lock = format!(
+        "begin; select from tendril_core.cluster_credentials where role_name in ('{}') for update",
+        held.join("', '")
+    );
+    run(&mut operator, &lock).await;
+    let all: Vec<&str> = roles.iter().map(String::as_str).collect();
+    run(&mut siege.fleet.operator, &format!("{}; {told}", found_once(&all))).await;
+    // Each that somebody holds costs a second.
+    siege.until("the last one is barred", &barred(last)).await;
+    let looks = format!("select looks from tendril_core.told where role = '{last}'");
+    // At the first they were found.
+    let looks: i64 = one(&mut siege.fleet.operator, &looks).await;
+    assert!(looks >= 3, "barred at look {looks}");
+    run(&mut operator, "rollback").await;
+    for role in held {
+        siege.until("those that were held are barred, too", &barred(role)).await;
+    }
+    siege.end().await;
+}
+
+#[tokio::test]
 async fn the_watch_stands_while_the_database_is_silent_and_takes_no_new_sessions() {
     let mut siege = Siege::begin().await;
     let (name, url) = (siege.fleet.database.name().to_owned(), siege.attackers_url());
