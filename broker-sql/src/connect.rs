@@ -1,6 +1,7 @@
 //! How a runner reaches its Postgres: the address, TLS, and errors that say why it failed.
 
 pub use crate::driver::Driver;
+use crate::driver::which_server;
 use crate::hosts::{self, Lead};
 use crate::token::AgentToken;
 use crate::trust;
@@ -257,10 +258,14 @@ impl Connector {
         let one = |host: usize| {
             let (mut config, tls) = (self.hosts[host].clone(), self.tls.clone());
             config.application_name(format!("tendril-runner {purpose}"));
-            async move { config.connect(tls).await }
+            async move {
+                let (client, mut line) = config.connect(tls).await?;
+                let server = if self.hosts.len() > 1 { which_server(&client, &mut line).await? } else { None };
+                Ok(((client, line), server))
+            }
         };
-        let ((client, connection), term) = self.lead.follow(self.hosts.len(), one, weight).await?;
-        Ok((client, Driver::new(connection, self.lead.passed_on(term))))
+        let ((client, line), term) = self.lead.follow(self.hosts.len(), one, weight).await?;
+        Ok((client, Driver::new(line, self.lead.passed_on(term))))
     }
 
     /// What a pool opens its sessions with.

@@ -1,15 +1,17 @@
 //! What drives a session, and ends it when its host is not to be believed any more.
 
+use crate::hosts::{Server, WHICH_SERVER};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::future::poll_fn;
+use std::pin::pin;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{AsyncMessage, Connection, Socket};
+use tokio_postgres::{AsyncMessage, Client, Connection, SimpleQueryMessage, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-type Line = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+pub(crate) type Line = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
 
-/// The half of a connection that must be polled, and that yields notifications. It ends when another host takes the lead: what an
+/// The half of a connection that must be polled, and that yields notifications. It ends when another server takes the lead: what an
 /// old primary still answers is not waited for, and nothing more is asked of it.
 pub struct Driver {
     line: Line,
@@ -39,6 +41,27 @@ impl Driver {
             biased;
             () = &mut self.passed_on => None,
             message = poll_fn(|context| self.line.poll_message(context)) => message,
+        }
+    }
+}
+
+/// Asks a session that nobody drives yet which server it is at. None where that does not say so.
+pub(crate) async fn which_server(client: &Client, line: &mut Line) -> Result<Option<Server>, tokio_postgres::Error> {
+    let mut asked = pin!(client.simple_query(WHICH_SERVER));
+    loop {
+        tokio::select! {
+            answer = &mut asked => {
+                return Ok(answer?.iter().find_map(|message| match message {
+                    SimpleQueryMessage::Row(row) => Server::of(row.get(0), row.get(1)),
+                    _ => None,
+                }));
+            }
+            message = poll_fn(|context| line.poll_message(context)) => match message {
+                // Notices are nobody's business yet.
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error),
+                None => return Ok(None),
+            },
         }
     }
 }

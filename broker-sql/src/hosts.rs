@@ -3,7 +3,7 @@
 //! Sessions go to the host that had the last one. When it refuses, or says nothing for [`HEAD_START`], the next is tried beside
 //! it, and whoever is first to give a session that may write has it: a host that is silent costs a second and not a timeout, and a
 //! slow line is not taken for a dead one. A host that has had the lead taken from it is not believed any more: it may be a primary
-//! that was replaced, and does not know.
+//! that was replaced, and does not know. Another name of the server that has the lead takes nothing from it.
 
 use std::time::Duration;
 
@@ -27,6 +27,25 @@ pub fn may_write(target_session_attrs: &str) -> bool {
     matches!(target_session_attrs, "any" | "read-write" | "primary")
 }
 
+/// What a server is asked that has given a session, where there are several names.
+pub const WHICH_SERVER: &str = "-- which server\nselect (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint, current_setting('port')";
+
+/// One run of one server: the same by whichever name it was reached. Its system identifier would not do, which a standby has too;
+/// nor its address, of which it may have several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// By its own clock.
+    started_us: i64,
+    port: u16,
+}
+
+impl Server {
+    /// From the answer to [`WHICH_SERVER`]; None when it is none.
+    pub fn of(started_us: Option<&str>, port: Option<&str>) -> Option<Self> {
+        Some(Self { started_us: started_us?.parse().ok()?, port: port?.parse().ok()? })
+    }
+}
+
 /// Which of several hosts is tried first; all clones agree.
 #[derive(Clone, Debug, Default)]
 pub struct Lead(watch::Sender<Term>);
@@ -34,9 +53,11 @@ pub struct Lead(watch::Sender<Term>);
 /// A time in which one host has the lead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Term {
-    /// Rises when another host takes the lead; 0 before anybody has had a session.
+    /// Rises when another server takes the lead; 0 before anybody has had a session.
     epoch: u64,
     host: usize,
+    /// Which one it is, if that is known.
+    server: Option<Server>,
 }
 
 impl Term {
@@ -52,7 +73,7 @@ impl Lead {
         self.0.borrow().host
     }
 
-    /// Returns once another host than in this term has the lead: sessions of the term are not to be trusted any more.
+    /// Returns once another server than in this term has the lead: sessions of the term are not to be trusted any more.
     pub fn passed_on(&self, term: Term) -> impl Future<Output = ()> + Send + use<> {
         let (mut lead, kept) = (self.0.subscribe(), self.0.clone());
         async move {
@@ -62,26 +83,23 @@ impl Lead {
         }
     }
 
-    /// Gives the lead to the host of a session that was begun in this term. None when it was passed on meanwhile, to another host.
-    fn take(&self, begun: Term, host: usize) -> Option<Term> {
+    /// Gives the lead to the host of a session that was begun in this term. None when it was passed on meanwhile, to another server.
+    fn take(&self, begun: Term, host: usize, server: Option<Server>) -> Option<Term> {
         let mut taken = None;
         self.0.send_if_modified(|now| {
-            if now.host == host && now.epoch > 0 {
-                taken = Some(*now);
+            let same = now.epoch > 0 && (now.host == host || server.is_some() && now.server == server);
+            if !same && *now != begun {
                 return false;
             }
-            if *now != begun {
-                return false;
-            }
-            *now = Term { epoch: now.epoch + 1, host };
+            let before = std::mem::replace(now, Term { epoch: now.epoch + u64::from(!same), host, server });
             taken = Some(*now);
-            true
+            before != *now
         });
         taken
     }
 
-    /// Opens a session at one of `count` hosts, and says in which term it may be used. Of the errors, the one that weighs most is
-    /// told; `weight` hears whether it is of the host that had a session before.
+    /// Opens a session at one of `count` hosts, and says in which term it may be used; `open` also says which server it found, if it
+    /// knows. Of the errors, the one that weighs most is told; `weight` hears whether it is of the host that had a session before.
     pub async fn follow<T, E, F>(
         &self,
         count: usize,
@@ -89,14 +107,14 @@ impl Lead {
         weight: impl Fn(&E, bool) -> u8,
     ) -> Result<(T, Term), E>
     where
-        F: Future<Output = Result<T, E>>,
+        F: Future<Output = Result<(T, Option<Server>), E>>,
     {
         loop {
             let begun = *self.0.borrow();
-            let (host, session) =
+            let (host, (session, server)) =
                 first(begun.host, count, &open, |error, host| weight(error, begun.is_led_by(host))).await?;
             // The old lead may have answered late, when others had left it.
-            if let Some(term) = self.take(begun, host) {
+            if let Some(term) = self.take(begun, host, server) {
                 return Ok((session, term));
             }
         }
@@ -179,7 +197,7 @@ mod tests {
             let answer = hosts[host];
             async move {
                 match answer {
-                    Some(answer) => answer.map(|()| host),
+                    Some(answer) => answer.map(|()| (host, None)),
                     None => pending().await,
                 }
             }
@@ -220,7 +238,7 @@ mod tests {
                         pending().await
                     }
                 }
-                Ok::<_, ()>(host)
+                Ok::<_, ()>((host, None))
             }
         };
         let late = async {
@@ -235,7 +253,7 @@ mod tests {
     async fn sessions_of_a_host_that_has_lost_the_lead_are_over_and_those_of_the_next_are_not() {
         let lead = Lead::default();
         let at = async |host: usize, answers: bool| {
-            let open = |asked: usize| async move { if answers && asked == host { Ok(()) } else { Err(()) } };
+            let open = |asked: usize| async move { if answers && asked == host { Ok(((), None)) } else { Err(()) } };
             lead.follow(2, open, |_, _| 0).await.map(|(_, term)| term)
         };
         let first = at(0, true).await.unwrap();
@@ -253,6 +271,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn another_name_of_the_server_that_has_the_lead_takes_nothing_from_it() {
+        let lead = Lead::default();
+        let server = |started_us| Some(Server { started_us, port: 5432 });
+        let at = async |host: usize, server: Option<Server>| {
+            let open = |asked: usize| async move { if asked == host { Ok(((), server)) } else { Err(()) } };
+            lead.follow(2, open, |_, _| 0).await.map(|(_, term)| term)
+        };
+        let first = at(0, server(7)).await.unwrap();
+        let mut over = Box::pin(lead.passed_on(first));
+        at(1, server(7)).await.unwrap();
+        assert_eq!(lead.now(), 1, "the name that answers is asked first");
+        assert!(futures_util::poll!(&mut over).is_pending());
+        // One that has begun anew has ended its sessions; one that does not say who it is may be another.
+        let anew = at(0, server(8)).await.unwrap();
+        over.await;
+        at(1, None).await.unwrap();
+        lead.passed_on(anew).await;
+    }
+
+    #[tokio::test]
     async fn a_session_that_an_old_lead_gives_late_is_not_taken() {
         let lead = Lead::default();
         follow(&lead, &[Some(Ok(())), Some(Ok(()))]).await.0.unwrap();
@@ -264,7 +302,7 @@ mod tests {
                     asked.notify_one();
                     answer.notified().await;
                 }
-                Ok::<_, u8>(host)
+                Ok::<_, u8>((host, None))
             }
         };
         let late = async {
@@ -282,7 +320,7 @@ mod tests {
         let lead = Lead::default();
         let ask = async || {
             let weight = |host: &usize, had_one: bool| if had_one { 9 } else { u8::try_from(*host).unwrap() };
-            lead.follow(3, |host| async move { Err::<(), _>(host) }, weight).await.map(drop).unwrap_err()
+            lead.follow(3, |host| async move { Err::<((), _), _>(host) }, weight).await.map(drop).unwrap_err()
         };
         assert_eq!(ask().await, 2, "nobody has had one yet");
         assert_eq!(follow(&lead, &[Some(Ok(())), None, None]).await.0, Ok(0));

@@ -128,8 +128,9 @@ impl Address {
     /// # Errors
     /// [`Error::Unreachable`] with the reason.
     pub async fn connect(&self, application: &str) -> Result<PgConnection, Error> {
-        let (session, _) =
-            self.lead.follow(self.hosts.len(), |host| self.connect_to(host, application), weight).await?;
+        // Pools stay with a name: when another one leads they follow it, whichever server it is.
+        let open = |host| async move { Ok::<_, Error>((self.connect_to(host, application).await?, None)) };
+        let (session, _) = self.lead.follow(self.hosts.len(), open, weight).await?;
         Ok(session)
     }
 

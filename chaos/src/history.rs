@@ -75,8 +75,11 @@ pub enum Submit {
 pub struct Cancelled {
     /// The deployment.
     pub deployment: Uuid,
-    /// Whether the broker took the request: false when everything had ended already.
+    /// Whether the broker took the request: false when everything had ended already, or when it knew of no such deployment.
     pub accepted: bool,
+    /// Whether it knew of no such deployment.
+    #[serde(default)]
+    pub unknown: bool,
     /// When its word was heard.
     #[serde(default)]
     pub at: Option<Moment>,

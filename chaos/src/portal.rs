@@ -137,10 +137,12 @@ impl Portal {
         loop {
             let sent = async { deployments::cancel(&mut self.session().await?, deployment, Some("chaos")).await };
             match sent.await {
-                Ok(_) => return Ok(Cancelled { deployment, accepted: true, at: Some(clock::now()) }),
-                // It has ended; or the request had been taken before a reply was lost, and it has ended since. Or its submit is forgotten.
+                Ok(_) => return Ok(Cancelled { deployment, accepted: true, unknown: false, at: Some(clock::now()) }),
+                // It has ended; or the request had been taken before a reply was lost, and it has ended since. Or its submit is forgotten,
+                // of which the checker judges.
                 Err(Error::Refused(refusal)) if ["TD002", "TD003"].contains(&refusal.sqlstate.as_str()) => {
-                    return Ok(Cancelled { deployment, accepted: false, at: Some(clock::now()) });
+                    let unknown = refusal.sqlstate == "TD002";
+                    return Ok(Cancelled { deployment, accepted: false, unknown, at: Some(clock::now()) });
                 }
                 Err(error) if may_pass(&error) => tokio::time::sleep(ASK_AGAIN).await,
                 Err(error) => bail!("cancel: {error}"),

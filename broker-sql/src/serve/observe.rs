@@ -129,9 +129,9 @@ async fn read_happenings(pool: &PgPool, values: &mut Values) -> Result<(), Error
 }
 
 async fn read_clusters(pool: &PgPool, values: &mut Values) -> Result<(), Error> {
-    let kinds = sqlx::query_scalar!(
+    let kinds = sqlx::query!(
         "-- observe kinds
-        select kind from tendril_core.kinds"
+        select kind, mutating from tendril_core.kinds"
     );
     let kinds = kinds.fetch_all(pool).await?;
     let rows = sqlx::query!(
@@ -148,12 +148,16 @@ async fn read_clusters(pool: &PgPool, values: &mut Values) -> Result<(), Error> 
             from tendril_core.held_keys h join tendril_core.attempts a on a.id = h.attempt_id group by 1),
         late as (
           select j.cluster_id, count(*) as jobs from tendril_core.jobs j
-           where j.state = 'STARTED' and j.deadline_at is not null and j.deadline_at < clock_timestamp() group by 1)
+           where j.state = 'STARTED' and j.deadline_at is not null and j.deadline_at < clock_timestamp() group by 1),
+        taken as (
+          select r.cluster_id, array_remove(array_agg(distinct k.kind), null) as kinds
+            from tendril_core.runners r left join tendril_core.kinds k on 'kind=' || k.kind = any (r.labels) group by 1)
         select c.id::text as "id!", c.name, coalesce(o.runners, 0)::float8 as "online!", coalesce(o.slots, 0)::float8 as "slots!",
                coalesce(s.bytes, 0)::float8 as "bytes!", coalesce(k.held, 0)::float8 as "held!", coalesce(k.orphaned, 0)::float8 as "orphaned!",
-               coalesce(l.jobs, 0)::float8 as "overdue!"
+               coalesce(l.jobs, 0)::float8 as "overdue!", t.kinds as "taken?"
           from tendril.clusters c left join online o on o.cluster_id = c.id left join stored s on s.cluster_id = c.id
           left join keys k on k.cluster_id = c.id left join late l on l.cluster_id = c.id
+          left join taken t on t.cluster_id = c.id
          where c.status <> 'REVOKED'"#
     );
     for row in rows.fetch_all(pool).await? {
@@ -168,21 +172,26 @@ async fn read_clusters(pool: &PgPool, values: &mut Values) -> Result<(), Error> 
         ] {
             values.gauge(name, &labels, value);
         }
-        from_zero(values, &labels, &kinds);
+        // Without a runner nothing of this can happen, nor with a kind that none of its runners takes.
+        let Some(taken) = row.taken else { continue };
+        for counter in ["leases_lost", "log_rows", "log_bytes"] {
+            values.count_from_zero(counter, &labels);
+        }
+        for kind in kinds.iter().filter(|kind| taken.contains(&kind.kind)) {
+            from_zero(values, &[labels[0], labels[1], &kind.kind], kind.mutating);
+        }
     }
     Ok(())
 }
 
-/// At zero, so that the first one of a cluster is seen to rise.
-fn from_zero(values: &mut Values, cluster @ [id, name]: &[&str; 2], kinds: &[String]) {
-    for counter in ["leases_lost", "log_rows", "log_bytes"] {
-        values.count_from_zero(counter, cluster);
+/// At zero, so that the first one of a cluster and kind is seen to rise.
+fn from_zero(values: &mut Values, by_kind @ [id, name, kind]: &[&str; 3], mutating: bool) {
+    // The one kind that may do either.
+    if !mutating || *kind == "exec" {
+        values.add("dead_letters", by_kind, 0.0);
     }
-    for kind in kinds {
-        values.add("dead_letters", &[id, name, kind], 0.0);
-        for outcome in OUTCOMES {
-            values.count_from_zero("attempts", &[id, name, kind, outcome]);
-        }
+    for outcome in OUTCOMES.into_iter().filter(|outcome| mutating || *outcome != "outcome_unknown") {
+        values.count_from_zero("attempts", &[id, name, kind, outcome]);
     }
 }
 

@@ -26,8 +26,10 @@ use crate::session::Address;
 /// The duty that runs here and not among the others.
 pub const DUTY: &str = "sessions";
 const EVERY: Duration = Duration::from_secs(1);
-/// A look takes a millisecond; ending somebody a second at most.
+/// A look takes a millisecond; ending somebody a second at most, and a sweep so long and a second more.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long hoarders are barred before the next look.
+const SWEEP: Duration = Duration::from_secs(3);
 /// How old the transaction becomes that it stands in: who rewrites the catalogue of roles waits for its end.
 const STANDS_FOR: Duration = Duration::from_secs(60);
 /// How long a new post waits for a look that the old one has begun.
@@ -41,6 +43,7 @@ pub async fn keep(address: Address, anew: Arc<Notify>, metrics: Arc<Metrics>, st
         metrics: &metrics,
         trouble: Trouble::beside_the_pulse(DUTY),
         hoarders: BTreeSet::new(),
+        swept_to: String::new(),
     };
     loop {
         let lost = tokio::select! {
@@ -64,6 +67,8 @@ struct Watch<'a> {
     trouble: Trouble,
     /// Credentials that are to be barred: at most those that there are.
     hoarders: BTreeSet<String>,
+    /// The last of them that was tried.
+    swept_to: String,
 }
 
 impl Watch<'_> {
@@ -121,10 +126,15 @@ impl Watch<'_> {
         }
     }
 
-    /// Bars each that it can; who is left is tried again at the next look.
+    /// Bars each that it can, until the sweep is over; who is left is tried after the next look, which goes on where this one ended.
     async fn bar(&mut self, hand: &mut PgConnection) -> Result<i64, Error> {
         let (mut barred, mut refused) = (0, None);
-        for role in self.hoarders.clone() {
+        let over = Instant::now() + SWEEP;
+        for role in in_turn(&self.hoarders, &self.swept_to) {
+            if Instant::now() >= over {
+                break;
+            }
+            self.swept_to.clone_from(&role);
             let barring = sqlx::query!(
                 "-- bar role
                 select tendril_core.bar_role($1)",
@@ -145,6 +155,12 @@ impl Watch<'_> {
         }
         refused.map_or(Ok(barred), Err)
     }
+}
+
+/// Those behind the last one that was tried, then those up to it.
+fn in_turn(hoarders: &BTreeSet<String>, swept_to: &str) -> Vec<String> {
+    let (before, behind): (Vec<_>, Vec<_>) = hoarders.iter().cloned().partition(|role| role.as_str() <= swept_to);
+    [behind, before].concat()
 }
 
 /// A post where the writes are taken now: when the old one has stood for long enough, or is not to be trusted any more.

@@ -22,6 +22,7 @@ mod live;
 mod log_bounds;
 mod log_writer;
 mod logs;
+mod names;
 mod plans;
 mod policies;
 mod program;

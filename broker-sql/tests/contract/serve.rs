@@ -83,6 +83,8 @@ async fn serve_beats_does_its_duties_and_answers() {
 #[tokio::test]
 async fn what_has_not_happened_yet_is_told_as_none_so_that_its_first_time_is_seen_to_rise() {
     let fleet = Fleet::new().await;
+    let _runner = fleet.runner().await;
+    let nobody = fleet.database.cluster("nobody").await;
     let address = free_address().await;
     let mut serve = Running::start(&fleet.database.url(), &["serve", "--listen", &address]);
     serve.says("serving").await;
@@ -98,6 +100,17 @@ async fn what_has_not_happened_yet_is_told_as_none_so_that_its_first_time_is_see
     ] {
         until(&series, async || get(&address, "/metrics").await.1.contains(&series)).await;
     }
+    // And what cannot happen is not told: by a kind that no runner takes, by one that only reads or never does, where there was no runner.
+    let told = get(&address, "/metrics").await.1;
+    for series in [
+        format!("{of_cluster},kind=\"policy\""),
+        format!("{of_cluster},kind=\"terraform.plan\",outcome=\"outcome_unknown\""),
+        format!("tendril_dead_letters{{{of_cluster},kind=\"terraform.apply\""),
+    ] {
+        assert!(!told.contains(&series), "{series}");
+    }
+    let of_nobody = told.lines().filter(|line| line.contains(&nobody.id.to_string())).count();
+    assert_eq!(of_nobody, 6, "what there is of a cluster without a runner: {told}");
     serve.signal("TERM").await;
     serve.end().await;
 }

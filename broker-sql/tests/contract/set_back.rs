@@ -372,6 +372,43 @@ async fn a_start_that_the_database_forgot_is_taken_on_and_a_lost_runner_has_noth
 }
 
 #[tokio::test]
+async fn a_forgotten_start_takes_its_key_from_who_has_only_claimed_and_not_from_who_has_started() {
+    for the_other_starts in [false, true] {
+        let mut fleet = Fleet::new().await;
+        let (mut runner, mut other) = (fleet.runner().await, fleet.runner().await);
+        let (first, second) = (fleet.deploy(apply_at("a")).await, fleet.deploy(apply_at("a")).await);
+        for plan in runner.claim(9).await {
+            runner.finish(&plan, "success").await;
+        }
+        let forgotten = runner.claim_one().await;
+        fleet.lose(&runner).await;
+        let next = other.claim_one().await;
+        assert_eq!(next.state_key, forgotten.state_key);
+        if the_other_starts {
+            other.start(&next).await;
+        }
+        set_back(&mut fleet).await;
+        present(&mut runner, &with(witness(), "open", open(&forgotten, Some(true)))).await;
+        let holder: Uuid = one(&mut fleet.operator, "select attempt_id from tendril_core.held_keys").await;
+        assert_eq!(holder, if the_other_starts { next.attempt_id } else { forgotten.attempt_id });
+        if the_other_starts {
+            assert_eq!(other.finish(&next, "success").await, "accepted");
+            continue;
+        }
+        // Its start is refused, it drops the work: the key stays with whoever may be at it.
+        assert_eq!(sqlstate(&mut other.session, &start_sql(&next)).await, "TD005");
+        other.heartbeat(&[]).await;
+        for deployment in [first, second] {
+            run(&mut fleet.portal, &format!("select tendril.approve('{deployment}')")).await;
+        }
+        assert!(other.claim(8).await.is_empty(), "it may run still");
+        let report = json!({"outcome": "success", "log_end": -1, "child_dead": true});
+        assert_eq!(runner.report(&forgotten, report).await, "noted");
+        assert_eq!(other.claim(8).await.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn a_forgotten_start_whose_claim_was_given_up_holds_its_key_and_people_decide() {
     let mut fleet = Fleet::new().await;
     let (mut runner, mut other) = (fleet.runner().await, fleet.runner().await);

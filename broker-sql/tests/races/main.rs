@@ -12,3 +12,4 @@ mod open;
 mod operators;
 mod queue;
 mod upgrades;
+mod witnesses;

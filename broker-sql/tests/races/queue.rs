@@ -45,7 +45,7 @@ async fn a_snooze_waits_for_a_claim_that_is_under_way_and_leaves_what_it_took() 
 }
 
 /// Until a session waits for a lock with a statement like this.
-async fn until_waiting(fleet: &mut Fleet, like: &str) {
+pub async fn until_waiting(fleet: &mut Fleet, like: &str) {
     let sql = format!(
         "select count(*) > 0 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database() and query like '{like}'"
     );

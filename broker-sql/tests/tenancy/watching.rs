@@ -49,6 +49,42 @@ async fn a_hoarder_that_cannot_be_barred_yet_keeps_no_other_from_it_and_is_not_f
 }
 
 #[tokio::test]
+async fn many_hoarders_that_cannot_be_barred_yet_hold_up_neither_the_next_look_nor_the_last_of_them() {
+    let mut siege = Siege::begin().await;
+    let mut roles = Vec::new();
+    for number in 0..9 {
+        roles.push(siege.fleet.database.cluster(&format!("cluster-{number}")).await.role);
+    }
+    roles.sort();
+    let (last, held) = roles.split_last().unwrap();
+    let told = "create table tendril_core.told (role text, looks bigint);
+        do $do$ begin
+          execute replace(pg_get_functiondef('tendril_core.bar_role(text)'::regprocedure), 'tendril_core.bar_role', 'tendril_core.real_bar_role');
+        end $do$;
+        create or replace function tendril_core.bar_role(p_role text) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+        begin perform tendril_core.real_bar_role(p_role); insert into tendril_core.told select p_role, l.last_value from tendril_core.looks l; end $$";
+    let mut operator = siege.fleet.database.operator().await;
+    let lock = format!(
+        "begin; select from tendril_core.cluster_credentials where role_name in ('{}') for update",
+        held.join("', '")
+    );
+    run(&mut operator, &lock).await;
+    let all: Vec<&str> = roles.iter().map(String::as_str).collect();
+    run(&mut siege.fleet.operator, &format!("{}; {told}", found_once(&all))).await;
+    // Each that somebody holds costs a second.
+    siege.until("the last one is barred", &barred(last)).await;
+    let looks = format!("select looks from tendril_core.told where role = '{last}'");
+    // At the first they were found.
+    let looks: i64 = one(&mut siege.fleet.operator, &looks).await;
+    assert!(looks >= 3, "barred at look {looks}");
+    run(&mut operator, "rollback").await;
+    for role in held {
+        siege.until("those that were held are barred, too", &barred(role)).await;
+    }
+    siege.end().await;
+}
+
+#[tokio::test]
 async fn the_watch_stands_while_the_database_is_silent_and_takes_no_new_sessions() {
     let mut siege = Siege::begin().await;
     let (name, url) = (siege.fleet.database.name().to_owned(), siege.attackers_url());
@@ -115,32 +151,52 @@ async fn no_share_is_more_than_a_quarter_of_the_servers_table_of_locks() {
     }
 }
 
-#[tokio::test]
-async fn a_hoard_in_many_small_parts_is_brought_down_to_the_share() {
-    let mut fleet = Fleet::new().await;
-    let url = fleet.database.runner_url(fleet.cluster.token.reveal());
+/// Sessions of the cluster's credential with so many locks each, where forty are fewer than any session may have.
+async fn sessions_with_locks(fleet: &mut Fleet, each: &[i32]) -> Vec<sqlx::PgConnection> {
     let share =
         "create or replace function tendril_core.locks_max() returns bigint language sql as 'select 100::bigint'";
     run(&mut fleet.operator, share).await;
+    let url = fleet.database.runner_url(fleet.cluster.token.reveal());
     let mut sessions = Vec::new();
-    for number in 0..4 {
-        // Fewer than any session may have.
+    for (number, locks) in each.iter().enumerate() {
         let mut session = connect(&url).await;
-        let locks = format!("select pg_advisory_lock({number}, n) from generate_series(1, 40) n");
+        let locks = format!("select pg_advisory_lock({number}, n) from generate_series(1, {locks}) n");
         run(&mut session, &locks).await;
         sessions.push(session);
     }
-    let found: Vec<String> =
-        sqlx::query_scalar("select tendril_core.end_hoards()").fetch_all(&mut fleet.operator).await.unwrap();
-    assert_eq!(found, [fleet.cluster.role.clone()]);
+    sessions
+}
+
+async fn to_be_barred(fleet: &mut Fleet) -> Vec<String> {
+    sqlx::query_scalar("select tendril_core.end_hoards()").fetch_all(&mut fleet.operator).await.unwrap()
+}
+
+async fn alive(sessions: &mut [sqlx::PgConnection]) -> usize {
     let mut left = 0;
-    for session in &mut sessions {
-        left += i32::from(sqlx::Connection::ping(session).await.is_ok());
+    for session in sessions {
+        left += usize::from(sqlx::Connection::ping(session).await.is_ok());
     }
-    assert_eq!(left, 2, "eighty locks are within the share");
-    let again: Vec<String> =
-        sqlx::query_scalar("select tendril_core.end_hoards()").fetch_all(&mut fleet.operator).await.unwrap();
-    assert_eq!(again, Vec::<String>::new());
+    left
+}
+
+#[tokio::test]
+async fn a_hoard_in_many_small_parts_is_brought_down_to_the_share_and_its_credential_is_not_barred() {
+    let mut fleet = Fleet::new().await;
+    let mut sessions = sessions_with_locks(&mut fleet, &[40; 4]).await;
+    // As many honest connections may come to; it can come back at once.
+    assert_eq!(to_be_barred(&mut fleet).await, Vec::<String>::new());
+    assert_eq!(alive(&mut sessions).await, 2, "eighty locks are within the share");
+    assert_eq!(to_be_barred(&mut fleet).await, Vec::<String>::new());
+    assert_eq!(alive(&mut sessions).await, 2);
+}
+
+#[tokio::test]
+async fn a_credential_with_more_locks_in_one_session_than_a_session_needs_is_barred() {
+    let mut fleet = Fleet::new().await;
+    let each: i32 = one(&mut fleet.operator, "select current_setting('max_locks_per_transaction')::integer").await;
+    let mut sessions = sessions_with_locks(&mut fleet, &[40, each + 100]).await;
+    assert_eq!(to_be_barred(&mut fleet).await, [fleet.cluster.role.clone()]);
+    assert_eq!(alive(&mut sessions).await, 1, "the other one is within the share");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::facts::{Fact, How, What};
 use crate::history::{Act, Cancelled, History, RunnerEnd, RunnerLife};
+use crate::op::Op;
 use crate::workload::{Deployment, Job};
 
 /// What the server had said before it was gone is heard by then.
@@ -19,6 +20,12 @@ const SHIPPED_US: i64 = 3_000_000;
 const TOLD_US: i64 = 15_000_000;
 /// States that nothing follows.
 pub const TERMINAL: [&str; 4] = ["SUCCESS", "FAILED", "CANCELLED", "SKIPPED"];
+
+/// When a server claimed the attempt that a child tells of, by the attempt's id, to the millisecond.
+pub fn claimed_us(fact: &Fact) -> Option<i64> {
+    let (seconds, nanos) = fact.attempt?.get_timestamp()?.to_unix();
+    Some(i64::try_from(seconds).ok()? * 1_000_000 + i64::from(nanos / 1000))
+}
 
 /// A history, arranged.
 pub struct Case<'a> {
@@ -112,9 +119,11 @@ impl<'a> Case<'a> {
         self.forgotten_times().any(|(_, from, to)| (from..=to + HEARD_US).contains(&heard_us))
     }
 
-    /// Whether a child that began at that moment may follow a claim or a start that the database has forgotten.
-    pub fn may_follow_the_forgotten(&self, began_us: i64) -> bool {
-        self.forgotten_times().any(|(_, from, to)| (from..=to + BEGUN_US).contains(&began_us))
+    /// Whether a child that began at that moment may follow a claim or a start that the database has forgotten. The server that has
+    /// forgotten heard of neither after it was gone: what was claimed later, the one that is knows.
+    pub fn may_follow_the_forgotten(&self, began_us: i64, claimed_us: Option<i64>) -> bool {
+        let may_be_its = |to| claimed_us.is_none_or(|claimed| claimed <= to);
+        self.forgotten_times().any(|(_, from, to)| (from..=to + BEGUN_US).contains(&began_us) && may_be_its(to))
     }
 
     /// Whether the database may have forgotten log rows of an attempt that was claimed and ended at these moments.
@@ -139,6 +148,15 @@ impl<'a> Case<'a> {
         let meanwhile = |other: &&Act| other.began.wall_us <= act.ended.wall_us + TOLD_US;
         let ends = self.history.acts.iter().filter(meanwhile).map(|other| other.ended.wall_us);
         ends.max().unwrap_or(act.ended.wall_us) + TOLD_US
+    }
+
+    /// Whether what was heard at that moment may be the word of a primary that had been replaced and did not know.
+    pub fn may_be_led_astray(&self, heard_us: i64) -> bool {
+        let is_split = |op: &Op| matches!(op, Op::FailoverSplit { .. });
+        let splits = self.history.schedule.iter().filter(|step| is_split(&step.op)).map(|step| step.op.to_string());
+        let splits: Vec<String> = splits.collect();
+        let meanwhile = |act: &&Act| (act.began.wall_us..=act.ended.wall_us + HEARD_US).contains(&heard_us);
+        self.history.acts.iter().filter(meanwhile).any(|act| splits.contains(&act.what))
     }
 
     /// Whether the database may have forgotten that it took the cancel of this deployment.

@@ -1,6 +1,6 @@
 //! I1 and I9 by the children's own file: what changes the world runs once, alone, and after its start was committed.
 
-use super::case::{Case, JobCase};
+use super::case::{Case, JobCase, claimed_us};
 use super::{Promise, Verdict};
 use crate::facts::{Fact, What};
 
@@ -45,7 +45,7 @@ fn of_known_attempts(case: &Case<'_>, job: &JobCase<'_>, verdict: &mut Verdict) 
     for fact in job.facts.iter().filter(|fact| !known(fact)) {
         // Its claim is forgotten when the child began in the time that is.
         let start = job.facts.iter().find(|one| one.what == What::Start && one.process == fact.process);
-        if case.may_follow_the_forgotten(start.map_or(fact.at, |start| start.at).wall_us) {
+        if case.may_follow_the_forgotten(start.map_or(fact.at, |start| start.at).wall_us, claimed_us(fact)) {
             let what = format!("{}: a child ran for an attempt that the database has forgotten", job.label);
             verdict.notes.push(what);
             continue;
@@ -68,7 +68,7 @@ fn after_the_start(case: &Case<'_>, job: &JobCase<'_>, verdict: &mut Verdict) {
         let Some(start) = attempt.start.filter(|_| job.spec.is_mutating()) else { continue };
         // A start that was forgotten is heard of later, or never.
         let committed = attempt.row.started_us.is_some_and(|started| started <= start.at.wall_us);
-        if !committed && !case.may_follow_the_forgotten(start.at.wall_us) {
+        if !committed && !case.may_follow_the_forgotten(start.at.wall_us, Some(attempt.row.claimed_us)) {
             let what = "its child started before the start was committed";
             verdict.violate(Promise::I1, &job.label, what, job.evidence());
         }

@@ -41,7 +41,8 @@ fn known<'a>(job: &'a JobCase<'a>, deployment: Uuid) -> impl Iterator<Item = Run
     let refused = job.row.reason.as_deref().is_some_and(|reason| reason.contains("plan is stale"));
     let attempts = job.attempts.iter().filter(move |_| !refused);
     attempts.filter_map(move |attempt| {
-        let began_us = attempt.row.started_us.or(attempt.start.map(|start| start.at.wall_us))?;
+        // A start that was forgotten and taken on has the moment at which it was heard of.
+        let began_us = attempt.start.map(|start| start.at.wall_us).or(attempt.row.started_us)?;
         Some(Run { began_us, deployment, job: Some(job), ended_well: job.row.state == "SUCCESS" })
     })
 }

@@ -1,6 +1,6 @@
 //! I2 and submit's own promise: what was committed is there once and ends, what was rolled back is not there.
 
-use super::case::{Case, TERMINAL};
+use super::case::{Case, TERMINAL, claimed_us};
 use super::{Promise, Verdict};
 use crate::facts::What;
 use crate::history::Submit;
@@ -46,11 +46,18 @@ pub fn check(case: &Case<'_>, verdict: &mut Verdict) {
             verdict.violate(Promise::I2, &cancel.deployment.to_string(), what, vec![]);
         }
     }
+    for cancel in history.cancels.iter().filter(|cancel| cancel.unknown) {
+        let id = cancel.deployment.to_string();
+        if !is_lost(&id) && !cancel.at.is_some_and(|at| case.may_be_led_astray(at.wall_us)) {
+            let what = "the broker knew nothing of it when it was to be cancelled, and had taken its submit";
+            verdict.violate(Promise::I2, &id, what, vec![]);
+        }
+    }
     for fact in history.facts.iter().filter(|fact| !case.jobs.iter().any(|job| job.label == fact.job)) {
         let lost = fact.job.split_once('/').is_some_and(|(id, _)| is_lost(id));
         let what = match lost {
             false => "a child ran for a job that does not exist",
-            true if fact.what == What::Start && !case.may_follow_the_forgotten(fact.at.wall_us) => {
+            true if fact.what == What::Start && !case.may_follow_the_forgotten(fact.at.wall_us, claimed_us(fact)) => {
                 "a child was started for a job that the database had forgotten long before"
             }
             true => continue,

@@ -47,8 +47,8 @@ fn follows_from_the_forgotten(case: &Case<'_>, job: &JobCase<'_>, seen: &Transit
     match (seen.was.as_deref(), seen.became.as_str()) {
         (Some("QUEUED" | "CLAIMED"), "AWAITING_APPROVAL") => job.row.mutating && case.is_in_doubt(seen.at_us),
         (Some("CLAIMED"), "SUCCESS") => job.attempts.iter().find(of_it).is_some_and(|attempt| {
-            let began = attempt.start.map(|start| start.at.wall_us);
-            attempt.row.started_us.is_none() && began.is_some_and(|began| case.may_follow_the_forgotten(began))
+            let (began, claimed) = (attempt.start.map(|start| start.at.wall_us), Some(attempt.row.claimed_us));
+            attempt.row.started_us.is_none() && began.is_some_and(|began| case.may_follow_the_forgotten(began, claimed))
         }),
         _ => false,
     }

@@ -10,7 +10,7 @@ impl World {
     /// Commits a call; none where there is nothing to answer yet.
     pub fn commit(&mut self, call: Call, bug: Option<Bug>) -> Option<Answer> {
         Some(match call {
-            Call::Claim { by, number } => self.claim(by, number),
+            Call::Claim { by, number } => self.claim(by, number, bug),
             Call::Start { by, attempt } => match (self.may_start(by, attempt, bug), bug) {
                 (Ok(()), Some(Bug::CheckWithoutLock)) => {
                     self.calls.push(Call::StartUnlocked { by, attempt });
@@ -26,7 +26,13 @@ impl World {
         })
     }
 
-    fn claim(&mut self, by: Process, number: usize) -> Answer {
+    fn claim(&mut self, by: Process, number: usize, bug: Option<Bug>) -> Answer {
+        let forgotten = if bug == Some(Bug::SilentLeavesItsPlace) {
+            self.jobs.iter().filter(|job| job.state == JobState::Unknown).count()
+        } else {
+            0
+        };
+        let room = self.running() - forgotten < self.limit;
         let Some(lease) = self.lease(by) else { return Answer::Refused };
         if !lease.live {
             return Answer::Refused;
@@ -34,7 +40,7 @@ impl World {
         if number == lease.claim_no + 1 {
             lease.claim_no = number;
             let free = self.key.is_none();
-            let fits = |job: &crate::state::Job| job.state == JobState::Queued && (free || !job.mutating);
+            let fits = |job: &crate::state::Job| room && job.state == JobState::Queued && (free || !job.mutating);
             if let Some(index) = self.jobs.iter().position(fits) {
                 let fence = self.attempts.len();
                 let (claim_no, child) = (number, Child::None);

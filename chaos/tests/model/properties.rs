@@ -5,7 +5,7 @@ use stateright::Property;
 use crate::protocol::Protocol;
 use crate::state::{Attempt, Child, JobState, Phase, World};
 
-/// All of them. Their names are those of docs/SPECIFICATION.md.
+/// All of them. What must hold begins with the promise that it is, by the checker's name and docs/SPECIFICATION.md's.
 pub fn all() -> Vec<Property<Protocol>> {
     vec![
         Property::always(
@@ -24,9 +24,17 @@ pub fn all() -> Vec<Property<Protocol>> {
         Property::always("I10: whatever changes the state holds its key", |_, world: &World| {
             changing(world).all(|fence| world.key == Some(fence))
         }),
-        Property::always("nothing is called done before its child has ended", |_, world: &World| {
+        Property::always("End: nothing is called done before its child has ended", |_, world: &World| {
             let done = world.jobs.iter().filter(|job| job.state == JobState::Success);
             done.filter_map(|job| job.reported_by).all(|fence| world.attempts[fence].child == Child::Ended)
+        }),
+        Property::always("Limit: no more jobs run at once than their concurrency key lets", |_, world: &World| {
+            world.running() <= world.limit
+        }),
+        Property::sometimes("as many jobs run at once as may", |protocol: &Protocol, world: &World| {
+            // Of those that change the one state, one at a time.
+            let most = protocol.jobs.iter().filter(|mutating| !**mutating).count() + 1;
+            world.running() == most.min(protocol.jobs.len()).min(protocol.limit)
         }),
         Property::sometimes("all jobs succeed", |_, world: &World| {
             world.jobs.iter().all(|job| job.state == JobState::Success)

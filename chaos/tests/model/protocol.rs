@@ -14,6 +14,8 @@ pub enum Bug {
     CheckWithoutLock,
     /// Expiry frees the key of a job that has started: a timer, and not somebody who knows that its child is dead.
     TimerFreesStartedKey,
+    /// A job whose holder is silent leaves its place under the limit.
+    SilentLeavesItsPlace,
 }
 
 /// What is searched.
@@ -26,6 +28,8 @@ pub struct Protocol {
     /// How many faults may happen: a process killed, one cut off for longer than its
     /// lease, a call or an answer that is slow or lost, a cancel.
     pub faults: usize,
+    /// How many jobs may run at once: the limit of a concurrency key that all of them have.
+    pub limit: usize,
     /// A mistake.
     pub bug: Option<Bug>,
 }
@@ -88,6 +92,7 @@ impl Model for Protocol {
             calls: Vec::new(),
             answers: Vec::new(),
             faults_left: self.faults,
+            limit: self.limit,
         };
         (0..self.places).for_each(|place| world.begin(place));
         vec![world]
@@ -214,7 +219,7 @@ impl World {
         match call {
             Call::Claim { number, .. } => {
                 let free = |job: &Job| job.state == JobState::Queued && (self.key.is_none() || !job.mutating);
-                let queued = self.jobs.iter().any(free);
+                let queued = self.running() < self.limit && self.jobs.iter().any(free);
                 let unheard = self.leases.iter().any(|lease| lease.of == process && lease.claim_no == *number);
                 queued || unheard
             }

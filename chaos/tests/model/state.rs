@@ -220,12 +220,20 @@ pub struct World {
     pub answers: Vec<(Process, Answer)>,
     /// Faults that may still happen.
     pub faults_left: usize,
+    /// How many jobs may run at once.
+    pub limit: usize,
 }
 
 impl World {
     /// The runner that is this process, if it lives.
     pub fn runner(&mut self, process: Process) -> Option<&mut Runner> {
         self.runners[process.place].as_mut().filter(|runner| runner.process == process)
+    }
+
+    /// How many jobs have a place under the limit.
+    pub fn running(&self) -> usize {
+        let states = [JobState::Claimed, JobState::Started, JobState::Unknown];
+        self.jobs.iter().filter(|job| states.contains(&job.state)).count()
     }
 
     /// The lease of a process.

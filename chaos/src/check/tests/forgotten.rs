@@ -1,12 +1,15 @@
 //! What a failover that lost commits may cost, and that nothing else is excused by it.
 
 use tendril_broker::testing::history::{LogChunk, Transition};
+use uuid::{Timestamp, Uuid};
 
 use super::made::*;
 use crate::check::Promise;
 use crate::facts::{Fact, How, What};
-use crate::history::{Act, History};
+use crate::history::{Act, Cancelled, History};
+use crate::op::Op;
 use crate::processes::Identity;
+use crate::schedule::Step;
 
 /// All of the sound history happens in this time; long before the second one, and long after the third.
 const MEANWHILE: (i64, i64) = (0, 30_000);
@@ -85,6 +88,32 @@ fn a_cancel_may_be_gone_that_was_heard_of_in_the_forgotten_time() {
 }
 
 #[test]
+fn a_broker_that_knows_nothing_of_what_is_to_be_cancelled_has_forgotten_it_or_been_replaced() {
+    let unknown = |h: &mut History| {
+        h.acknowledged = vec![Some(at(500)); h.submits.len()];
+        h.cancels.push(Cancelled { deployment: id(100), accepted: false, unknown: true, at: Some(at(600)) });
+    };
+    assert_eq!(forged(&[Promise::I2], unknown), [Promise::I2], "it is there, and its submit is not forgotten");
+    let gone = |h: &mut History| {
+        unknown(h);
+        without_job(h, 0, CHANGE);
+    };
+    assert_eq!(forged(&[Promise::I2], gone), []);
+    // The old primary came back after its standby had taken over.
+    let astray = |(from, to): (i64, i64)| {
+        move |h: &mut History| {
+            unknown(h);
+            let op = Op::FailoverSplit { silent_ms: 1, back_after_ms: 1, astray_ms: 1 };
+            let (what, hit) = (op.to_string(), "postgres".into());
+            h.acts.push(Act { what, hit, began: at(from), ended: at(to), forgot_until: None });
+            h.schedule.push(Step { after_starts: 0, then_ms: 0, op });
+        }
+    };
+    assert_eq!(found(astray(MEANWHILE)), []);
+    assert_eq!(found(astray(LATER)), [Promise::I2]);
+}
+
+#[test]
 fn a_claim_may_be_gone_whose_child_began_in_the_forgotten_time() {
     let claim = |h: &mut History| {
         without_attempt(h, LOST);
@@ -92,6 +121,34 @@ fn a_claim_may_be_gone_whose_child_began_in_the_forgotten_time() {
         h.dump.jobs[LOOK].attempts = 1;
     };
     assert_eq!(forged(&[Promise::I3], claim), []);
+}
+
+#[test]
+fn what_the_next_server_claimed_it_has_not_forgotten() {
+    // Its child began soon after the crash, and so did those of what was claimed before.
+    let unknown = |claimed_ms: u64, h: &mut History| {
+        let claimed = Uuid::new_v7(Timestamp::from_unix_time(0, u32::try_from(claimed_ms * 1_000_000).unwrap(), 0, 0));
+        h.facts.iter_mut().filter(|fact| fact.attempt == Some(id(300))).for_each(|fact| fact.attempt = Some(claimed));
+    };
+    let is_wrong = |claimed_ms, forgotten: (i64, i64)| {
+        let wrong = found(|h| {
+            unknown(claimed_ms, h);
+            forgets(h, forgotten);
+        });
+        wrong.contains(&Promise::I3)
+    };
+    assert!(!is_wrong(29, MEANWHILE), "by the server that was to crash");
+    assert!(is_wrong(31, MEANWHILE), "by the next");
+    assert!(is_wrong(29, LATER) && is_wrong(29, BEFORE), "nothing of that time was forgotten");
+    // Of a claim that is known: only its start can have been lost, and only with the server that had made it.
+    let without_start = |h: &mut History| attempt_of(h, CHANGE).started_us = None;
+    for (crash_us, otherwise) in [(1000, &[][..]), (999, &[Promise::I1][..])] {
+        let wrong = found(|h| {
+            without_start(h);
+            forgets(h, (0, crash_us));
+        });
+        assert_eq!(wrong, otherwise, "claimed at 1000, begun at 1001, crashed at {crash_us}");
+    }
 }
 
 fn without_attempt(h: &mut History, number: usize) {
@@ -181,6 +238,13 @@ fn the_last_apply_shows_in_its_state_also_when_the_database_has_forgotten_it() {
     };
     assert_eq!(forged(&[Promise::I2], forgotten(3)), []);
     assert_eq!(forged(&[Promise::I2, Promise::I12], forgotten(2)), [Promise::I12], "it had ended well");
+}
+
+#[test]
+fn a_run_whose_start_was_heard_of_late_counts_from_when_its_child_began() {
+    // Of the first apply, when the second was over.
+    let taken_on = |h: &mut History| attempt_of(h, APPLY[0]).started_us = Some(29_000);
+    assert_eq!(forged(&[Promise::I1], taken_on), []);
 }
 
 #[test]

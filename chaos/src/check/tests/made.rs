@@ -226,7 +226,7 @@ pub fn sound() -> History {
     }
     let job = make.job(cancelled, "only", "CANCELLED");
     make.step(job, Some("QUEUED"), "CANCELLED", None);
-    make.0.cancels.push(Cancelled { deployment: id(100 + cancelled), accepted: true, at: None });
+    make.0.cancels.push(Cancelled { deployment: id(100 + cancelled), accepted: true, unknown: false, at: None });
     make.0.dump.runners.push(RunnerRow { id: id(1), name: "runner-0.0".into() });
     make.0.runners.push(RunnerLife { name: "runner-0.0".into(), end: RunnerEnd::Drained, at: at(90_000) });
     let hit = "runner-0.0".to_owned();
