@@ -2,6 +2,7 @@
 
 pub mod log_tables;
 pub mod logs;
+pub mod queue;
 pub mod scrape;
 
 use std::future::poll_fn;
