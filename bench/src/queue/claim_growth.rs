@@ -120,7 +120,8 @@ impl Pair {
 
     async fn strike(self) -> anyhow::Result<()> {
         let (large, small) = (self.large, self.small);
-        (drop(large.hand), drop(small.hand));
+        drop(large.hand);
+        drop(small.hand);
         large.stage.strike().await?;
         small.stage.strike().await
     }

@@ -210,7 +210,8 @@ pub fn success() -> Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tendril_broker::baseline::queue::{Queued, Shape, Together};
+    use tendril_broker::baseline::queue::{Queued, Shape};
+    use tendril_broker::baseline::together::{How, Together, sketch};
     use tendril_broker::testing::TestDatabase;
 
     async fn site(shapes: &[(Shape, u64)]) -> (TestDatabase, Access, Queued, Hand) {
@@ -235,13 +236,16 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_started_and_ended_together_is_so_once() {
-        let (database, access, queued, mut hand) = site(&[(Shape::Single, 20)]).await;
-        let calls = Together::open(&database.runner_url(&access.token)).await.unwrap();
-        let leases: Vec<_> = hand.claim(20).await.unwrap().iter().map(|job| job.lease).collect();
-        assert_eq!(leases.len(), 20);
-        calls.start(&leases).await.unwrap();
-        calls.finish(&leases, &success()).await.unwrap();
-        assert_eq!(queued.ended(access.cluster).await.unwrap(), (20, 20));
+        let (database, access, queued, mut hand) = site(&[(Shape::Single, 40)]).await;
+        sketch(&database.url()).await.unwrap();
+        for how in [How::OneByOne, How::InSets] {
+            let calls = Together::open(&database.runner_url(&access.token), how).await.unwrap();
+            let leases: Vec<_> = hand.claim(20).await.unwrap().iter().map(|job| job.lease).collect();
+            assert_eq!(calls.start(&leases).await.unwrap(), 20, "{how:?}");
+            assert_eq!(calls.finish(&leases, &success()).await.unwrap(), 20, "{how:?}");
+            assert_eq!(calls.finish(&leases, &success()).await.unwrap(), 0, "{how:?}: it has ended before");
+        }
+        assert_eq!(queued.ended(access.cluster).await.unwrap(), (40, 40));
     }
 
     #[tokio::test]

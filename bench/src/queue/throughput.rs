@@ -10,7 +10,8 @@ use crate::rounds::{Rounds, Row, interleave};
 use crate::stage::Stage;
 use anyhow::{Context, ensure};
 use clap::Args;
-use tendril_broker::baseline::queue::{Queued, Shape, Together};
+use tendril_broker::baseline::queue::{Queued, Shape};
+use tendril_broker::baseline::together::{How, Together, sketch};
 use tendril_broker::runner::Lease;
 use tokio::task::JoinSet;
 
@@ -54,10 +55,16 @@ enum Way {
     /// Each job by calls of its own.
     Each(Shape),
     /// All that one claim brought by one statement each for starts and ends.
-    Together,
+    Together(How),
 }
 
-const WAYS: [Way; 4] = [Way::Each(Shape::Single), Way::Each(Shape::Reading), Way::Each(Shape::Diamond), Way::Together];
+const WAYS: [Way; 5] = [
+    Way::Each(Shape::Single),
+    Way::Each(Shape::Reading),
+    Way::Each(Shape::Diamond),
+    Way::Together(How::OneByOne),
+    Way::Together(How::InSets),
+];
 
 struct Race {
     stage: Stage,
@@ -111,7 +118,7 @@ impl Race {
             working.spawn(async move {
                 match way {
                     Way::Each(_) => hand.work(slots, &Shift::until_nothing_is_left()).await,
-                    Way::Together => together(&mut hand, &url).await,
+                    Way::Together(how) => together(&mut hand, &url, how).await,
                 }
             });
         }
@@ -131,15 +138,16 @@ impl Race {
 }
 
 /// Works off by one statement each for what a claim brought.
-async fn together(hand: &mut Hand, url: &str) -> anyhow::Result<u64> {
-    let (calls, report, mut done) = (Together::open(url).await?, success(), 0);
+async fn together(hand: &mut Hand, url: &str, how: How) -> anyhow::Result<u64> {
+    let (calls, report, mut done) = (Together::open(url, how).await?, success(), 0);
     loop {
         let leases: Vec<Lease> = hand.claim(BY_THE_HUNDRED).await?.iter().map(|job| job.lease).collect();
         if leases.is_empty() {
             return Ok(done);
         }
-        calls.start(&leases).await?;
-        calls.finish(&leases, &report).await?;
+        let all = i64::try_from(leases.len())?;
+        let (started, ended) = (calls.start(&leases).await?, calls.finish(&leases, &report).await?);
+        ensure!((started, ended) == (all, all), "of {all} jobs {started} were started and {ended} ended together");
         done += leases.len() as u64;
     }
 }
@@ -160,6 +168,7 @@ pub async fn measure(options: &Throughput) -> anyhow::Result<Vec<Table>> {
     }
     let stage = Stage::set().await?;
     let queued = Queued::open(&stage.operator_url()).await?;
+    sketch(&stage.operator_url()).await?;
     let mut race = Race { stage, queued, options: options.clone(), peers, crews: 0 };
     let rounds = interleave(&mut race, "queue throughput", options.rounds as usize).await?;
     race.stage.strike().await?;
@@ -189,7 +198,11 @@ fn table(options: &Throughput, peers: &[(Peer, Mode)], rounds: &Rounds<Vec<f64>>
     for (what, way) in [
         ("single jobs that only read, beside those that change the world", Way::Each(Shape::Reading)),
         ("jobs of deployments of five, one before and one behind three, beside single ones", Way::Each(Shape::Diamond)),
-        ("starts and ends in one statement for 100 jobs, beside one for each", Way::Together),
+        (
+            "100 starts, 100 ends in one statement each, which calls for each job, beside calls for each",
+            Way::Together(How::OneByOne),
+        ),
+        ("the same by a sketch of functions that work on sets", Way::Together(How::InSets)),
     ] {
         lines.push(line(what.to_owned(), &ours(way), &single)?);
     }

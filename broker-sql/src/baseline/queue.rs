@@ -10,7 +10,6 @@ use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
 use super::{BaselineError, connect};
-use crate::runner::{Lease, Report};
 
 /// Deployments of one submit.
 const AT_ONCE: u64 = 500;
@@ -229,53 +228,6 @@ impl Sessions {
         }
         Ok(watched)
     }
-}
-
-/// A runner's calls for many attempts in one statement, and so in one transaction: all of them or none.
-pub struct Together {
-    client: Client,
-    start: Statement,
-    finish: Statement,
-}
-
-impl Together {
-    /// Opens a session of a runner's.
-    ///
-    /// # Errors
-    /// The server cannot be reached.
-    pub async fn open(url: &str) -> Result<Self, BaselineError> {
-        const START: &str = "-- starts together\nselect tendril.runner_start(u.attempt, u.fence)
-            from unnest($1::uuid[], $2::bigint[]) u(attempt, fence)";
-        const FINISH: &str = "-- ends together\nselect tendril.runner_finish(u.attempt, u.fence, $3)
-            from unnest($1::uuid[], $2::bigint[]) u(attempt, fence)";
-        let client = connect(url).await?;
-        let (start, finish) = (client.prepare(START).await?, client.prepare(FINISH).await?);
-        Ok(Self { client, start, finish })
-    }
-
-    /// Starts them.
-    ///
-    /// # Errors
-    /// The broker refused one: none is started.
-    pub async fn start(&self, leases: &[Lease]) -> Result<(), BaselineError> {
-        let (attempts, fences) = halves(leases);
-        self.client.execute(&self.start, &[&attempts, &fences]).await?;
-        Ok(())
-    }
-
-    /// Reports the same end of all.
-    ///
-    /// # Errors
-    /// The broker refused one: none is stored.
-    pub async fn finish(&self, leases: &[Lease], report: &Report) -> Result<(), BaselineError> {
-        let (attempts, fences) = halves(leases);
-        self.client.execute(&self.finish, &[&attempts, &fences, &Json(report)]).await?;
-        Ok(())
-    }
-}
-
-fn halves(leases: &[Lease]) -> (Vec<Uuid>, Vec<i64>) {
-    leases.iter().map(|lease| (lease.attempt_id, lease.fence)).unzip()
 }
 
 /// A queue of one table, without states, attempts or owners: a message is hidden while somebody has it, and deleted when
