@@ -13,6 +13,10 @@ declare
   v_jobs     uuid[];
 begin
   perform tendril_core.guard();
+  -- First and by itself: who has waited for a heartbeat reads the lease anew in the next statement.
+  perform from tendril_core.runner_leases x
+    where x.runner_id in (select a.runner_id from tendril_core.attempts a where a.id = any (p_attempts) and a.cluster_id = v_me.cluster_id)
+      for key share;
   select array_agg(l.id), array_agg(l.job_id) into v_attempts, v_jobs
     from (select a.id, a.fence as own, a.superseded_at, x.lease_expires_at, x.judged_lost, d.status, j.id as job_id, j.attempt_id, j.fence,
                  j.state, j.state_key, j.cancel_requested_at, j.expires_at, j.doubted
