@@ -5,7 +5,7 @@ use crate::log_growth::LogGrowth;
 use crate::machine::Machine;
 use crate::report::{Report, Table};
 use crate::{
-    growth, log_ingest, log_processes, log_storage, log_streams, log_terraform, plot, sandbox_exec, scrape,
+    growth, log_ingest, log_processes, log_storage, log_streams, log_terraform, plot, queue, sandbox_exec, scrape,
     start_latency, tenancy, terraform_runs,
 };
 use anyhow::{Context, bail};
@@ -15,6 +15,7 @@ use log_processes::LogProcesses;
 use log_storage::LogStorage;
 use log_streams::LogStreams;
 use log_terraform::LogTerraform;
+use queue::Queue;
 use sandbox_exec::SandboxExec;
 use scrape::ScrapeCost;
 use start_latency::StartLatency;
@@ -71,6 +72,8 @@ enum RowCommand {
     Tenancy(Tenancy),
     /// What it costs the database to be read for Prometheus, over the number of queued jobs, beside a real count
     Scrape(ScrapeCost),
+    /// The queue beside other queues, over its size, and disturbed: a row each
+    Queue(Queue),
 }
 
 impl RowCommand {
@@ -88,6 +91,7 @@ impl RowCommand {
             Self::SandboxExec(SandboxExec::default()),
             Self::Tenancy(Tenancy::default()),
             Self::Scrape(ScrapeCost::default()),
+            Self::Queue(Queue::default()),
         ]
     }
 
@@ -104,6 +108,7 @@ impl RowCommand {
             Self::SandboxExec(options) => sandbox_exec::measure(options).await,
             Self::Tenancy(options) => tenancy::measure(options).await,
             Self::Scrape(options) => scrape::measure(options).await,
+            Self::Queue(options) => queue::measure(options).await,
         }
     }
 }
@@ -188,6 +193,8 @@ mod tests {
             "tenancy --harms kindness",
             "scrape --clusters 0",
             "scrape --rounds 0",
+            "queue throughput --peers nobody",
+            "queue throughput --runners 0",
         ] {
             let arguments = ["tendril-bench"].into_iter().chain(line.split(' '));
             assert!(Cli::try_parse_from(arguments).is_err(), "{line}");

@@ -12,6 +12,9 @@ pub enum Unit {
     /// Runs per second: more is better.
     #[serde(rename = "runs/s")]
     RunsPerSecond,
+    /// Jobs per second: more is better.
+    #[serde(rename = "jobs/s")]
+    JobsPerSecond,
     /// Lines of 200 bytes per second: more is better. A table says their volume beside it, in MB (10^6 bytes).
     #[serde(rename = "lines/s")]
     LinesPerSecond,
@@ -38,6 +41,7 @@ impl Unit {
         match self {
             Self::Milliseconds => "ms",
             Self::RunsPerSecond => "runs/s",
+            Self::JobsPerSecond => "jobs/s",
             Self::LinesPerSecond => "lines/s",
             Self::Microseconds => "us",
             Self::Bytes => "bytes",

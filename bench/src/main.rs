@@ -23,6 +23,7 @@ mod machine;
 mod plot;
 mod processor;
 mod program;
+mod queue;
 mod report;
 mod rounds;
 mod sandbox_exec;

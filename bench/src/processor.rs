@@ -83,11 +83,14 @@ pub fn children(parent: i32) -> Vec<i32> {
     pids.filter(|pid| Account::of(*pid).is_some_and(|account| account.parent == parent)).collect()
 }
 
-/// Memory of a process in MiB: its share of what it has in common with others (`Pss`), or the most that it ever had (`VmHWM`).
+/// Memory of a process in MiB: its share of what it has in common with others (`Pss`), what it has (`VmRSS`), or the most that
+/// it ever had (`VmHWM`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
     /// Proportional set size.
     Share,
+    /// Resident size.
+    Resident,
     /// Largest resident size.
     Peak,
 }
@@ -96,6 +99,7 @@ pub enum Memory {
 pub fn memory_mib(pid: i32, which: Memory) -> Option<f64> {
     let (file, field) = match which {
         Memory::Share => ("smaps_rollup", "Pss:"),
+        Memory::Resident => ("status", "VmRSS:"),
         Memory::Peak => ("status", "VmHWM:"),
     };
     let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;

@@ -80,6 +80,14 @@ impl Program {
         bail!("{} ended ({status}); the end of its log:\n{tail}", self.name)
     }
 
+    /// SIGKILL, and its end.
+    ///
+    /// # Errors
+    /// It had ended already.
+    pub async fn kill(mut self) -> anyhow::Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
     /// SIGTERM, and its end.
     ///
     /// # Errors

@@ -95,7 +95,7 @@ fn figure(spread: Spread, unit: Unit) -> String {
     let decimals = match unit {
         Unit::Milliseconds | Unit::RunsPerSecond | Unit::Microseconds | Unit::Ratio => 2,
         Unit::Bytes => 1,
-        Unit::LinesPerSecond | Unit::Mebibytes | Unit::Count => 0,
+        Unit::LinesPerSecond | Unit::JobsPerSecond | Unit::Mebibytes | Unit::Count => 0,
     };
     let Spread { median, min, max } = spread;
     // A number of lines alone says little; all of ours have one length.

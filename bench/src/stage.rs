@@ -38,6 +38,15 @@ pub struct Access {
     pub url: String,
 }
 
+impl Access {
+    /// Registers a cluster.
+    pub async fn to(database: &TestDatabase, name: &str) -> Self {
+        let cluster = database.cluster(name).await;
+        let token = cluster.token.reveal().to_owned();
+        Self { cluster: cluster.id, token, url: without_login(&database.url()) }
+    }
+}
+
 /// A database, `tendril-broker serve` and runners.
 pub struct Stage {
     database: TestDatabase,
@@ -70,7 +79,16 @@ impl Stage {
     /// # Errors
     /// The runner cannot be started.
     pub async fn add_runner(&mut self, plan: &RunnerPlan) -> anyhow::Result<Uuid> {
-        let cluster = self.database.cluster(&plan.name).await;
+        let access = self.add_cluster(&plan.name).await;
+        self.start_runner(plan, &access).await?;
+        Ok(access.cluster)
+    }
+
+    /// Starts a runner of a cluster that is there: a further one, or one that ended in its place.
+    ///
+    /// # Errors
+    /// The runner cannot be started.
+    pub async fn start_runner(&mut self, plan: &RunnerPlan, access: &Access) -> anyhow::Result<()> {
         let binary = program::beside("tendril-runner")?;
         let key = self.folder.path().join("artifact.key");
         if !key.exists() {
@@ -80,11 +98,21 @@ impl Stage {
         std::fs::write(&config, settings(plan, &key, self.folder.path()).to_string())?;
         let mut runner = Command::new(binary);
         runner.arg("--config").arg(config);
-        runner.env("TENDRIL_DATABASE_URL", without_login(&self.database.url()));
-        runner.env("TENDRIL_AGENT_TOKEN", cluster.token.reveal());
+        runner.env("TENDRIL_DATABASE_URL", &access.url).env("TENDRIL_AGENT_TOKEN", &access.token);
         self.programs.push(Program::start(&plan.name, &mut runner, self.folder.path())?);
-        self.clusters.push(cluster.id);
-        Ok(cluster.id)
+        if !self.clusters.contains(&access.cluster) {
+            self.clusters.push(access.cluster);
+        }
+        Ok(())
+    }
+
+    /// Ends a runner by SIGKILL.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub async fn kill_runner(&mut self, name: &str) -> anyhow::Result<()> {
+        let at = self.programs.iter().position(|program| program.name() == name);
+        self.programs.remove(at.with_context(|| format!("the runner {name} is not there"))?).kill().await
     }
 
     /// The process of a runner.
@@ -118,9 +146,7 @@ impl Stage {
 
     /// Registers a cluster without a runner; returns it with its token, and the address at which that is shown.
     pub async fn add_cluster(&self, name: &str) -> Access {
-        let cluster = self.database.cluster(name).await;
-        let token = cluster.token.reveal().to_owned();
-        Access { cluster: cluster.id, token, url: without_login(&self.database.url()) }
+        Access::to(&self.database, name).await
     }
 
     /// How a runner with this token connects, login and all.

@@ -162,14 +162,18 @@ impl Row for Fleet {
 }
 
 /// Where processes say that they run: a named pipe, since whoever looked for a file would disturb what is measured.
-struct Starts {
+pub struct Starts {
     path: PathBuf,
     program: PathBuf,
     lines: Lines<BufReader<Receiver>>,
 }
 
 impl Starts {
-    fn open(path: &Path) -> anyhow::Result<Self> {
+    /// Makes the pipe.
+    ///
+    /// # Errors
+    /// It cannot be made, or the program that says so is missing.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
         nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
         // Open for writing, too: the pipe is not to end when a process that wrote to it does.
         let pipe = OpenOptions::new().read_write(true).open_receiver(path)?;
@@ -178,7 +182,7 @@ impl Starts {
     }
 
     /// A deployment of one process, which says when it began.
-    fn snapshot(&self) -> serde_json::Value {
+    pub fn snapshot(&self) -> serde_json::Value {
         json!({"jobs": [{"name": "stamp", "kind": "exec", "argv": [self.program, self.path]}]})
     }
 
@@ -187,7 +191,19 @@ impl Starts {
         Command::new(&self.program).arg(&self.path).stdin(Stdio::null()).spawn()
     }
 
-    async fn next(&mut self) -> anyhow::Result<Moment> {
+    /// A job that says when it began, and then does something else; by a shell, since a job may run no program of ours but
+    /// the one that it names.
+    pub fn job(&self, then: &str, reading: bool) -> serde_json::Value {
+        let script = format!("date +%s%N > \"$0\" && exec {then}");
+        let argv = json!(["sh", "-c", script, self.path]);
+        json!({"jobs": [{"name": "stamp", "kind": "exec", "argv": argv, "reading": reading}]})
+    }
+
+    /// When the next process began.
+    ///
+    /// # Errors
+    /// What came through the pipe is no moment.
+    pub async fn next(&mut self) -> anyhow::Result<Moment> {
         let line = self.lines.next_line().await?.context("the pipe has ended")?;
         Ok(Moment::from_nanos(line.parse()?))
     }

@@ -236,6 +236,11 @@ impl Broker {
         self.one("-- runner_leave\nselect tendril.runner_leave($1)", &[&self.runner]).await.map(drop)
     }
 
+    /// Closes the pool's sessions; every call fails from now on.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+
     pub(super) async fn one(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row, BrokerError> {
         self.one_carrying(0, sql, params).await
     }
