@@ -1,6 +1,6 @@
 //! Bytes that are put together from a corpus, the same each time.
 
-use crate::checks::FORMS;
+use checks::{CHECKS, FORMS};
 use std::time::Duration;
 use tendril_runner::clock::BootTime;
 
@@ -32,7 +32,7 @@ const CORPUS: &[&[u8]] = &[
 ];
 
 /// The same numbers each time.
-struct Chance(u64);
+pub struct Chance(u64);
 
 impl Chance {
     fn below(&mut self, bound: usize) -> usize {
@@ -44,37 +44,73 @@ impl Chance {
         u8::try_from(self.below(256)).unwrap()
     }
 
-    /// How it is read, and then pieces of the corpus, some cut, some with a byte changed.
-    fn input(&mut self) -> Vec<u8> {
-        let steps = self.below(32);
-        let mut data = vec![u8::try_from(steps).unwrap()];
-        data.extend((0..steps).map(|_| self.byte()));
-        for _ in 0..self.below(24) {
-            // As many of the forms of values as of all the rest.
-            let piece = match self.below(2) {
-                0 => CORPUS[self.below(CORPUS.len())],
-                _ => FORMS[self.below(FORMS.len())].text.as_bytes(),
-            };
-            let (from, to) = (self.below(piece.len() * 3), self.below(piece.len() * 3));
-            let (from, to) = if from < to && to < piece.len() { (from, to) } else { (0, piece.len()) };
-            let begin = data.len();
-            data.extend_from_slice(&piece[from..to]);
-            if self.below(8) == 0 && data.len() > begin {
-                let at = begin + self.below(data.len() - begin);
-                data[at] = self.byte();
+    /// Adds the piece or a part of it, sometimes with a byte changed.
+    fn add(&mut self, data: &mut Vec<u8>, piece: &[u8]) {
+        let (from, to) = (self.below(piece.len() * 3 + 1), self.below(piece.len() * 3 + 1));
+        let (from, to) = if from < to && to < piece.len() { (from, to) } else { (0, piece.len()) };
+        let begin = data.len();
+        data.extend_from_slice(&piece[from..to]);
+        if self.below(8) == 0 && data.len() > begin {
+            let at = begin + self.below(data.len() - begin);
+            data[at] = self.byte();
+        }
+    }
+}
+
+/// How it is read, and then pieces of the corpus, some cut, some with a byte changed.
+pub fn printed(chance: &mut Chance) -> Vec<u8> {
+    let steps = chance.below(32);
+    let mut data = vec![u8::try_from(steps).unwrap()];
+    data.extend((0..steps).map(|_| chance.byte()));
+    for _ in 0..chance.below(24) {
+        // As many of the forms of values as of all the rest.
+        let piece = match chance.below(2) {
+            0 => CORPUS[chance.below(CORPUS.len())],
+            _ => FORMS[chance.below(FORMS.len())].text.as_bytes(),
+        };
+        chance.add(&mut data, piece);
+    }
+    data
+}
+
+/// A seed of the check as it is, with some bytes changed, or parts of several; or noise.
+pub fn spliced(name: &str) -> impl FnMut(&mut Chance) -> Vec<u8> {
+    let folder = crate::crate_folder().join("seeds").join(name);
+    let mut files: Vec<_> = std::fs::read_dir(&folder).expect("seeds").map(|file| file.unwrap().path()).collect();
+    files.sort();
+    let seeds: Vec<Vec<u8>> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+    move |chance| {
+        let mut data = seeds[chance.below(seeds.len())].clone();
+        match chance.below(4) {
+            0 => {}
+            1 => (0..chance.below(5)).for_each(|_| {
+                let at = chance.below(data.len().max(1));
+                if let Some(byte) = data.get_mut(at) {
+                    *byte = chance.byte();
+                }
+            }),
+            2 => {
+                data.clear();
+                (0..chance.below(5)).for_each(|_| {
+                    let piece = chance.below(seeds.len());
+                    chance.add(&mut data, &seeds[piece]);
+                });
             }
+            _ => data = (0..chance.below(300)).map(|_| chance.byte()).collect(),
         }
         data
     }
 }
 
-pub fn run(check: fn(&[u8]), rounds: u32) {
+/// Runs a check as often as its table says, or for `TENDRIL_FUZZ_SECONDS`.
+pub fn run(name: &str, mut input: impl FnMut(&mut Chance) -> Vec<u8>) {
+    let check = CHECKS.into_iter().find(|check| check.name == name).expect("a check");
     let seconds = std::env::var("TENDRIL_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     let (begun, patience) = (BootTime::now(), Duration::from_secs(seconds));
     let mut seed = 0;
-    while seed < rounds || begun.elapsed() < patience {
-        let data = Chance(seed.into()).input();
-        if let Err(panic) = std::panic::catch_unwind(|| check(&data)) {
+    while seed < check.rounds || begun.elapsed() < patience {
+        let data = input(&mut Chance(seed.into()));
+        if let Err(panic) = std::panic::catch_unwind(|| (check.check)(&data)) {
             eprintln!("seed {seed}: {}", data.escape_ascii());
             std::panic::resume_unwind(panic);
         }
