@@ -111,7 +111,9 @@ impl Address {
                 host.target_session_attrs(TargetSessionAttrs::ReadWrite);
             }
         }
-        let near = hosts.iter().flat_map(Config::get_hosts).all(is_near);
+        // An address overrules the host's name when it comes to connecting.
+        let addresses = |host: &Config| host.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback);
+        let near = hosts.iter().all(|host| host.get_hosts().iter().all(is_near) && addresses(host));
         let tls = tls.unwrap_or(if near { Tls::Disable } else { Tls::VerifyFull });
         Ok(Self { hosts, tls, root_cert })
     }
@@ -372,6 +374,8 @@ mod tests {
         assert_eq!(Address::parse("postgres://db.example.com/t?sslmode=require").unwrap().tls(), Tls::Require);
         assert_eq!(Address::parse("postgres://127.0.0.1:5433/t").unwrap().tls(), Tls::Disable);
         assert_eq!(Address::parse("postgres://localhost/t").unwrap().target(), "localhost:5432");
+        let elsewhere = "postgres://localhost/t?hostaddr=192.0.2.1";
+        assert_eq!(Address::parse(elsewhere).unwrap().tls(), Tls::VerifyFull, "a near name at an address that is not");
         assert_eq!(Address::parse("postgres://127.0.0.1/t?sslmode=verify-full").unwrap().tls(), Tls::VerifyFull);
     }
 

@@ -10,6 +10,7 @@ use tendril_broker::portal::api_token::ApiToken;
 use uuid::Uuid;
 
 use crate::app::Shared;
+use crate::asked;
 use crate::problem::{Kind, Problem};
 
 /// The token of `Authorization: Bearer`.
@@ -31,16 +32,12 @@ impl FromRequestParts<Shared> for Bearer {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
-        let token = bearer(&parts.headers).ok_or_else(Problem::unauthorized)?;
+        let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = header.and_then(asked::bearer).ok_or_else(Problem::unauthorized)?;
         // Bodies are read behind this: who has no token that holds has no place in memory for one.
         app.recognise(&token).await?;
         Ok(Self(token))
     }
-}
-
-fn bearer(headers: &HeaderMap) -> Option<ApiToken> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().parse().ok()).flatten()
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {
@@ -72,11 +69,9 @@ impl<S: Sync> FromRequestParts<S> for Key {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let Some(given) = parts.headers.get("idempotency-key") else { return Ok(Self(None)) };
-        // The draft of the header has it as a quoted string, and nearly nobody sends it so.
-        let text = given.to_str().unwrap_or_default().trim().trim_matches('"');
-        match Uuid::try_parse(text) {
-            Ok(key) if !key.is_nil() && !key.is_max() => Ok(Self(Some(key))),
-            _ => Err(Problem::bad_request("Idempotency-Key", "is no UUID")
+        match asked::key(given.to_str().unwrap_or_default()) {
+            Some(key) => Ok(Self(Some(key))),
+            None => Err(Problem::bad_request("Idempotency-Key", "is no UUID")
                 .hint("make one for each thing you want done (UUIDv7 is best), and send it again with each try")),
         }
     }

@@ -2,6 +2,7 @@
 
 mod api;
 mod app;
+pub mod asked;
 mod body;
 pub mod cli;
 mod clock;

@@ -55,7 +55,9 @@ impl ArtifactKey {
         Self::parse(&text).ok_or_else(|| bad("holds no artifact key"))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads the text of a key.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let bytes = STANDARD_NO_PAD.decode(text.trim().strip_prefix(PREFIX)?).ok()?;
         let key: [u8; 32] = bytes.try_into().ok()?;
         Some(Self(XChaCha20Poly1305::new(Key::from_slice(&key))))

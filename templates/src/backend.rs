@@ -211,11 +211,13 @@ impl Lexer<'_> {
         }
     }
 
-    /// After `$` or `%` in a string: `${` opens a template, `$${` is text.
+    /// After `$` or `%` in a string: `${` opens a template; behind two or more signs it is text.
     fn template(&mut self, sign: char, open: &mut Vec<bool>) {
-        if self.chars.next_if_eq(&sign).is_some() {
-            self.chars.next_if_eq(&'{');
-        } else if self.chars.next_if_eq(&'{').is_some() {
+        let mut is_text = false;
+        while self.chars.next_if_eq(&sign).is_some() {
+            is_text = true;
+        }
+        if self.chars.next_if_eq(&'{').is_some() && !is_text {
             open.push(false);
         }
     }
@@ -267,6 +269,22 @@ mod tests {
         assert_eq!(blocks("a = \"${\"}\"}\"\nterraform {\n # }\n backend \"x\" {}\n}"), [(4, "backend")]);
         assert_eq!(blocks("a = \"$${\"\nterraform {\n backend \"x\" {}\n}"), [(3, "backend")]);
         assert_eq!(blocks("a = \"%{ if true }{%{ endif }\"\nterraform {\n backend \"x\" {}\n}"), [(3, "backend")]);
+    }
+
+    #[test]
+    fn no_number_of_signs_before_a_brace_hides_what_follows() {
+        for (signs, braces) in [
+            ("$$", ""),
+            ("$$$", ""),
+            ("$$$$", ""),
+            ("%%%", ""),
+            ("$%%", ""),
+            ("$", "1}"),
+            ("$%", " if true }%{ endif }"),
+        ] {
+            let text = format!("a = \"{signs}{{{braces}\"\nterraform {{\n backend \"x\" {{}}\n}}");
+            assert_eq!(blocks(&text), [(3, "backend")], "{text}");
+        }
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub(crate) const FRAME_BYTES: usize = 512 << 10;
 const LEVEL: i32 = 3;
 /// A frame holds at most this: its lines, and one more row of 256 KiB whose characters are all escaped.
 const FRAME_MAX: usize = FRAME_BYTES + (2 << 20);
+/// Longer than the index of any log: of 200 GiB of text.
+const MAX_INDEX: u32 = 16 << 20;
 const SKIPPABLE: u32 = 0x184D_2A5E;
 const MARK: &[u8; 8] = b"TLOGIDX1";
 const TRAILER: usize = 16;
@@ -172,9 +174,9 @@ fn day(day: Date) -> String {
 }
 
 fn footer(index: &[u8]) -> io::Result<Vec<u8>> {
-    let too_long = |_| io::Error::other("the log has too many frames for one index");
-    let length = u32::try_from(index.len()).map_err(too_long)?;
-    let whole = u32::try_from(index.len() + TRAILER).map_err(too_long)?;
+    let length = u32::try_from(index.len()).ok().filter(|length| *length <= MAX_INDEX);
+    let length = length.ok_or_else(|| io::Error::other("the log has too many frames for one index"))?;
+    let whole = length + TRAILER as u32;
     let mut footer = Vec::with_capacity(index.len() + TRAILER + 8);
     footer.extend(SKIPPABLE.to_le_bytes());
     footer.extend(whole.to_le_bytes());
@@ -188,9 +190,10 @@ fn footer(index: &[u8]) -> io::Result<Vec<u8>> {
 /// Bytes of the footer, index and trailer, as the last 16 bytes of `end` tell: those of an object.
 pub(crate) fn index_bytes(end: &[u8]) -> Result<u64, Wrong> {
     match end.last_chunk::<TRAILER>() {
-        Some([a, b, c, d, _, _, _, _, mark @ ..]) if mark == MARK => {
-            Ok(u64::from(u32::from_le_bytes([*a, *b, *c, *d])) + TRAILER as u64)
-        }
+        Some([a, b, c, d, _, _, _, _, mark @ ..]) if mark == MARK => match u32::from_le_bytes([*a, *b, *c, *d]) {
+            length @ ..=MAX_INDEX => Ok(u64::from(length) + TRAILER as u64),
+            length => Err(format!("its index would have {length} bytes, which is more than any has")),
+        },
         _ => Err("it does not end as an archived log does".into()),
     }
 }
@@ -203,6 +206,11 @@ pub(crate) fn read_index(footer: &[u8]) -> Result<Index, Wrong> {
         return Err(wrong());
     }
     serde_json::from_slice(json).map_err(|error| format!("its index cannot be read: {error}"))
+}
+
+/// Whether a frame could be so long: whoever wrote the index need not be us.
+pub(crate) fn is_plausible(frame: &Frame) -> bool {
+    frame.bytes <= FRAME_MAX as u64
 }
 
 /// The rows of one frame. Exactly the bytes of the frame are wanted, and exactly the records that the index promises.
@@ -219,7 +227,7 @@ pub(crate) fn unpack(bytes: &[u8], frame: &Frame) -> Result<Vec<ArchivedRow>, Wr
         if line.seq != next || line.seq_to < line.seq {
             return Err(format!("record {next} is not where its index says"));
         }
-        next = line.seq_to + 1;
+        next = line.seq_to.checked_add(1).ok_or("its last record has no number behind it")?;
         rows.push(ArchivedRow {
             seq: line.seq,
             seq_to: line.seq_to,
@@ -230,8 +238,38 @@ pub(crate) fn unpack(bytes: &[u8], frame: &Frame) -> Result<Vec<ArchivedRow>, Wr
             gap_bytes: line.gap_bytes,
         });
     }
-    if next != frame.last + 1 {
-        return Err(format!("its frame ends at record {} and not at {}", next - 1, frame.last));
+    if Some(next) != frame.last.checked_add(1) {
+        return Err(format!("its frame ends before record {next} and not at {}", frame.last));
     }
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_object_of_ours_promises_is_refused_before_it_is_fetched() {
+        let end = |length: u32| [&length.to_le_bytes()[..], &[0; 4], MARK].concat();
+        assert_eq!(index_bytes(&end(7)), Ok(7 + TRAILER as u64));
+        assert!(index_bytes(&end(MAX_INDEX + 1)).is_err() && index_bytes(b"short").is_err());
+        let frame = |bytes| Frame { offset: 0, bytes, first: 0, last: 1 };
+        assert!(is_plausible(&frame(FRAME_MAX as u64)) && !is_plausible(&frame(u64::MAX)));
+    }
+
+    #[test]
+    fn a_frame_up_to_the_last_number_there_is_is_refused() {
+        let line = |seq, seq_to| {
+            format!(r#"{{"seq":{seq},"seq_to":{seq_to},"stream":"stdout","ts":"1970-01-01T00:00:00Z","text":""}}"#)
+        };
+        let unpacked = |lines: String, first, last| {
+            let bytes = Compressor::new(LEVEL).and_then(|mut zstd| zstd.compress(lines.as_bytes())).expect("in memory");
+            unpack(&bytes, &Frame { offset: 0, bytes: bytes.len() as u64, first, last })
+        };
+        assert_eq!(unpacked(line(3, 4), 3, 4).map(|rows| rows.len()), Ok(1));
+        // Tried: a last record without a next number, in a line and in the index; a line that ends before it begins.
+        assert!(unpacked(line(3, i64::MAX), 3, i64::MAX).is_err());
+        assert!(unpacked(line(3, 4), 3, i64::MAX).is_err());
+        assert!(unpacked(line(3, 2), 3, 2).is_err());
+    }
 }

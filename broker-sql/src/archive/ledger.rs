@@ -40,13 +40,20 @@ pub struct ClosedLog {
 
 /// A row as the archive keeps it: what is the same for all rows of an attempt stands in the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ArchivedRow {
+pub struct ArchivedRow {
+    /// Its first record.
     pub seq: i64,
+    /// Its last record.
     pub seq_to: i64,
+    /// stdout, stderr or system.
     pub stream: String,
+    /// Its text.
     pub log_chunk: String,
+    /// When it was printed.
     pub ts: OffsetDateTime,
+    /// Why something is missing here, if so.
     pub gap_kind: Option<String>,
+    /// How much, if anybody knows.
     pub gap_bytes: Option<i64>,
 }
 

@@ -12,7 +12,8 @@
 mod absent;
 pub mod days;
 mod error;
-#[cfg(feature = "archive")]
+#[cfg(feature = "archive-format")]
+#[cfg_attr(not(feature = "archive"), expect(dead_code, reason = "without an S3 client nothing is shipped"))]
 mod format;
 #[cfg_attr(not(feature = "archive"), expect(dead_code, reason = "without an S3 client nothing is shipped"))]
 pub(crate) mod ledger;
@@ -22,6 +23,8 @@ mod location;
 mod reading;
 #[cfg(feature = "archive")]
 mod store;
+#[cfg(all(feature = "archive-format", feature = "testing"))]
+pub mod testing;
 #[cfg(feature = "archive")]
 mod upload;
 

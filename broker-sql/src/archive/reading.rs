@@ -81,6 +81,9 @@ impl Archive {
         let Some(frame) = frames.get(frames.partition_point(|frame| frame.last <= after)) else {
             return Ok(Vec::new());
         };
+        if !format::is_plausible(frame) {
+            return Err(Trouble::Wrong(format!("a frame of {} bytes is larger than any", frame.bytes)));
+        }
         let bytes = self.store.range(bucket, key, frame.offset, frame.bytes).await?;
         format::unpack(&bytes, frame).map_err(Trouble::Wrong)
     }

@@ -9,11 +9,11 @@ use serde_json::Value;
 use tendril_broker::portal::deployments::{self, Filter};
 use tendril_broker::portal::submission::{self, Submission};
 use tendril_broker::portal::token_pool::{Session, TokenScope};
-use time::OffsetDateTime;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
 use crate::app::Shared;
+use crate::asked;
 use crate::body::{Asked, Bearer, Body, Id, Key};
 use crate::clock::new_id;
 use crate::problem::{Kind, Problem};
@@ -57,7 +57,9 @@ pub async fn list(
     }
     let after = match page.cursor.as_deref() {
         None | Some("") => None,
-        Some(cursor) => Some(place(cursor).ok_or_else(|| Problem::bad_request("cursor", "is none of this API's"))?),
+        Some(cursor) => {
+            Some(asked::place(cursor).ok_or_else(|| Problem::bad_request("cursor", "is none of this API's"))?)
+        }
     };
     let mut session = app.enter(&token, TokenScope::Read).await?;
     let status = page.status.map(|status| status.name().to_owned());
@@ -68,22 +70,8 @@ pub async fn list(
     session.commit().await?;
     let more = items.len() > limit;
     items.truncate(limit);
-    let next = items.last().filter(|_| more).map(|last| cursor(last.created_at, last.id));
+    let next = items.last().filter(|_| more).map(|last| asked::cursor(last.created_at, last.id));
     Ok(Json(DeploymentPage { items, next }))
-}
-
-/// A place in the list: the moment in microseconds, which is what Postgres keeps, and the id.
-fn cursor(at: OffsetDateTime, id: Uuid) -> String {
-    format!("{}.{}", at.unix_timestamp_nanos() / 1000, id.simple())
-}
-
-fn place(cursor: &str) -> Option<(OffsetDateTime, Uuid)> {
-    let (micros, id) = cursor.split_once('.')?;
-    let micros: i64 = micros.parse().ok()?;
-    // Years that Postgres and RFC 3339 know.
-    let sane = (0..=253_402_300_799_999_999).contains(&micros);
-    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok().filter(|_| sane)?;
-    Some((at, Uuid::try_parse(id).ok()?))
 }
 
 /// Submits a deployment. With `Idempotency-Key`, a UUID that becomes its id, the same request may be sent any number of
@@ -168,28 +156,4 @@ pub async fn show(State(app): State<Shared>, Bearer(token): Bearer, Id(id): Id) 
     let state = deployments::state(&mut session, id).await?;
     session.commit().await?;
     Ok(Json(state.whole))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cursor_is_read_back_and_nothing_else_is_one() {
-        let at = OffsetDateTime::from_unix_timestamp_nanos(1_767_225_600_123_456_000).unwrap();
-        let id = Uuid::from_u128(7);
-        assert_eq!(place(&cursor(at, id)), Some((at, id)));
-        // Tried: nothing, half of one, words, a moment beyond the calendar.
-        for text in [
-            "",
-            "1",
-            "1.",
-            ".7",
-            "x.y",
-            "9223372036854775807.00000000000000000000000000000007",
-            "-1.00000000000000000000000000000007",
-        ] {
-            assert_eq!(place(text), None, "{text}");
-        }
-    }
 }

@@ -13,6 +13,7 @@ use tendril_broker::portal::token_pool::TokenScope;
 use utoipa::IntoParams;
 
 use crate::app::Shared;
+use crate::asked;
 use crate::body::{Asked, Bearer, Id};
 use crate::problem::{Kind, Problem};
 use crate::replies::LogPage;
@@ -21,9 +22,6 @@ use crate::watch::{Follower, Position};
 
 /// A part waits so long for what is archived.
 const ARCHIVE_PATIENCE: Duration = Duration::from_secs(10);
-
-/// A position has so many attempts at most.
-const ATTEMPTS: usize = 4000;
 
 /// From where on.
 #[derive(Deserialize, IntoParams)]
@@ -63,8 +61,8 @@ pub async fn read(
     };
     let after =
         from.after.as_deref().filter(|text| !text.is_empty()).map(|text| position("after", text)).transpose()?;
-    let wants_events = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    if wants_events.flat_map(|value| value.split(',')).any(is_event_stream) {
+    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    if accepted.any(asked::wants_events) {
         // A client that comes back says where it was; what its address says is where it once began.
         let position = last.or(after).unwrap_or_default();
         let follower = Follower::begin(app.clone(), token, id, position).await?;
@@ -83,10 +81,6 @@ pub async fn read(
     Ok(Json(LogPage { chunks, position, more: more || reader.waits_for_archive(), over }).into_response())
 }
 
-fn is_event_stream(accepted: &str) -> bool {
-    accepted.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
-}
-
 fn follow(app: &Shared, follower: Follower) -> Response {
     let heartbeat = Duration::from_secs(app.config.logs.heartbeat_s);
     let stream = Sse::new(follower.events()).keep_alive(KeepAlive::new().interval(heartbeat).text("alive"));
@@ -96,37 +90,8 @@ fn follow(app: &Shared, follower: Follower) -> Response {
 }
 
 fn position(at: &str, text: &str) -> Result<Position, Problem> {
-    let is_none = || {
+    asked::position(text).ok_or_else(|| {
         Problem::bad_request(at, "is no position: a JSON object of attempt and record number")
             .hint("leave it out to begin, then give `position` of a page or the id of an event")
-    };
-    let position: Position = serde_json::from_str(text).map_err(|_| is_none())?;
-    match position.len() <= ATTEMPTS && position.values().all(|seq| (-1..=9_007_199_254_740_992).contains(seq)) {
-        true => Ok(position),
-        false => Err(is_none()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_position_is_an_object_of_attempts_and_numbers() {
-        let attempt = "0190eeee-0000-7000-8000-000000000001";
-        assert_eq!(position("after", "{}").unwrap(), Position::new());
-        assert_eq!(position("after", &format!(r#"{{"{attempt}":41}}"#)).unwrap().len(), 1);
-        // Tried: no JSON, a list, a key that is no attempt, numbers that are none or too large.
-        for text in
-            ["", "41", "[]", r#"{"a":1}"#, &format!(r#"{{"{attempt}":-2}}"#), &format!(r#"{{"{attempt}":1e99}}"#)]
-        {
-            assert_eq!(position("after", text).unwrap_err().kind(), Kind::BadRequest, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_stream_is_asked_for_by_what_the_client_accepts() {
-        assert!(is_event_stream(" text/event-stream;q=0.9"));
-        assert!(!is_event_stream("application/json") && !is_event_stream("*/*"));
-    }
+    })
 }

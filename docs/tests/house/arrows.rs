@@ -18,7 +18,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("tendril-docs", &["tendril-broker"]),
     ("tendril-helm", &[]),
     ("tendril-runner", &["tendril-broker", "tendril-templates"]),
-    ("tendril-runner-fuzz", &["tendril-runner"]),
+    ("tendril-runner-fuzz", &["tendril-api", "tendril-broker", "tendril-runner", "tendril-templates"]),
     ("tendril-templates", &[]),
 ];
 

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::framing(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::run("framing", data));

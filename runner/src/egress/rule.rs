@@ -84,7 +84,11 @@ impl TryFrom<String> for Rule {
         let port = match port {
             None => Some(USUAL_PORT),
             Some("*") => None,
-            Some(port) => Some(port.parse().ok().filter(|port| *port > 0).ok_or_else(|| refuse("has no port"))?),
+            // A sign would be read, too.
+            Some(port) if port.bytes().all(|b| b.is_ascii_digit()) => {
+                Some(port.parse().ok().filter(|port| *port > 0).ok_or_else(|| refuse("has no port"))?)
+            }
+            Some(_) => return Err(refuse("has no port")),
         };
         let hosts = match hosts {
             "*" => Hosts::All,
@@ -93,12 +97,13 @@ impl TryFrom<String> for Rule {
                     (Some(_), Ok(Host::Name(name))) => Hosts::Below(format!(".{name}")),
                     _ => return Err(refuse("has a star that is not a whole part of the name")),
                 },
-                (None, Some((net, bits))) => match (Host::parse(net), bits.parse::<u8>()) {
+                (None, Some((net, bits))) if !bits.starts_with('+') => match (Host::parse(net), bits.parse::<u8>()) {
                     (Ok(Host::Address(net)), Ok(bits)) if bits <= if net.is_ipv4() { 32 } else { 128 } => {
                         Hosts::Net(net, bits)
                     }
                     _ => return Err(refuse("is no network")),
                 },
+                (None, Some(_)) => return Err(refuse("is no network")),
                 (None, None) => match Host::parse(hosts).map_err(refuse)? {
                     Host::Name(name) => Hosts::One(name),
                     Host::Address(address) => Hosts::Net(address, if address.is_ipv4() { 32 } else { 128 }),
@@ -185,9 +190,11 @@ mod tests {
             "*.",
             "a:0",
             "a:x",
+            "a:+443",
             "http://a",
             "a/b",
             "10.0.0.0/33:1",
+            "10.0.0.0/+8:1",
             "[::]/129:1",
             "127.1:80",
             "a:*:1",

@@ -103,12 +103,15 @@ impl TryFrom<String> for Upstream {
     }
 }
 
-/// User and password as they were before they were written into an address.
-fn percent_decoded(text: &str) -> Vec<u8> {
+/// User and password as they were before they were written into an address. A sign without two digits stands for itself.
+#[must_use]
+pub fn percent_decoded(text: &str) -> Vec<u8> {
     let mut parts = text.split('%');
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {
-        match part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+        // Digits only: a number may have a sign, and `%+1` is no byte.
+        let digits = part.get(..2).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
             Some(byte) => bytes.extend([&[byte], &part.as_bytes()[2..]].concat()),
             None => bytes.extend([b"%", part.as_bytes()].concat()),
         }
@@ -192,6 +195,15 @@ mod tests {
         assert_eq!(read("proxy:8080").unwrap().authorization(), "");
         for bad in ["https://proxy:1", "socks5://proxy:1", "http://", "http://proxy:x"] {
             assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_escape_stands_for_itself() {
+        for (text, decoded) in
+            [("p%40ss", "p@ss"), ("%", "%"), ("%4", "%4"), ("%+1", "%+1"), ("%é1", "%é1"), ("%41%", "A%")]
+        {
+            assert_eq!(percent_decoded(text), decoded.as_bytes(), "{text}");
         }
     }
 

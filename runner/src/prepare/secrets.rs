@@ -2,7 +2,7 @@
 
 use crate::attempt_log::AttemptLog;
 use crate::config::{Config, read};
-use crate::egress::Upstream;
+use crate::egress::{self, Upstream};
 use crate::logs::{Secret, Secrets, TooMany};
 use crate::prepare::environment;
 use crate::prepare::snapshot::{Snapshot, Source};
@@ -184,18 +184,7 @@ fn passwords_in(value: &str) -> impl Iterator<Item = &str> {
 }
 
 fn percent_decoded(text: &str) -> String {
-    let mut parts = text.split('%');
-    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        match part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                bytes.extend_from_slice(&part.as_bytes()[2..]);
-            }
-            None => bytes.extend(b"%".iter().chain(part.as_bytes())),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    String::from_utf8_lossy(&egress::percent_decoded(text)).into_owned()
 }
 
 /// The sensitive ones among a job's inputs.

@@ -161,7 +161,8 @@ fn ports(settings: &Ports, needed: &[u16], env: &BTreeMap<String, String>) -> Po
 }
 
 /// The port in `http://user:password@host:port/`, or its scheme's.
-pub(crate) fn port_of(url: &str) -> Option<u16> {
+#[must_use]
+pub fn port_of(url: &str) -> Option<u16> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     let authority = rest.split(['/', '?', '#']).next()?;
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);

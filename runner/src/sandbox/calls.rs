@@ -37,7 +37,6 @@ pub(super) enum Test {
 /// One call: its numbers on x86-64 and aarch64; -1 where there is none.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call {
-    #[cfg_attr(not(test), expect(dead_code, reason = "for whoever reads the table, and for tests"))]
     pub(super) name: &'static str,
     pub(super) numbers: [i64; 2],
 }

@@ -14,6 +14,7 @@
 mod access;
 mod armed;
 mod calls;
+mod cases;
 mod filter;
 mod kernel;
 mod level;
@@ -24,10 +25,10 @@ mod reach;
 mod settings;
 mod system;
 
-pub(crate) use access::port_of;
-pub use access::{Access, Confinement, Folders, Limits};
+pub use access::{Access, Confinement, Folders, Limits, port_of};
 pub use armed::{Armed, SandboxError};
 pub use calls::Processor;
+pub use cases::{Case, cases, programs_for};
 pub use kernel::Kernel;
 pub use level::{Layer, Level, Missing};
 pub use plan::{FileRule, Limit, Measure, Plan, Rules, plan};

@@ -10,7 +10,7 @@
 mod backlog;
 mod entry;
 mod packed;
-mod record;
+pub mod record;
 mod recover;
 mod resume;
 mod segment;

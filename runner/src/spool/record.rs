@@ -18,7 +18,7 @@ use crate::whose::Whose;
 /// Begins every record; no text that went through the sanitiser holds it.
 const MARK: u32 = 0x00ff_7e1d;
 /// Bytes before the payload.
-pub(super) const HEAD_BYTES: usize = 12;
+pub const HEAD_BYTES: usize = 12;
 /// Bytes that the fields of a chunk take beside its text and its job's name, at most.
 const FIELDS_BYTES: usize = 128;
 /// No payload is longer: a chunk with its fields, with room to spare.
@@ -31,20 +31,38 @@ const DONE: u8 = 4;
 
 /// One entry of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Record {
+pub enum Record {
     /// A log goes on in this segment; `next_seq` is the number that its next chunk begins with.
-    Open { whose: Whose, next_seq: i64 },
+    Open {
+        /// Whose.
+        whose: Whose,
+        /// 0 or more.
+        next_seq: i64,
+    },
     /// Text or a gap. It says itself whose it is, so that nothing else has to be readable for it.
-    Chunk { whose: Whose, chunk: Chunk },
+    Chunk {
+        /// Whose.
+        whose: Whose,
+        /// What.
+        chunk: Chunk,
+    },
     /// The log ends with this number: nothing follows.
-    End { attempt: Uuid, last_seq: i64 },
+    End {
+        /// Whose.
+        attempt: Uuid,
+        /// -1 for an empty log.
+        last_seq: i64,
+    },
     /// Nothing of this log is wanted any more: all is stored, or the broker takes no more.
-    Done { attempt: Uuid },
+    Done {
+        /// Whose.
+        attempt: Uuid,
+    },
 }
 
 /// What is found at a place of a segment.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub enum Found {
     /// A record and the bytes that it takes.
     Record(Record, usize),
     /// So many bytes that are no record.
@@ -52,7 +70,7 @@ pub(super) enum Found {
 }
 
 /// Appends a log's opening.
-pub(super) fn put_open(out: &mut Vec<u8>, whose: &Whose, next_seq: i64) {
+pub fn put_open(out: &mut Vec<u8>, whose: &Whose, next_seq: i64) {
     framed(out, OPEN, |out| {
         out.put_slice(whose.lease.attempt_id.as_bytes());
         out.put_i64(next_seq);
@@ -61,7 +79,7 @@ pub(super) fn put_open(out: &mut Vec<u8>, whose: &Whose, next_seq: i64) {
 }
 
 /// Appends a chunk.
-pub(super) fn put_chunk(out: &mut Vec<u8>, whose: &Whose, chunk: &Chunk) {
+pub fn put_chunk(out: &mut Vec<u8>, whose: &Whose, chunk: &Chunk) {
     // At once, and not a few times double what is there.
     out.reserve(HEAD_BYTES + FIELDS_BYTES + whose.job.len() + chunk.text.len());
     framed(out, CHUNK, |out| {
@@ -88,7 +106,7 @@ fn put_whose(out: &mut Vec<u8>, whose: &Whose) {
 }
 
 /// Appends a log's end.
-pub(super) fn put_end(out: &mut Vec<u8>, attempt: Uuid, last_seq: i64) {
+pub fn put_end(out: &mut Vec<u8>, attempt: Uuid, last_seq: i64) {
     framed(out, END, |out| {
         out.put_slice(attempt.as_bytes());
         out.put_i64(last_seq);
@@ -96,12 +114,12 @@ pub(super) fn put_end(out: &mut Vec<u8>, attempt: Uuid, last_seq: i64) {
 }
 
 /// Appends that nothing of a log is wanted any more.
-pub(super) fn put_done(out: &mut Vec<u8>, attempt: Uuid) {
+pub fn put_done(out: &mut Vec<u8>, attempt: Uuid) {
     framed(out, DONE, |out| out.put_slice(attempt.as_bytes()));
 }
 
 /// Reads what stands at the beginning of `bytes`, which is not empty.
-pub(super) fn read(bytes: &[u8]) -> Found {
+pub fn read(bytes: &[u8]) -> Found {
     if let Some((record, size)) = whole(bytes) {
         return Found::Record(record, size);
     }
@@ -156,11 +174,11 @@ fn parse(mut fields: &[u8]) -> Option<Record> {
     let attempt = uuid(&mut fields)?;
     match kind {
         OPEN => {
-            let next_seq = fields.try_get_i64().ok()?;
+            let next_seq = number(&mut fields, 0)?;
             Some(Record::Open { whose: whose(attempt, &mut fields)?, next_seq })
         }
         CHUNK => chunk(attempt, fields),
-        END => Some(Record::End { attempt, last_seq: fields.try_get_i64().ok()? }),
+        END => Some(Record::End { attempt, last_seq: number(&mut fields, -1)? }),
         DONE => Some(Record::Done { attempt }),
         _ => None,
     }
@@ -178,8 +196,8 @@ fn whose(attempt: Uuid, fields: &mut &[u8]) -> Option<Whose> {
 }
 
 fn chunk(attempt: Uuid, mut fields: &[u8]) -> Option<Record> {
-    let seq = fields.try_get_i64().ok()?;
-    let seq_to = fields.try_get_i64().ok()?;
+    let seq = number(&mut fields, 0)?;
+    let seq_to = number(&mut fields, seq)?;
     let stream = stream_of(fields.try_get_u8().ok()?)?;
     let ts = OffsetDateTime::from_unix_timestamp_nanos(fields.try_get_i64().ok()?.into()).ok()?;
     let gap = fields.try_get_u8().ok()?;
@@ -191,6 +209,11 @@ fn chunk(attempt: Uuid, mut fields: &[u8]) -> Option<Record> {
     let whose = whose(attempt, &mut fields)?;
     let text = str::from_utf8(fields).ok()?.to_owned();
     Some(Record::Chunk { whose, chunk: Chunk { seq, seq_to, stream, text, ts, kind } })
+}
+
+/// A record's number: there is always a next one.
+fn number(fields: &mut &[u8], least: i64) -> Option<i64> {
+    fields.try_get_i64().ok().filter(|number| (least..i64::MAX).contains(number))
 }
 
 fn uuid(fields: &mut &[u8]) -> Option<Uuid> {

@@ -67,6 +67,7 @@ pub use inherit::{Inherited, Orphan};
 pub use launch::Launcher;
 pub use lost::{Left, adopt_orphans};
 pub use oom::OomKills;
+pub use procs::{Process, parse as process_of_stat};
 pub use record::{EXIT_FILE, ExitRecord, Kept, OrphanOutput, read_record};
 pub use standby::Supervisors;
 pub use start::StartFailure;

@@ -5,14 +5,17 @@ use std::sync::OnceLock;
 
 /// What `/proc/<pid>/stat` says about a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Process {
-    pub(super) pid: i32,
-    pub(super) parent: i32,
-    pub(super) session: i32,
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// Its parent's number.
+    pub parent: i32,
+    /// Its session.
+    pub session: i32,
     /// Dead already, and only waiting to be reaped.
-    pub(super) zombie: bool,
+    pub zombie: bool,
     /// Resident memory, shared pages included.
-    pub(super) resident_pages: u64,
+    pub resident_pages: u64,
 }
 
 /// The process with this pid, or none.
@@ -50,9 +53,10 @@ fn parse_list(text: &str) -> Vec<i32> {
     text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
-/// The name in parentheses is the process's own choice and may hold spaces and parentheses, so the
+/// Reads `/proc/<pid>/stat`. The name in parentheses is the process's own choice and may hold spaces and parentheses, so the
 /// fields are counted from the last one.
-fn parse(stat: &str) -> Option<Process> {
+#[must_use]
+pub fn parse(stat: &str) -> Option<Process> {
     let (pid, rest) = stat.split_once(" (")?;
     let (_, rest) = rest.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();

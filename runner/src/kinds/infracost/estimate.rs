@@ -126,7 +126,9 @@ struct Component {
 /// What was found out about resources.
 #[derive(Default)]
 struct Findings {
+    /// The first [`MAX_UNKNOWN`].
     unknown: Vec<Unknown>,
+    unknown_count: usize,
     /// Parts that have a cost.
     priced: usize,
     /// A price of 0 may stand for one that could not be read.
@@ -157,19 +159,17 @@ impl Estimate {
             now.project(project);
             past.resources(project.past_breakdown.as_ref());
         }
-        let is_known = now.unknown.is_empty() && breakdown.total_monthly_cost.is_some();
+        let is_known = now.unknown_count == 0 && breakdown.total_monthly_cost.is_some();
         let anything = is_known || now.priced > 0;
         let from_plans = breakdown.projects.iter().all(|project| project.metadata.kind == FROM_PLAN);
-        let has_diff = is_known && past.unknown.is_empty() && from_plans;
-        let unknown_count = now.unknown.len();
-        now.unknown.truncate(MAX_UNKNOWN);
+        let has_diff = is_known && past.unknown_count == 0 && from_plans;
         Ok(Self {
             currency: breakdown.currency,
             known_monthly_cost: breakdown.total_monthly_cost.clone().filter(|_| anything),
             total_monthly_cost: breakdown.total_monthly_cost.filter(|_| is_known),
             diff: breakdown.diff_total_monthly_cost.filter(|_| has_diff),
             unknown: now.unknown,
-            unknown_count,
+            unknown_count: now.unknown_count,
         })
     }
 }
@@ -188,29 +188,52 @@ impl Findings {
         }
     }
 
+    /// Names are cut before they are handed down: one of a megabyte stands before each of its parts.
     fn resources(&mut self, resources: Option<&Resources>) {
-        let mut left: Vec<(String, &Resource)> = Vec::new();
+        let mut left: Vec<(Name, &Resource)> = Vec::new();
         let all = resources.map(|resources| resources.resources.as_slice()).unwrap_or_default();
-        left.extend(all.iter().rev().map(|resource| (resource.name.clone(), resource)));
+        left.extend(all.iter().rev().map(|resource| (Name::default().and(&resource.name), resource)));
         while let Some((name, resource)) = left.pop() {
             for component in &resource.cost_components {
                 let is_doubtful = self.doubts_0 && component.price.as_deref().is_none_or(is_0);
-                let what = format!("{name}: {}", component.name);
-                match component.monthly_cost {
-                    _ if component.price_not_found => self.add(&what, "no price was found"),
-                    _ if is_doubtful => self.add(&what, "its price could not be read"),
-                    _ if what.contains(MADE_UP) => self.add(&what, "it depends on a value that is not known yet"),
-                    None => self.add(&what, "it depends on usage, which is not known"),
-                    Some(_) => self.priced += 1,
-                }
+                let is_made_up = name.is_made_up || component.name.contains(MADE_UP);
+                let reason = match component.monthly_cost {
+                    _ if component.price_not_found => "no price was found",
+                    _ if is_doubtful => "its price could not be read",
+                    _ if is_made_up => "it depends on a value that is not known yet",
+                    None => "it depends on usage, which is not known",
+                    Some(_) => {
+                        self.priced += 1;
+                        continue;
+                    }
+                };
+                self.add(&format!("{}: {}", name.shown, bounded(&component.name)), reason);
             }
             let below = resource.subresources.iter().rev();
-            left.extend(below.map(|sub| (format!("{name}.{}", sub.name), sub)));
+            left.extend(below.map(|sub| (name.and(&sub.name), sub)));
         }
     }
 
     fn add(&mut self, what: &str, reason: &str) {
-        self.unknown.push(Unknown { what: bounded(what), reason: bounded(reason) });
+        self.unknown_count += 1;
+        if self.unknown.len() < MAX_UNKNOWN {
+            self.unknown.push(Unknown { what: bounded(what), reason: bounded(reason) });
+        }
+    }
+}
+
+/// The name of a resource, with those that it is a part of.
+#[derive(Default)]
+struct Name {
+    shown: String,
+    is_made_up: bool,
+}
+
+impl Name {
+    fn and(&self, below: &str) -> Self {
+        let dot = if self.shown.is_empty() { "" } else { "." };
+        let shown = bounded(&format!("{}{dot}{}", self.shown, bounded(below)));
+        Self { shown, is_made_up: self.is_made_up || below.contains(MADE_UP) }
     }
 }
 
@@ -336,6 +359,19 @@ mod tests {
             json["totalMonthlyCost"] = json!("0");
         });
         assert_eq!(free.unwrap().total_monthly_cost.as_deref(), Some("0"), "nothing that costs, and nothing unknown");
+    }
+
+    #[test]
+    fn a_name_of_a_megabyte_with_many_parts_takes_no_more_memory_than_it_has() {
+        let estimate = changed(|json| {
+            let resource = &mut json["projects"][0]["breakdown"]["resources"][0];
+            resource["name"] = json!("n".repeat(1 << 20));
+            // As many gigabytes, if each part had the name for itself.
+            resource["subresources"] = vec![json!({"name": "s", "costComponents": [{"name": "c"}]}); 20_000].into();
+        });
+        let estimate = estimate.unwrap();
+        assert_eq!((estimate.unknown.len(), estimate.unknown_count), (MAX_UNKNOWN, 20_000));
+        assert!(estimate.unknown.iter().all(|one| one.what.chars().count() <= MAX_WORDS_CHARS + 1));
     }
 
     #[test]

@@ -24,8 +24,10 @@ mod state_lock;
 mod summary;
 
 pub use apply::Apply;
+pub use bundle::{Bundle, BundleError, Manifest};
 pub use plan::Plan;
 pub use state_lock::StateLock;
+pub use summary::{Drift, MAX_DRIFTED, Summary, of_json};
 
 use crate::toolbox::Toolbox;
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Resources with drift that are named; more are only counted.
-const MAX_DRIFTED: usize = 100;
+pub const MAX_DRIFTED: usize = 100;
 
 /// Changes by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

@@ -177,3 +177,21 @@ fn files_are_for_this_user_only() {
     assert_eq!(mode(&folder.path().join("spool")), 0o700);
     assert_eq!(mode(&segments(&folder)[0]), 0o600);
 }
+
+#[test]
+fn a_record_with_numbers_that_no_log_has_is_noise() {
+    for (seq, seq_to) in [(-1, 0), (5, 4), (1, i64::MAX), (i64::MAX, i64::MAX)] {
+        let folder = TempDir::new().unwrap();
+        drop(filled(&folder, ROOMY, &["a"]));
+        let mut bytes = Vec::new();
+        record::put_chunk(&mut bytes, &whose(1), &Chunk { seq, seq_to, ..chunk(0, "x") });
+        record::put_open(&mut bytes, &whose(1), i64::MIN);
+        record::put_end(&mut bytes, id(1), i64::MAX);
+        let path = segments(&folder).pop().unwrap();
+        let end = std::fs::metadata(&path).unwrap().len();
+        OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&bytes, end).unwrap();
+        let (spool, _) = open(&folder, ROOMY);
+        spool.resume(&known(1, -1), NOW);
+        assert_eq!(kinds(&spool), [(0, 0, None), (1, 1, Some("lost"))], "{seq} to {seq_to}");
+    }
+}

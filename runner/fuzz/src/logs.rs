@@ -1,8 +1,6 @@
 //! What must be true of any bytes that a child prints, in any reads, with any turns of its streams.
 
-mod forms;
-
-pub use forms::FORMS;
+use crate::forms::{self, FORMS};
 use std::sync::{Arc, LazyLock};
 use tendril_runner::logs::{
     Capture, Chunk, ChunkKind, Dialect, MAX_CHUNK_BYTES, REDACTED, Redactor, Secret, Secrets, Stream, redacted,
