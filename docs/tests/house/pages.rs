@@ -5,7 +5,8 @@ use crate::tree::{File, Tree};
 
 const ARCHITECTURE: &str = "docs/ARCHITECTURE.md";
 const ARCHITECTURE_LINES: usize = 150;
-const SPECIFICATION: &str = "docs/SPECIFICATION.md";
+/// Pages that promise: every check that they name exists.
+const PROMISES: [&str; 2] = ["docs/SPECIFICATION.md", "SECURITY.md"];
 const MIGRATIONS: &str = "broker-sql/migrations/";
 
 /// Folders whose files are samples for users; each must parse as what its name says.
@@ -31,7 +32,7 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
             findings.extend(too_long(file));
             findings.extend(page.code.iter().filter_map(|path| stale_path(tree, file, path)));
         }
-        if file.path == SPECIFICATION {
+        if PROMISES.contains(&file.path.as_str()) {
             findings.extend(page.code.iter().filter_map(|name| absent_check(tree, file, name)));
         }
     }
@@ -223,8 +224,13 @@ mod tests {
     #[test]
     fn a_check_that_the_specification_names_must_be_a_test() {
         let page = "`a_promise_that_is_kept`, `a_promise_of_thin_air`, `lease_ttl`";
-        let found = findings(&[(SPECIFICATION, page), ("a/tests/a.rs", "async fn a_promise_that_is_kept() {}")]);
-        assert_eq!(found, ["docs/SPECIFICATION.md: no test is called a_promise_of_thin_air [checks]"]);
+        let found = findings(&[
+            (PROMISES[0], page),
+            (PROMISES[1], page),
+            ("a/tests/a.rs", "async fn a_promise_that_is_kept() {}"),
+        ]);
+        let absent = PROMISES.map(|page| format!("{page}: no test is called a_promise_of_thin_air [checks]"));
+        assert_eq!(found, absent);
     }
 
     #[test]

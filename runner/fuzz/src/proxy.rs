@@ -105,7 +105,9 @@ pub fn rules(data: &[u8]) {
         let _ = black_box(Exceptions::read(exceptions).has(target));
     }
     if let Ok(proxy) = Upstream::try_from(upstream.to_owned()) {
-        let (shown, given) = (format!("{proxy:?}").to_lowercase(), upstream.to_lowercase());
+        // Without the type's own name, which may be anybody's password.
+        let shown = format!("{proxy:?}").trim_start_matches("Upstream(").to_lowercase();
+        let given = upstream.to_lowercase();
         let is_hidden = |word: String| word.len() < 10 || given.matches(&word).count() > 1 || !shown.contains(&word);
         assert!(proxy.password().map(str::to_lowercase).is_none_or(is_hidden), "{shown}");
     }
