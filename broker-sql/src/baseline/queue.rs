@@ -198,7 +198,7 @@ impl Sessions {
     pub async fn open(url: &str, cluster: Uuid) -> Result<Self, BaselineError> {
         const LOOK: &str =
             "-- sessions of a cluster\nselect a.pid, a.query_start::text, a.application_name like '%doorbell'
-              from pg_stat_activity a join tendril_core.cluster_credentials c on c.role_oid = a.usesysid
+              from pg_stat_activity a join tendril_core.cluster_credentials c on c.role_name = a.usename
              where c.cluster_id = $1 and a.query_start is not null";
         let client = connect(url).await?;
         let look = client.prepare(LOOK).await?;
