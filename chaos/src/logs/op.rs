@@ -61,8 +61,7 @@ impl LogOp {
         let usual = Settings::default();
         match self {
             _ if self.fills_spool(seed) => {
-                // So little that it is full also where one child alone is loud: that one gets half of it.
-                Settings { spool_bytes: 24 << 20, stall_s: [0, 1, 3600][chance.index(3)], ..usual }
+                Settings { spool_bytes: 64 << 20, stall_s: [0, 1, 3600][chance.index(3)], ..usual }
             }
             // With little memory output is dropped; with much of it nothing is.
             Self::RunnerDiskFull if chance.percent(40) => {
