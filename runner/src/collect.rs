@@ -98,6 +98,11 @@ impl Collector {
         log
     }
 
+    /// Bytes of text that the spool does not have yet.
+    pub fn captured_bytes(&self) -> usize {
+        self.intake.waiting()
+    }
+
     /// Age of the oldest text that is not stored yet, and how much of it there is.
     pub fn level(&self) -> (Duration, Level) {
         let logs: Vec<_> = self.logs().values().cloned().collect();

@@ -43,6 +43,13 @@ impl Pipeline {
         if tokio::time::timeout(patience, self.task).await.is_err() {
             let bytes = self.spool.level().waiting_bytes;
             tracing::error!(bytes, "not all log text was stored; the next process with this state_dir sends it");
+            let bytes = self.collector.captured_bytes();
+            if bytes > 0 {
+                tracing::error!(
+                    bytes,
+                    "the spool has no room for the last of the log text, which is lost with this process"
+                );
+            }
         }
     }
 }

@@ -55,11 +55,12 @@ impl Framer {
         rest.take(&text[begin..], &mut emit);
     }
 
-    /// Emits unterminated text that has been waiting for `after` or longer at the time `now`, such as a prompt.
+    /// Emits unterminated text that has been waiting for `after` or longer at the time `now`, such as a prompt; at once where
+    /// the clock was set back meanwhile.
     pub fn idle(&mut self, now: OffsetDateTime, after: Duration, sink: &mut impl FnMut(Record<'_>)) {
         for stream in Stream::ALL {
             let rest = &mut self.rests[stream.index()];
-            if rest.last_at.is_some_and(|last| now - last >= after) {
+            if rest.last_at.is_some_and(|last| now < last || now - last >= after) {
                 rest.flush(false, &mut |text| sink(Record { stream, text, at: now }));
             }
         }

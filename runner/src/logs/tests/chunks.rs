@@ -43,6 +43,15 @@ fn a_long_line_is_cut_at_characters_and_never_within_a_colour() {
 }
 
 #[test]
+fn a_prompt_waits_for_no_clock_that_was_set_back() {
+    let (mut framer, mut records) = (Framer::default(), Vec::new());
+    let mut sink = |record: Record<'_>| records.push((record.text.to_owned(), record.at));
+    framer.push(Stream::Stdout, "Password: ", at_ms(3_600_000), &mut sink);
+    framer.idle(at_ms(1), Duration::milliseconds(500), &mut sink);
+    assert_eq!(records, [("Password: ".to_owned(), at_ms(1))]);
+}
+
+#[test]
 fn idle_text_comes_out_unterminated_and_its_line_goes_on_after_it() {
     let mut framer = Framer::default();
     let mut records = Vec::new();
