@@ -183,7 +183,7 @@ pub struct Sessions {
 pub struct Watched {
     /// Sessions that do not listen, the most at a time.
     pub deaf: usize,
-    /// Statements that were begun, as far as they were no less than [`LOOK_EVERY`] apart in a session.
+    /// Statements that were begun, as far as they were no less than `LOOK_EVERY` apart in a session.
     pub statements: usize,
 }
 

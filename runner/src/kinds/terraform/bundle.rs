@@ -74,7 +74,7 @@ impl Bundle {
     /// The bytes to keep.
     ///
     /// # Errors
-    /// A plan file above [`MAX_PLAN_BYTES`].
+    /// A plan file above `MAX_PLAN_BYTES`.
     pub fn pack(&self) -> Result<Vec<u8>, BundleError> {
         if self.plan.len() > MAX_PLAN_BYTES {
             return Err(BundleError::Content(format!("its file has more than {MAX_PLAN_BYTES} bytes")));
