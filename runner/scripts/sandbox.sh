@@ -2,7 +2,7 @@
 # ./dev sandbox aarch64: tries the filter of system calls by a real kernel for aarch64, in QEMU. (An emulator of single programs would not
 # do: it has no filters.) Debian's own kernel and Perl, from its archive by apt, make a machine that only runs sandbox-try.pl.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 state=$root/.state/sandbox-aarch64
 tree=$state/tree
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -42,7 +42,7 @@ for udp in udp no-udp; do
 done
 # The kernel's own numbers, by name: the filter's table is not asked for them.
 perl -ne '$n{$1} = $2 if /^#define __NR(?:3264)?_(\w+)\s+(\d+)\s*$/; END { print "$_ $n{$_}\n" for sort keys %n }' "$headers" >"$tree/numbers"
-cp "$root/scripts/sandbox-try.pl" "$tree/init"
+cp "$root/runner/scripts/sandbox-try.pl" "$tree/init"
 chmod 0755 "$tree/init"
 mkdir -p "$tree"/{proc,dev,tmp}
 (cd "$tree" && find . -print0 | cpio --quiet --null --create --format newc | gzip -1) >"$state/initramfs"

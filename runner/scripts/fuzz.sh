@@ -2,7 +2,7 @@
 # ./dev fuzz [TARGET...] [--runs N] [--seconds N] [--max-len N]: builds the targets of runner/fuzz with libFuzzer, on the pinned compiler,
 # and runs those that are named, or all, one after the other. What it has found out stays in target/fuzz/corpus.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 fuzz=$root/runner/fuzz
 out=${CARGO_TARGET_DIR:-$root/target}/fuzz
 triple=$(uname -m)-unknown-linux-gnu
