@@ -47,7 +47,7 @@ impl Pipeline {
             if bytes > 0 {
                 tracing::error!(
                     bytes,
-                    "the spool has no room for the last of the log text, which is lost with this process"
+                    "the spool did not take the last of the log text, which is lost with this process"
                 );
             }
         }

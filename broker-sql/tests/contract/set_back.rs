@@ -408,16 +408,21 @@ async fn a_forgotten_start_takes_its_key_from_who_has_only_claimed_and_not_from_
     }
 }
 
-#[tokio::test]
-async fn a_forgotten_start_whose_claim_was_given_up_holds_its_key_and_people_decide() {
+/// A runner that had claimed an apply when the database was set back, and whose lease has run out before it has spoken; another one.
+async fn given_up() -> (Fleet, [Runner; 2], Uuid, Claimed) {
     let mut fleet = Fleet::new().await;
-    let (mut runner, mut other) = (fleet.runner().await, fleet.runner().await);
+    let (mut runner, other) = (fleet.runner().await, fleet.runner().await);
     let changing = fleet.deploy(apply_at("a")).await;
     runner.perform("success").await;
     let claimed = runner.claim_one().await;
     set_back(&mut fleet).await;
-    // Its lease runs out before it has spoken.
     fleet.lose(&runner).await;
+    (fleet, [runner, other], changing, claimed)
+}
+
+#[tokio::test]
+async fn a_forgotten_start_whose_claim_was_given_up_holds_its_key_and_people_decide() {
+    let (mut fleet, [mut runner, mut other], changing, claimed) = given_up().await;
     assert_eq!(fleet.job(changing, &claimed.job).await, "QUEUED");
     let told = present(&mut runner, &with(witness(), "open", open(&claimed, Some(true)))).await;
     assert_eq!(told["lost"], json!([claimed.attempt_id]));
@@ -437,13 +442,7 @@ async fn a_forgotten_start_whose_claim_was_given_up_holds_its_key_and_people_dec
 
 #[tokio::test]
 async fn a_forgotten_start_whose_end_was_noted_holds_no_key() {
-    let mut fleet = Fleet::new().await;
-    let (mut runner, mut other) = (fleet.runner().await, fleet.runner().await);
-    let changing = fleet.deploy(apply_at("a")).await;
-    runner.perform("success").await;
-    let claimed = runner.claim_one().await;
-    set_back(&mut fleet).await;
-    fleet.lose(&runner).await;
+    let (mut fleet, [mut runner, mut other], changing, claimed) = given_up().await;
     // Sent together, and overtaken: the witness was written down while the report waited for its answer.
     let told = with(witness(), "open", open(&claimed, Some(true)));
     let report = json!({"outcome": "success", "log_end": -1, "child_dead": true});

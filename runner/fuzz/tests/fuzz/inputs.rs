@@ -1,6 +1,7 @@
 //! Bytes that are put together from a corpus, the same each time.
 
 use checks::{CHECKS, FORMS};
+use std::path::Path;
 use std::time::Duration;
 use tendril_runner::clock::BootTime;
 
@@ -30,6 +31,11 @@ const CORPUS: &[&[u8]] = &[
     b"-----BEGIN PRIVATE KEY-----\nMIIEowIBAAKCAQEAxyz0123456789\n",
     b"-----END PRIVATE KEY-----",
 ];
+
+/// The folder of this crate.
+pub fn crate_folder() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
 
 /// The same numbers each time.
 pub struct Chance(u64);
@@ -75,7 +81,7 @@ pub fn printed(chance: &mut Chance) -> Vec<u8> {
 
 /// A seed of the check as it is, with some bytes changed, or parts of several; or noise.
 pub fn spliced(name: &str) -> impl FnMut(&mut Chance) -> Vec<u8> {
-    let folder = crate::crate_folder().join("seeds").join(name);
+    let folder = crate_folder().join("seeds").join(name);
     let mut files: Vec<_> = std::fs::read_dir(&folder).expect("seeds").map(|file| file.unwrap().path()).collect();
     files.sort();
     let seeds: Vec<Vec<u8>> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
