@@ -8,6 +8,7 @@
 use crate::adopt::{self, Left};
 use crate::clock::BootTime;
 use crate::config::Config;
+use crate::descriptors;
 use crate::holdings::Holdings;
 use crate::kinds::{self, Kind};
 use crate::memory::Memory;
@@ -45,6 +46,7 @@ const REACHED_WITHIN: Duration = Duration::from_secs(15);
 /// Settings that cannot work, a credential that is refused, a folder that another runner uses.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     set_apart()?;
+    let open_files = descriptors::raise()?;
     config.check_files()?;
     let _place = lock_place(&config)?;
     let key = ArtifactKey::read(&config.artifact_key_file)?;
@@ -66,7 +68,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         registered = register((&connector, &broker), &registration, &holdings) => registered?,
         () = stop.next() => return Ok(()),
     };
-    tracing::info!(runner.id = %runner_id, cluster = registered.cluster_name, labels = ?registration.labels, "registered");
+    tracing::info!(
+        runner.id = %runner_id, cluster = registered.cluster_name, labels = ?registration.labels, open_files, "registered"
+    );
     let metrics = Arc::new(Metrics::default());
     tell_sandbox(&config, &metrics);
     let logs = Pipeline::start(&config.logs, spool, metrics.clone(), connector.clone());

@@ -75,6 +75,7 @@ pub struct Metrics {
     log_lines: Counter,
     log_bytes: Counter,
     log_refused_bytes: Counter,
+    log_sessions: Counter,
     log_flush_seconds: Histogram,
     log_lag: Seconds,
     log_waiting: Gauge,
@@ -122,6 +123,7 @@ impl Default for Metrics {
             log_lines: Counter::default(),
             log_bytes: Counter::default(),
             log_refused_bytes: Counter::default(),
+            log_sessions: Counter::default(),
             log_flush_seconds: fast(),
             log_lag: Seconds::default(),
             log_waiting: Gauge::default(),
@@ -209,6 +211,7 @@ impl Metrics {
             Unit::Seconds,
             self.log_flush_seconds.clone(),
         );
+        r.register("log_sessions", "Log connections made", self.log_sessions.clone());
         r.register_with_unit("log_lag", "Age of the oldest log text that waits", Unit::Seconds, self.log_lag.clone());
         r.register_with_unit("log_waiting", "Log text that waits to be stored", Unit::Bytes, self.log_waiting.clone());
         r.register_with_unit("log_spool", "What the log spool takes on disk", Unit::Bytes, self.log_spool.clone());
@@ -250,6 +253,11 @@ impl Metrics {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+
+    /// The log writer was taken over by a session of ours.
+    pub fn log_session(&self) {
+        self.log_sessions.inc();
     }
 
     /// A claim brought an attempt of this kind.

@@ -6,12 +6,11 @@
 use crate::clock::{self, BootTime};
 use crate::config::Logs;
 use crate::heartbeat::REVOKED_EVERY;
-use crate::logs::MAX_CHUNK_BYTES;
+use crate::line::{LONGEST_WAIT, Line, SMALLEST_BATCH_BYTES, TARGET, backoff};
 use crate::metrics::Metrics;
 use crate::off_loop::beside;
 use crate::spool::{Outgoing, Spool, Standing};
 use crate::whose::Whose;
-use backon::{BackoffBuilder, ExponentialBuilder};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,24 +21,10 @@ use uuid::Uuid;
 
 /// A batch later than this counts as unclear.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Batches are sized so that one takes less than this.
-const TARGET: Duration = Duration::from_secs(3);
-/// Smallest batch, with which every session begins: a line may be slow.
-const SMALLEST_BATCH_BYTES: usize = 64 * 1024;
 /// Batches one after the other of which nothing was stored, before the session is taken over anew, with its waits.
 const FRUITLESS: u32 = 8;
-/// Before a broker that is away is asked again.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
-
 /// Numbers by attempt.
 type Positions = BTreeMap<Uuid, i64>;
-
-/// What a session knows of its line.
-struct Line {
-    batch_bytes: usize,
-    /// A batch was stored in it.
-    has_stored: bool,
-}
 
 /// The one writer for the spool of this runner.
 pub struct Shipper {
@@ -60,7 +45,7 @@ impl Shipper {
         loop {
             let Some(mut session) = self.session(connector, &end).await else { return };
             // A batch that is never stored in time would be sent for ever: each session finds out anew what the line bears.
-            let mut line = Line { batch_bytes: SMALLEST_BATCH_BYTES, has_stored: false };
+            let mut line = Line::default();
             loop {
                 let ended = end.is_cancelled();
                 match self.flush(&mut session, &mut line).await {
@@ -71,9 +56,7 @@ impl Shipper {
                         break;
                     }
                 }
-                if !ended {
-                    self.pause(&end).await;
-                }
+                self.pause(&end, ended, line.tried_again_in()).await;
             }
             // A broker that takes sessions but no rows, when its disk is full, is given time.
             if line.has_stored {
@@ -84,10 +67,12 @@ impl Shipper {
         }
     }
 
-    async fn pause(&self, end: &CancellationToken) {
+    /// Waits for more to send, or until logs are tried again that were put aside. After the end there is nothing more.
+    async fn pause(&self, end: &CancellationToken, ended: bool, aside: Option<Duration>) {
         tokio::select! {
-            () = self.spool.filled.notified() => {}
-            () = end.cancelled() => {}
+            () = self.spool.filled.notified(), if !ended => {}
+            () = end.cancelled(), if !ended => {}
+            () = tokio::time::sleep(aside.unwrap_or_default()), if ended || aside.is_some() => {}
         }
     }
 
@@ -117,6 +102,7 @@ impl Shipper {
     async fn take_over(&self, connector: &Connector) -> Result<LogWriter, BrokerError> {
         let session = LogWriter::take_over(connector, self.spool.writer()).await?;
         self.resume(&session.positions().await?).await;
+        self.metrics.log_session();
         Ok(session)
     }
 
@@ -140,10 +126,10 @@ impl Shipper {
         let mut fruitless = 0;
         let (mut batch, mut stored) = (Vec::new(), Positions::new());
         loop {
-            let batch_bytes = line.batch_bytes;
+            let (batch_bytes, aside) = (line.batch_bytes, line.aside());
             if batch.is_empty() {
-                let stored = std::mem::take(&mut stored);
-                batch = self.ask(move |spool| spool.exchange(&stored, batch_bytes, &Positions::new())).await;
+                let (stored, passed) = (std::mem::take(&mut stored), aside.clone());
+                batch = self.ask(move |spool| spool.exchange(&stored, batch_bytes, &passed)).await;
             }
             if batch.is_empty() {
                 return Ok(());
@@ -151,8 +137,8 @@ impl Shipper {
             // While the broker stores one batch the next one is made ready: the spool's disk and the broker's take turns at
             // nothing.
             let (before, sent) = (std::mem::take(&mut stored), positions(&batch));
-            let on_its_way = sent.clone();
-            let next = self.ask(move |spool| spool.exchange(&before, batch_bytes, &on_its_way));
+            let passed: Positions = sent.clone().into_iter().chain(aside).collect();
+            let next = self.ask(move |spool| spool.exchange(&before, batch_bytes, &passed));
             let rows = rows(&batch);
             let ((written, took), next) = tokio::join!(timed(session.write(&rows, PATIENCE)), next);
             let written = written?;
@@ -169,22 +155,26 @@ impl Shipper {
                 Written::Refused(refused) => self.refused(session, refused).await?,
                 Written::Rewind(reason) => {
                     tracing::info!(reason, "a batch overlapped with what is stored");
-                    self.resume(&within(session.positions()).await?).await;
+                    let open = within(session.positions()).await?;
+                    self.resume(&open).await;
                     if fruitless > 1 {
-                        self.weed_out(session).await?;
+                        self.weed_out(session, &open, line).await?;
                     }
                 }
             }
             line.has_stored |= settled;
-            line.batch_bytes = resized(line.batch_bytes, (text_bytes(&batch), took), self.settings.batch_bytes());
-            batch = if settled && fits(text_bytes(&next), line.batch_bytes) { next } else { Vec::new() };
+            line.resize(line_bytes(&batch), took, self.settings.batch_bytes());
+            batch = if settled && line.fits(line_bytes(&next)) { next } else { Vec::new() };
         }
     }
 
     /// Rows were refused as a whole again, although they begin where the stored ones end: there is no place for some of
-    /// them, such as those of a day that is stored no more. They must not keep the other attempts' from theirs.
-    async fn weed_out(&self, session: &mut LogWriter) -> Result<(), BrokerError> {
-        for attempt in self.ask(Spool::waiting).await {
+    /// them. They must not keep the other attempts' from theirs. The place of an `open` log comes: nobody has prepared its day
+    /// yet. A day whose logs are all closed may be stored no more.
+    async fn weed_out(&self, session: &mut LogWriter, open: &[Position], line: &mut Line) -> Result<(), BrokerError> {
+        let aside = line.aside();
+        let waiting = self.ask(Spool::waiting).await;
+        for attempt in waiting.into_iter().filter(|attempt| !aside.contains_key(attempt)) {
             let batch = self.ask(move |spool| spool.take_of(attempt, SMALLEST_BATCH_BYTES)).await;
             if batch.is_empty() {
                 continue;
@@ -198,6 +188,13 @@ impl Shipper {
                     self.ask(move |spool| spool.acknowledge(&stored)).await;
                 }
                 Written::Refused(refused) => self.refused(session, refused).await?,
+                Written::Rewind(reason) if open.iter().any(|log| log.lease.attempt_id == attempt) => {
+                    tracing::error!(
+                        attempt.id = %attempt, reason, "the broker has no place for log rows of this attempt yet; they \
+                        wait for it: does tendril-broker serve run, and what does tendril-broker doctor say?"
+                    );
+                    line.put_aside(attempt);
+                }
                 Written::Rewind(reason) => self.give_up(attempt, &reason).await,
             }
         }
@@ -252,8 +249,8 @@ fn positions(batch: &[Outgoing]) -> Positions {
     batch.iter().map(|row| (row.whose.lease.attempt_id, row.chunk.seq_to)).collect()
 }
 
-fn text_bytes(batch: &[Outgoing]) -> usize {
-    batch.iter().map(|row| row.chunk.text.len()).sum()
+fn line_bytes(batch: &[Outgoing]) -> usize {
+    batch.iter().map(Outgoing::line_bytes).sum()
 }
 
 fn rows(batch: &[Outgoing]) -> Vec<LogRow<'_>> {
@@ -267,15 +264,6 @@ async fn rest(wait: Duration, end: &CancellationToken) {
         () = tokio::time::sleep(wait) => {}
         () = end.cancelled(), if !has_ended => {}
     }
-}
-
-fn backoff() -> impl Iterator<Item = Duration> {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(LONGEST_WAIT)
-        .with_jitter()
-        .without_max_times()
-        .build()
 }
 
 /// Bounds what the session's own time-outs leave open, such as a line that swallows everything.
@@ -292,27 +280,6 @@ async fn timed<T>(call: impl Future<Output = Result<T, BrokerError>>) -> (Result
     (within(call).await, begun.elapsed())
 }
 
-/// Whether a batch that was made ready for a line as it was before is still good: half a batch is better taken anew, with what
-/// has come meanwhile, and too large a one for a line that has become slow would be late again.
-fn fits(ready: usize, bytes: usize) -> bool {
-    (bytes / 2..=bytes + MAX_CHUNK_BYTES).contains(&ready)
-}
-
-/// The next batch's size after one of so much text that took so long: on a slow line what would have been in time, at most
-/// half; doubled back on a fast one. That little was stored quickly says nothing of a batch that it does not promise to be in
-/// time.
-fn resized(bytes: usize, (text, took): (usize, Duration), most: usize) -> usize {
-    let doubled_takes = took.as_secs_f64() * (2 * bytes) as f64 / text.max(1) as f64;
-    if took > TARGET {
-        let in_time = (text as f64 * TARGET.as_secs_f64() / took.as_secs_f64()) as usize;
-        in_time.min(bytes / 2).max(SMALLEST_BATCH_BYTES)
-    } else if took < TARGET / 4 && doubled_takes < TARGET.as_secs_f64() {
-        (bytes * 2).min(most)
-    } else {
-        bytes
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,26 +292,5 @@ mod tests {
         // The tries after that one have their waits: a broker that is away is not asked in a loop.
         let next = tokio::time::timeout(Duration::from_millis(50), rest(Duration::from_secs(3600), &end)).await;
         assert!(next.is_err());
-    }
-
-    #[test]
-    fn batches_shrink_on_a_slow_line_and_grow_back() {
-        let most = 1024 * 1024;
-        let mut bytes = most;
-        bytes = resized(bytes, (bytes, Duration::from_secs(5)), most);
-        assert_eq!(bytes, most / 2);
-        // One late batch is enough to know what would have been in time, and one that was made ready meanwhile is too large.
-        bytes = resized(bytes, (bytes, Duration::from_secs(12)), most);
-        assert_eq!(bytes, most / 8);
-        assert!(fits(most / 8, bytes) && fits(most / 16, bytes) && !fits(most / 4, bytes) && !fits(most / 32, bytes));
-        bytes = resized(bytes, (bytes, Duration::from_secs(60)), most);
-        assert_eq!(bytes, SMALLEST_BATCH_BYTES);
-        assert_eq!(resized(bytes, (bytes, Duration::from_secs(2)), most), bytes);
-        // A kilobyte in 60 ms may be all that the line bears, or its round trip.
-        assert_eq!(resized(bytes, (1024, Duration::from_millis(60)), most), bytes);
-        for _ in 0..20 {
-            bytes = resized(bytes, (bytes, Duration::from_millis(10)), most);
-        }
-        assert_eq!(bytes, most);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::evidence::{Attempt, Capped, Evidence, Row};
+use super::evidence::{Attempt, Capped, Evidence, Row, SlowLine};
 use super::op::LogOp;
 use super::pieces::{missing, text_of};
 use super::script::SECRET;
@@ -13,6 +13,8 @@ const HELD_BACK: u64 = 24 * 1024;
 const RECORD_BYTES: u64 = 16 * 1024;
 /// What a record of the end is reckoned to take beside its text.
 const TAIL_OVERHEAD_BYTES: u64 = 64;
+/// Batches that are stored at least in the half minute for which a line is slow from the connection's beginning on.
+const SLOW_BATCHES: u64 = 4;
 
 /// The judgement.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -143,10 +145,15 @@ fn overflowed(evidence: &Evidence) -> Option<String> {
     wrong.then(|| format!("output was dropped, and {stored} bytes are stored: there was room for {least}"))
 }
 
-/// Only a batch that was under way when the line became slow is stored late: none that was sent with that known.
+/// Only a batch that was under way when the line became slow is late, or given up: none that was sent with that known.
 fn late(evidence: &Evidence) -> Option<String> {
-    let late = evidence.late_batches.filter(|late| *late > 1)?;
-    Some(format!("{late} batches took longer than 5 s on the slow line: at most the first may"))
+    let SlowLine { fresh, stored, late, sessions } = evidence.slow?;
+    if late + sessions > u64::from(!fresh) {
+        let at_most = if fresh { "none" } else { "at most the first" };
+        return Some(format!("{} batches took longer than 5 s on the slow line: {at_most} may", late + sessions));
+    }
+    (fresh && stored < SLOW_BATCHES)
+        .then(|| format!("{stored} batches were stored while the line was slow: {SLOW_BATCHES} at least should be"))
 }
 
 /// A log that is cut short holds as much of its beginning and of its end as it is to.

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::corrupt::Destroyed;
 use super::evidence::Allowed;
+use super::figures::Figures;
 
 /// What was done.
 #[derive(Debug, Default)]
@@ -16,8 +17,8 @@ pub struct Done {
     pub allowed: Allowed,
     /// What each attempt had printed long before its runner was killed: bytes of standard output and standard error.
     pub owed: Vec<(Uuid, u64, u64)>,
-    /// Late batches that the runner had stored before its line became slow.
-    pub late_before: Option<u64>,
+    /// A slow line: whether its session was a fresh one, what the runner said as it began to be slow, and at its end.
+    pub slow: Option<(bool, Figures, Figures)>,
     /// What was destroyed of each log.
     pub destroyed: BTreeMap<Uuid, Destroyed>,
 }

@@ -26,9 +26,9 @@ pub struct Evidence {
     pub attempts: Vec<Attempt>,
     /// Jobs that had no attempt.
     pub without_attempt: usize,
-    /// Batches that took longer than they are to, where the line was slow.
+    /// How the batches fared, where the line was slow.
     #[serde(default)]
-    pub late_batches: Option<u64>,
+    pub slow: Option<SlowLine>,
 }
 
 /// What may be missing. Nothing else may.
@@ -43,6 +43,19 @@ pub struct Allowed {
     pub unspooled: bool,
     /// Logs reach their cap: a gap of kind `capped`, with its bytes, and then the end.
     pub capped: Option<Capped>,
+}
+
+/// How batches fared on a slow line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlowLine {
+    /// It was slow from the beginning of the log connection on: no batch was under way that knew nothing of it.
+    pub fresh: bool,
+    /// Batches that were stored while it was slow.
+    pub stored: u64,
+    /// Batches that took longer than they are to, from then to the end of the run.
+    pub late: u64,
+    /// Log connections that were made since: a batch took so long that it was given up.
+    pub sessions: u64,
 }
 
 /// How a log that is longer than its bound is stored.

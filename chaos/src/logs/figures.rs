@@ -11,8 +11,12 @@ const BUCKET: &str = "5.0";
 /// Since the runner's process began.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Figures {
-    /// Batches that were stored and took longer than 5 s.
+    /// Batches that were stored.
+    pub batches: u64,
+    /// Those that took longer than 5 s.
     pub late_batches: u64,
+    /// Log connections made: one more after a batch of which nobody knows what became of it.
+    pub sessions: u64,
     /// Bytes of text for which there was no room.
     pub dropped_bytes: u64,
     /// Seconds for which a pipe was not read, for want of room.
@@ -43,7 +47,9 @@ impl Figures {
         let batches = figure("flush_seconds_count ")?;
         let in_time = figure(&format!("flush_seconds_bucket{{le=\"{BUCKET}\"}} "))?;
         Some(Self {
+            batches: batches as u64,
             late_batches: (batches - in_time) as u64,
+            sessions: figure("sessions_total ")? as u64,
             dropped_bytes: figure("dropped_bytes_total ")? as u64,
             paused_s: figure("paused_seconds_total ")?,
         })
@@ -59,9 +65,10 @@ mod tests {
         let text = "tendril_runner_log_flush_seconds_count 9\n\
                     tendril_runner_log_flush_seconds_bucket{le=\"2.5\"} 3\n\
                     tendril_runner_log_flush_seconds_bucket{le=\"5.0\"} 7\n\
+                    tendril_runner_log_sessions_total 3\n\
                     tendril_runner_log_dropped_bytes_total 12\n\
                     tendril_runner_log_paused_seconds_total 1.5\n";
-        let wanted = Figures { late_batches: 2, dropped_bytes: 12, paused_s: 1.5 };
+        let wanted = Figures { batches: 9, late_batches: 2, sessions: 3, dropped_bytes: 12, paused_s: 1.5 };
         assert_eq!(Figures::read(text), Some(wanted));
         assert_eq!(Figures::read("tendril_runner_log_flush_seconds_count 9\n"), None);
     }

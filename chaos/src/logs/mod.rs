@@ -26,6 +26,7 @@ mod run;
 mod script;
 mod settings;
 mod shelf;
+mod slow;
 #[cfg(test)]
 mod tests;
 mod witness;

@@ -44,6 +44,17 @@ pub enum LogOp {
     S3Down,
 }
 
+/// What a log connection carries when its line becomes slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnderWay {
+    /// A few lines.
+    SmallBatches,
+    /// As much as a quick line bears.
+    WholeBatches,
+    /// There is none: it is made on the slow line, and there is much to send.
+    Nothing,
+}
+
 impl LogOp {
     /// All of them.
     pub fn all() -> Vec<Self> {
@@ -78,10 +89,15 @@ impl LogOp {
         self == Self::SpoolFull || self == Self::KillRunnerFullSpool && seed % 2 == 1
     }
 
-    /// Whether whole batches are under way when the line becomes slow, and how long it stays so, in milliseconds: now and then
-    /// for longer than a batch may take.
-    pub fn slow_line(seed: u64) -> (bool, (u64, u64)) {
-        (seed % 2 == 1, if seed % 10 == 7 { (22_000, 26_000) } else { (4000, 9000) })
+    /// What is under way when the line becomes slow, and how long it stays so, in milliseconds: now and then for longer than
+    /// a batch may take.
+    pub fn slow_line(seed: u64) -> (UnderWay, (u64, u64)) {
+        match seed % 10 {
+            2 => (UnderWay::Nothing, (30_000, 34_000)),
+            7 => (UnderWay::WholeBatches, (22_000, 26_000)),
+            digit if digit % 2 == 1 => (UnderWay::WholeBatches, (4000, 9000)),
+            _ => (UnderWay::SmallBatches, (4000, 9000)),
+        }
     }
 
     /// Whether this child changes the world, as far as the broker knows: it goes on without its runner.
@@ -94,8 +110,8 @@ impl LogOp {
     pub fn load(self, seed: u64) -> (u64, u64, u64, u64) {
         match self {
             _ if self.fills_spool(seed) => (5, 20_000_000, 500, 1),
-            Self::SlowLine if Self::slow_line(seed).0 => (4, 6_000_000, 1000, 2),
-            Self::SlowLine => (4, 40_000, 1000, 2),
+            Self::SlowLine if Self::slow_line(seed).0 == UnderWay::SmallBatches => (4, 40_000, 1000, 2),
+            Self::SlowLine => (4, 6_000_000, 1000, 2),
             Self::RunnerDiskFull => (5, 2_500_000, 700, 1),
             Self::EndLogSessionAtTheCap => (6, 1_500_000, 1000, 1),
             Self::KillRunner | Self::PostgresWalFull => (6, 150_000, 1000, 3),

@@ -16,6 +16,7 @@ use super::evidence::Capped;
 use super::journal;
 use super::op::LogOp;
 use super::settings::Settings;
+use super::slow;
 use super::witness;
 use super::world::LogWorld;
 use crate::chance::Chance;
@@ -87,15 +88,7 @@ pub async fn perform(world: &mut LogWorld, op: LogOp, seed: u64, before: Before)
             }
         }
         LogOp::CutAtCommit | LogOp::CutInCopy => cut(world, op, &mut chance, &mut done).await?,
-        LogOp::SlowLine => {
-            let (_, (least, most)) = LogOp::slow_line(seed);
-            let ms = chance.between(least, most);
-            done.late_before = Some(world.figures().await?.late_batches);
-            world.line.slow(true);
-            pause(ms).await;
-            world.line.slow(false);
-            done.act(format!("a slow line for {ms} ms"));
-        }
+        LogOp::SlowLine => slow::slow_line(world, seed, &mut chance, &mut done).await?,
         LogOp::KillRunner => kill_runner(world, &mut chance, &mut done, Before::default(), false).await?,
         LogOp::KillRunnerFullSpool if op.fills_spool(seed) => {
             fill_spool(world, op.settings(seed), &mut chance, &mut done).await?;
@@ -135,7 +128,7 @@ pub async fn perform(world: &mut LogWorld, op: LogOp, seed: u64, before: Before)
     Ok(done)
 }
 
-async fn pause(ms: u64) {
+pub(super) async fn pause(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }
 
@@ -170,7 +163,7 @@ async fn end_log_session(world: &LogWorld, chance: &mut Chance, done: &mut Done)
     Ok(())
 }
 
-async fn log_session(operator: &mut PgConnection) -> anyhow::Result<Option<i32>> {
+pub(super) async fn log_session(operator: &mut PgConnection) -> anyhow::Result<Option<i32>> {
     let sessions = history::sessions(operator).await?;
     let log = sessions.iter().find(|session| session.application.starts_with(SessionOf::Logs.application()));
     Ok(log.map(|session| session.pid))

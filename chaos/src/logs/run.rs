@@ -21,6 +21,7 @@ use super::options::Options;
 use super::perform;
 use super::reading::{Logs, Reading};
 use super::script::{Script, name};
+use super::slow;
 use super::witness;
 use super::world::{Desk, LogWorld, can_mount};
 use crate::chance::Chance;
@@ -154,10 +155,10 @@ async fn one(world: &mut LogWorld, op: LogOp, seed: u64) -> anyhow::Result<Evide
     desk.submit(id, &scripts, op).await?;
     desk.all_started(scripts.len()).await?;
     let done = perform::perform(world, op, seed, before).await?;
-    let late_before = done.late_before;
+    let was_slow = done.slow;
     let mut evidence = desk.evidence(id, &scripts, (op, seed), done).await?;
-    if let Some(before) = late_before {
-        evidence.late_batches = Some(world.figures().await?.late_batches - before);
+    if let Some(slow) = was_slow {
+        evidence.slow = Some(slow::fared(slow, world.figures().await?));
     }
     if op == LogOp::S3Down {
         archive::bring_back(world, (seed, id), &mut evidence).await?;
@@ -247,7 +248,7 @@ impl Desk {
             allowed: done.allowed,
             attempts,
             without_attempt,
-            late_batches: None,
+            slow: None,
         })
     }
 

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::check::check;
 use super::corrupt::Destroyed;
-use super::evidence::{Allowed, Archived, Attempt, Capped, Evidence, Row};
+use super::evidence::{Allowed, Archived, Attempt, Capped, Evidence, Row, SlowLine};
 use super::op::LogOp;
 use super::script::Script;
 
@@ -53,7 +53,7 @@ fn sound() -> Evidence {
         allowed: Allowed::default(),
         attempts: vec![attempt],
         without_attempt: 0,
-        late_batches: None,
+        slow: None,
     }
 }
 
@@ -94,8 +94,15 @@ fn lost_doubled_invented_and_changed_rows_are_found() {
     is_found("never came to its end", |e| attempt(e).log_end = None);
     is_found("holds a secret", |e| attempt(e).rows[0].text = format!("{}\n", super::script::SECRET));
     is_found("no attempt", |e| e.without_attempt = 1);
-    is_found("2 batches took longer", |e| e.late_batches = Some(2));
-    assert_eq!(found(|e| e.late_batches = Some(1)), Vec::<String>::new());
+    let slow = |fresh, stored, late, sessions| SlowLine { fresh, stored, late, sessions };
+    is_found("2 batches took longer", |e| e.slow = Some(slow(false, 3, 2, 0)));
+    is_found("2 batches took longer", |e| e.slow = Some(slow(false, 3, 1, 1)));
+    is_found("1 batches took longer", |e| e.slow = Some(slow(true, 9, 1, 0)));
+    is_found("1 batches took longer", |e| e.slow = Some(slow(true, 9, 0, 1)));
+    is_found("3 batches were stored", |e| e.slow = Some(slow(true, 3, 0, 0)));
+    for sound in [slow(false, 0, 1, 0), slow(false, 0, 0, 1), slow(true, 4, 0, 0)] {
+        assert_eq!(found(|e| e.slow = Some(sound)), Vec::<String>::new());
+    }
 }
 
 /// "three, four" were lost; `bytes` is what the gap says.

@@ -14,12 +14,14 @@ pub mod record;
 mod recover;
 mod resume;
 mod segment;
+mod take;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub use recover::Recovered;
 pub use resume::Standing;
+pub use take::{Outgoing, ROW_BYTES};
 
 use std::collections::BTreeMap;
 use std::io;
@@ -31,11 +33,10 @@ use time::OffsetDateTime;
 use tokio::sync::{Notify, SetOnce};
 use uuid::Uuid;
 
-use crate::logs::{Chunk, GapKind};
+use crate::logs::Chunk;
 use crate::whose::Whose;
 use backlog::Backlog;
 use entry::{Entry, Gone, Place};
-use packed::Row;
 use segment::Segment;
 
 /// How much a spool may hold.
@@ -48,15 +49,6 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// Chunks older than this are not sent any more.
     pub max_age: Duration,
-}
-
-/// A chunk that is to be stored, with whose it is.
-#[derive(Clone, Debug)]
-pub struct Outgoing {
-    /// Whose.
-    pub whose: Arc<Whose>,
-    /// What.
-    pub chunk: Arc<Chunk>,
 }
 
 /// What of a log may be put in.
@@ -108,7 +100,7 @@ struct Inner {
     /// Logs that are not stored to their end.
     backlogs: BTreeMap<Uuid, Backlog>,
     /// Logs of which nothing is wanted any more, as no segment says yet.
-    done: Vec<Uuid>,
+    done: Vec<Done>,
     kept_bytes: usize,
     /// The disk did not take what it was given last.
     failing: bool,
@@ -116,6 +108,14 @@ struct Inner {
     expired_bytes: u64,
     /// Who gave the last chunks to a batch: the next one begins behind it.
     turn: Uuid,
+}
+
+/// A log of which nothing is wanted any more.
+#[derive(Clone, Copy, Debug)]
+struct Done {
+    attempt: Uuid,
+    /// No younger segment has anything of it.
+    segment: u32,
 }
 
 impl Spool {
@@ -177,8 +177,7 @@ impl Spool {
                 }
                 backlog.end = Some(*last_seq);
                 if backlog.is_done() {
-                    inner.backlogs.remove(attempt);
-                    inner.done.push(*attempt);
+                    inner.forget(*attempt);
                 }
             }
         }
@@ -187,44 +186,6 @@ impl Spool {
         drop(inner);
         self.filled.notify_one();
         written
-    }
-
-    /// The next chunks to send, up to about `budget` bytes of text, of all logs in turn. A record that cannot be read any
-    /// more is replaced by a gap.
-    pub fn take(&self, budget: usize) -> Vec<Outgoing> {
-        self.take_behind(budget, &BTreeMap::new())
-    }
-
-    /// The same, behind those that are on their way to the broker: the last number of each log among them.
-    fn take_behind(&self, budget: usize, sent: &BTreeMap<Uuid, i64>) -> Vec<Outgoing> {
-        let mut inner = self.inner();
-        let waiting = inner.waiting();
-        let first = waiting.partition_point(|attempt| *attempt <= inner.turn);
-        let share = (budget / waiting.len().max(1)).max(4096);
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        for attempt in waiting[first..].iter().chain(&waiting[..first]) {
-            // Each gives one chunk at least: the batch's own bound comes first.
-            if bytes >= budget {
-                break;
-            }
-            let behind = sent.get(attempt).copied().unwrap_or(-1);
-            bytes += inner.take_of((*attempt, behind), share, &mut batch);
-            inner.turn = *attempt;
-        }
-        batch
-    }
-
-    /// Takes out what is `stored`, and gives the next chunks behind those that were `sent` and are not stored yet.
-    pub fn exchange(&self, stored: &BTreeMap<Uuid, i64>, budget: usize, sent: &BTreeMap<Uuid, i64>) -> Vec<Outgoing> {
-        self.acknowledge(stored);
-        self.take_behind(budget, sent)
-    }
-
-    /// The next chunks of one log.
-    pub fn take_of(&self, attempt: Uuid, budget: usize) -> Vec<Outgoing> {
-        let mut batch = Vec::new();
-        self.inner().take_of((attempt, -1), budget, &mut batch);
-        batch
     }
 
     /// Logs of which something waits.
@@ -364,61 +325,31 @@ impl Inner {
         }
     }
 
-    fn take_of(&mut self, (attempt, behind): (Uuid, i64), budget: usize, batch: &mut Vec<Outgoing>) -> usize {
-        let Some(backlog) = self.backlogs.get_mut(&attempt) else { return 0 };
-        let first = backlog.entries.partition_point(|entry| entry.seq_to <= behind);
-        let (mut taken, mut unreadable) = (0, 0);
-        let mut give = |chunk: Arc<Chunk>| {
-            taken += chunk.text.len().max(1);
-            batch.push(Outgoing { whose: backlog.whose.clone(), chunk });
-            taken < budget
-        };
-        let mut read = |row: &Row| {
-            let segment = self.segments.get(&row.segment);
-            let read = segment.and_then(|segment| segment.chunk(attempt, row));
-            Arc::new(read.unwrap_or_else(|| {
-                unreadable += 1;
-                let printed = segment.and_then(|segment| segment.newest).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-                entry::gap(row.seq, row.seq_to, GapKind::Lost, Some(row.bytes.into()), printed)
-            }))
-        };
-        for entry in backlog.entries.range(first..) {
-            let goes_on = match (&entry.place, &entry.kept, entry.row()) {
-                (Place::Packed(packed), ..) => {
-                    packed.rows(entry.seq).filter(|row| row.seq_to > behind).all(|row| give(read(&row)))
-                }
-                (_, Some(chunk), _) => give(chunk.clone()),
-                (_, None, Some(row)) => give(read(&row)),
-                (_, None, None) => true,
-            };
-            if !goes_on {
-                break;
-            }
-        }
-        self.unreadable += unreadable;
-        taken
-    }
-
     fn acknowledge(&mut self, stored: &BTreeMap<Uuid, i64>) {
         let mut gone = Gone::default();
         for (attempt, stored) in stored {
             let Some(backlog) = self.backlogs.get_mut(attempt) else { continue };
             backlog.acknowledge(*stored, &mut gone);
             if backlog.is_done() {
-                self.backlogs.remove(attempt);
-                self.done.push(*attempt);
+                self.forget(*attempt);
             }
         }
         self.release(&gone);
     }
 
     fn close(&mut self, attempt: Uuid) -> u64 {
-        let Some(mut backlog) = self.backlogs.remove(&attempt) else { return 0 };
+        let Some(mut backlog) = self.forget(attempt) else { return 0 };
         let (bytes, mut gone) = (backlog.bytes, Gone::default());
         backlog.acknowledge(i64::MAX, &mut gone);
         self.release(&gone);
-        self.done.push(attempt);
         bytes
+    }
+
+    /// Nothing of this log is wanted any more.
+    fn forget(&mut self, attempt: Uuid) -> Option<Backlog> {
+        let backlog = self.backlogs.remove(&attempt)?;
+        self.done.extend(backlog.named_in.or(self.active).map(|segment| Done { attempt, segment }));
+        Some(backlog)
     }
 
     /// Chunks are not wanted any more.
@@ -439,12 +370,21 @@ impl Inner {
             .filter(|(number, segment)| segment.live == 0 && Some(**number) != self.active)
             .map(|(number, _)| *number)
             .collect();
-        for segment in dead.iter().filter_map(|number| self.segments.remove(number)) {
+        for number in dead {
+            let Some(segment) = self.segments.remove(&number) else { continue };
             let path = segment.path().to_owned();
+            self.tell_again(&segment.done);
             if let Err(error) = segment.remove() {
                 tracing::warn!(%error, segment = %path.display(), "a segment of the log spool cannot be removed");
             }
         }
+    }
+
+    /// The segment that said it goes: while an older one may hold something of a log, a younger one must say that it is done.
+    fn tell_again(&mut self, done: &[Done]) {
+        let Some(oldest) = self.segments.keys().next().copied() else { return };
+        let matters = |log: &&Done| log.segment >= oldest && !self.backlogs.contains_key(&log.attempt);
+        self.done.extend(done.iter().filter(matters));
     }
 
     fn expire(&mut self, now: OffsetDateTime) {

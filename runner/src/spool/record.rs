@@ -21,8 +21,9 @@ const MARK: u32 = 0x00ff_7e1d;
 pub const HEAD_BYTES: usize = 12;
 /// Bytes that the fields of a chunk take beside its text and its job's name, at most.
 const FIELDS_BYTES: usize = 128;
-/// No payload is longer: a chunk with its fields, with room to spare.
-const MAX_PAYLOAD_BYTES: usize = MAX_CHUNK_BYTES + 4096;
+/// No payload is longer: a chunk with its fields, with room to spare. Earlier versions had chunks of 64 KiB.
+const MAX_PAYLOAD_BYTES: usize = 64 * 1024 + 4096;
+const _: () = assert!(MAX_CHUNK_BYTES + FIELDS_BYTES < MAX_PAYLOAD_BYTES);
 
 const OPEN: u8 = 1;
 const CHUNK: u8 = 2;

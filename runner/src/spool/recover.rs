@@ -16,7 +16,8 @@ use super::entry::{self, Entry, Gone, Place};
 use super::packed::Row;
 use super::record::{self, Found, Record};
 use super::segment::{self, Segment};
-use super::{Inner, Limits, Spool};
+use super::{Done, Inner, Limits, Spool};
+use crate::descriptors;
 use crate::logs::GapKind;
 
 /// What was found.
@@ -39,7 +40,8 @@ impl Spool {
     /// a gap of unknown size as its last row. `fresh` is the writer of a spool that is made here.
     ///
     /// # Errors
-    /// The disk's, when it cannot be read or the writer's id cannot be put there. One that takes nothing more is none.
+    /// The disk's, when it cannot be read or the writer's id cannot be put there; too few open files for what is in it. A disk
+    /// that takes nothing more is none.
     pub fn open_dir(dir: &Path, limits: Limits, fresh: Uuid, now: OffsetDateTime) -> io::Result<(Self, Recovered)> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let writer = writer(dir, fresh)?;
@@ -63,6 +65,13 @@ impl Spool {
             // What is in the others is sent all the same.
             match Segment::reopen(path.clone()).and_then(|segment| inner.read(number, segment)) {
                 Ok(broken_bytes) => recovered.broken_bytes += broken_bytes,
+                // What is in it is whole: no gap may stand for that.
+                Err(error) if descriptors::are_used_up(&error) => {
+                    return Err(io::Error::other(format!(
+                        "{}: {error}: raise the limit of open files",
+                        path.display()
+                    )));
+                }
                 Err(error) => {
                     let segment = path.display();
                     tracing::error!(%error, %segment, "a segment of the log spool cannot be read; it is left there");
@@ -138,6 +147,7 @@ impl Inner {
                 }
             }
             Record::Done { attempt } => {
+                segment.done.push(Done { attempt, segment: number });
                 if let Some(mut log) = self.backlogs.remove(&attempt) {
                     let mut gone = Gone::default();
                     log.acknowledge(i64::MAX, &mut gone);

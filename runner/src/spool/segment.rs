@@ -9,6 +9,7 @@ use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::Done;
 use super::packed::Row;
 use super::record::{self, Found, Record};
 use crate::logs::Chunk;
@@ -33,6 +34,8 @@ pub(super) struct Segment {
     pub(super) oldest: Option<OffsetDateTime>,
     /// When the newest of them was.
     pub(super) newest: Option<OffsetDateTime>,
+    /// Logs that it says are done.
+    pub(super) done: Vec<Done>,
 }
 
 impl Segment {
@@ -40,7 +43,7 @@ impl Segment {
     pub(super) fn create(dir: &Path, number: u32) -> io::Result<Self> {
         let path = dir.join(format!("{number:08x}{SUFFIX}"));
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Self { path, file, len: 0, live: 0, oldest: None, newest: None })
+        Ok(Self { path, file, len: 0, live: 0, oldest: None, newest: None, done: Vec::new() })
     }
 
     /// A file that an earlier process has left. Whoever else could write there may have put anything in its place.
@@ -51,7 +54,7 @@ impl Segment {
         if !metadata.is_file() || len > LARGEST_BYTES {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file, or larger than any segment"));
         }
-        Ok(Self { path, file, len, live: 0, oldest: None, newest: None })
+        Ok(Self { path, file, len, live: 0, oldest: None, newest: None, done: Vec::new() })
     }
 
     /// Appends whole records; none of them when it fails.

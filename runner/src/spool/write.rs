@@ -56,11 +56,13 @@ impl Inner {
                 }
             }
         }
-        for attempt in &self.done {
-            record::put_done(&mut page.records, *attempt);
+        for log in &self.done {
+            record::put_done(&mut page.records, log.attempt);
         }
         self.append(&page)?;
-        self.done.clear();
+        if let Some(segment) = self.active.and_then(|number| self.segments.get_mut(&number)) {
+            segment.done.append(&mut self.done);
+        }
         self.cool();
         Ok(())
     }

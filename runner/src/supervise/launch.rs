@@ -17,6 +17,8 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, setsid};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::descriptors;
+
 use super::entry::SUBCOMMAND;
 use super::error::SuperviseError;
 use super::lost;
@@ -102,9 +104,15 @@ impl Process {
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null());
+        let files = descriptors::usual();
         // A session of its own from the first moment: no Ctrl-C meant for the runner reaches it.
-        // SAFETY: setsid is async-signal-safe, and the closure allocates and locks nothing.
-        unsafe { command.pre_exec(|| Ok(setsid().map(drop)?)) };
+        // SAFETY: setsid and setrlimit are async-signal-safe, and the closure allocates and locks nothing.
+        unsafe {
+            command.pre_exec(move || {
+                setsid()?;
+                files.map_or(Ok(()), descriptors::limit)
+            })
+        };
         let child = lost::register(|| command.spawn(), pid_of)?;
         Ok(Self { child, socket })
     }

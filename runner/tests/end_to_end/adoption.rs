@@ -3,7 +3,7 @@
 use crate::fleet::{Fleet, terraform};
 use serde_json::{Value, json};
 
-const LOST: &str = "[tendril: output is missing here: the runner that read it was lost]\n";
+const LOST: &str = "[tendril: output is missing here: it was lost before it was stored for good]\n";
 
 const SAID: &str = "tendril: the runner was lost; the next process of its place goes on\n";
 

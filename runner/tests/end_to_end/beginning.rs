@@ -78,3 +78,35 @@ async fn a_runner_that_waits_for_its_broker_lives_and_is_not_ready() {
     until("the runner is ready", async || (runner.get("/readyz").await == "ready\n").then_some(())).await;
     runner.end().await;
 }
+
+#[tokio::test]
+async fn a_runner_has_as_many_open_files_as_it_may_and_its_commands_have_the_usual_number() {
+    let mut fleet = Fleet::new().await;
+    fleet.limit_open_files(300, 700);
+    let mut runner = fleet.runner("a", &[]).await;
+    runner.said("open_files=700").await;
+    let argv = ["/bin/bash", "-c", "echo $(ulimit -Sn) $(ulimit -Hn)"];
+    let deployment = fleet.submit(&json!({"jobs": [{"name": "x", "kind": "exec", "argv": argv}]})).await;
+    assert_eq!(fleet.ended(deployment).await["status"], "SUCCESS");
+    assert_eq!(fleet.whole_log(deployment).await, "300 700\n");
+    runner.end().await;
+}
+
+#[tokio::test]
+async fn a_runner_that_has_too_few_open_files_for_its_spool_says_so_and_loses_nothing_of_it() {
+    let mut fleet = Fleet::new().await;
+    let runner = fleet.runner("a", &[]).await;
+    let spool = runner.state().join("spool").join(fleet.cluster().simple().to_string());
+    runner.end().await;
+    // As after a long outage: more segments than a process may open. Tried: all of them whole and empty.
+    let names: Vec<_> = (0x1000..0x1100).map(|number| spool.join(format!("{number:08x}.seg"))).collect();
+    names.iter().for_each(|name| std::fs::write(name, "").expect("a segment"));
+    fleet.limit_open_files(100, 200);
+    let mut runner = fleet.second("a");
+    assert_eq!(runner.exited().await.code(), Some(1));
+    let said = runner.all_said();
+    assert!(said.contains("Too many open files") && said.contains("raise the limit of open files"), "{said}");
+    assert!(names.iter().all(|name| name.exists()), "it may be opened by another process");
+    fleet.limit_open_files(100, 2000);
+    fleet.runner("a", &[]).await.end().await;
+}

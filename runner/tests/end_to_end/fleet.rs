@@ -48,6 +48,8 @@ pub struct Fleet {
     shutdown: &'static str,
     /// Whose processes runners are, if not this test's own user's.
     user: Option<u32>,
+    /// Their limits of open files, soft and hard, if not this test's own.
+    open_files: Option<(u64, u64)>,
     // Last: dropped when nobody uses it any more.
     database: TestDatabase,
 }
@@ -71,7 +73,17 @@ impl Fleet {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join("outside")).expect("a folder");
         let token = credential.token.reveal().to_owned();
-        Self { folder, token, cluster: credential.id, portal, portal_url, shutdown: "", user: None, database }
+        Self {
+            folder,
+            token,
+            cluster: credential.id,
+            portal,
+            portal_url,
+            shutdown: "",
+            user: None,
+            open_files: None,
+            database,
+        }
     }
 
     /// Connects as a runner of the cluster does.
@@ -197,6 +209,11 @@ impl Fleet {
         self.shutdown = "hand_over = true\n";
     }
 
+    /// From now on runners are started with these limits of open files, soft and hard.
+    pub fn limit_open_files(&mut self, soft: u64, hard: u64) {
+        self.open_files = Some((soft, hard));
+    }
+
     /// From now on runners are not root, also when this test is.
     pub fn without_root(&mut self) {
         if Uid::current().is_root() {
@@ -250,6 +267,11 @@ impl Fleet {
             std::fs::copy(binary, &copy).expect("a copy");
             command = Command::new(copy);
             command.uid(user).gid(user);
+        }
+        if let Some((soft, hard)) = self.open_files {
+            let limited = command;
+            command = Command::new("prlimit");
+            command.arg(format!("--nofile={soft}:{hard}")).arg(limited.get_program());
         }
         command.arg("--config").arg(&config).stderr(Stdio::piped());
         command.env("TENDRIL_DATABASE_URL", url).env("TENDRIL_AGENT_TOKEN", token);

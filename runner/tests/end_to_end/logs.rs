@@ -85,12 +85,45 @@ async fn rows_of_a_day_that_is_stored_no_more_do_not_keep_the_others_from_theirs
     let (fleet, folder) = (Fleet::new().await, TempDir::new().expect("a folder"));
     let pipeline = Pipeline::new(folder.path());
     let (deployment, [mut old, new]) = claim::<2>(&fleet, pipeline.spool.writer()).await;
-    // Claimed long ago: its partition is gone, and Postgres refuses the whole batch before any check looks at it.
+    // Claimed long ago: its partition is gone, and Postgres refuses the whole batch before any check looks at it. A day is
+    // removed when all its logs are closed.
     old.claim_day = time::Date::from_calendar_date(2001, time::Month::January, 1).expect("a day");
+    let close =
+        format!("update tendril_core.attempts set log_state = 'incomplete' where id = '{}'", old.lease.attempt_id);
+    fleet.operate(&close).await;
     print(&pipeline.collector.open(&old), "too late\n");
     print(&pipeline.collector.open(&new), "in time\n");
     pipeline.drain(&fleet).await;
     assert_eq!(fleet.log(deployment).await, "in time\n");
+}
+
+#[tokio::test]
+async fn rows_of_a_day_that_nobody_has_prepared_yet_wait_for_it_and_do_not_keep_the_others_from_theirs() {
+    let (fleet, folder) = (Fleet::new().await, TempDir::new().expect("a folder"));
+    let pipeline = Pipeline::new(folder.path());
+    let (deployment, [mut early, other]) = claim::<2>(&fleet, pipeline.spool.writer()).await;
+    // As if nobody had looked after the database for a week: today's partition is not there.
+    early.claim_day = time::Date::from_calendar_date(2001, time::Month::January, 1).expect("a day");
+    let attempt = early.lease.attempt_id;
+    fleet.operate(&format!("update tendril_core.attempts set claim_day = '2001-01-01' where id = '{attempt}'")).await;
+    print(&pipeline.collector.open(&early), "waited\n");
+    print(&pipeline.collector.open(&other), "stored\n");
+    let prepared = async {
+        fleet.lines(deployment, 1).await;
+        assert_eq!(fleet.log(deployment).await, "stored\n");
+        assert_eq!(pipeline.spool.level().logs, 1, "nothing is given up");
+        fleet
+            .operate(
+                "create table tendril_core.log_day_20010101 (like tendril.log_inbox including defaults including constraints);
+                 alter table tendril.log_inbox attach partition tendril_core.log_day_20010101
+                   for values from ('2001-01-01') to ('2001-01-02')",
+            )
+            .await;
+    };
+    // The runner ends, and sends what it has.
+    tokio::join!(pipeline.drain(&fleet), prepared);
+    assert_eq!(fleet.chunks(deployment).await.len(), 2);
+    assert!(fleet.log(deployment).await.contains("waited\n"));
 }
 
 #[tokio::test]
@@ -193,7 +226,7 @@ async fn a_batch_that_is_refused_costs_the_logs_beside_the_refused_ones_one_more
     }
     let plug = fleet.copy_that_brought(good, "plug\n").await;
     assert_eq!(fleet.copy_that_brought(good, "second\n").await, plug + 2, "one was refused, the next one was not");
-    let gap = "[tendril: output is missing here: the runner that read it was lost]\n";
+    let gap = "[tendril: output is missing here: it was lost before it was stored for good]\n";
     assert_eq!(fleet.copy_that_brought(rewound, &format!("{gap}second\n")).await, plug + 2, "with the rewound log");
     let mut stored = BTreeMap::<Uuid, String>::new();
     for (attempt, chunk) in fleet.chunks(deployment).await {
@@ -287,7 +320,7 @@ async fn what_one_process_captured_the_next_one_stores_under_the_old_attempts() 
     let mut rows = fleet.chunks(deployment).await;
     rows.sort();
     let texts: Vec<&str> = rows.iter().map(|(_, text)| text.as_str()).collect();
-    let gap = "[tendril: output is missing here: the runner that read it was lost]\n";
+    let gap = "[tendril: output is missing here: it was lost before it was stored for good]\n";
     let mut expected = vec!["stored before\n", "only on disk\n", gap, "ended on disk\n"];
     expected.sort_unstable();
     let mut sorted = texts.clone();
@@ -330,7 +363,7 @@ async fn readers_learn_at_once_what_a_destroyed_spool_took_of_logs_that_had_ende
     Pipeline::new(folder.path()).drain(&fleet).await;
     assert_eq!(fleet.whole_log(deployment).await, "stored\n");
     let mut rows = fleet.chunks(deployment).await;
-    rows.retain(|(_, text)| text.contains("the runner that read it was lost"));
+    rows.retain(|(_, text)| text.contains("it was lost before it was stored for good"));
     assert_eq!(rows.len(), 2, "a gap in each log");
 }
 

@@ -195,3 +195,28 @@ fn a_record_with_numbers_that_no_log_has_is_noise() {
         assert_eq!(kinds(&spool), [(0, 0, None), (1, 1, Some("lost"))], "{seq} to {seq_to}");
     }
 }
+
+#[test]
+fn a_log_that_is_done_is_so_for_the_next_process_too_when_the_segment_that_said_so_is_gone() {
+    let folder = TempDir::new().unwrap();
+    let limits = Limits { max_age: Duration::from_secs(8000), ..ROOMY };
+    let spool = filled(&folder, limits, &["stored"]);
+    spool.open(whose(2));
+    put(&spool, 2, 0, &["it waits, and so does the first segment"]);
+    // Each of these makes a new segment: what is in the old one is not young any more.
+    let later = NOW + time::Duration::seconds(1001);
+    spool.expire(later);
+    spool.open(whose(3));
+    put(&spool, 3, 0, &["in the second segment"]);
+    spool.acknowledge(&stored(1, 0));
+    spool.put(vec![], &[(id(1), 0)]).unwrap();
+    spool.acknowledge(&stored(3, 0));
+    spool.expire(later);
+    spool.put(vec![], &[(id(3), 0)]).unwrap();
+    assert_eq!(segments(&folder).len(), 2, "the first and the third");
+    drop(spool);
+    for _ in 0..2 {
+        let (spool, recovered) = open(&folder, limits);
+        assert_eq!((recovered.logs, spool.waiting()), (1, vec![id(2)]));
+    }
+}

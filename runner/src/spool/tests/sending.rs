@@ -45,7 +45,7 @@ fn each_of_many_logs_with_much_to_send_has_its_turn_before_any_has_a_second_one(
     }
     let mut served = BTreeMap::new();
     while served.len() < 100 {
-        for row in spool.take(20_000) {
+        for row in spool.take(4 * (5000 + ROW_BYTES)) {
             *served.entry(row.whose.lease.attempt_id).or_insert(0) += 1;
             spool.acknowledge(&BTreeMap::from([(row.whose.lease.attempt_id, row.chunk.seq_to)]));
         }
@@ -99,4 +99,34 @@ fn a_log_that_is_over_its_quota_is_closed_by_one_gap() {
         spool.end_over_quota(id(1), 0, None, NOW);
     }
     assert!(spool.is_empty());
+}
+
+#[test]
+fn a_batch_is_no_longer_than_its_budget_but_for_a_row_that_is() {
+    let line_bytes = |batch: &[Outgoing]| batch.iter().map(Outgoing::line_bytes).sum::<usize>();
+    for limits in [ROOMY, DISK_ONLY] {
+        let folder = TempDir::new().unwrap();
+        let (spool, _) = open(&folder, limits);
+        for log in 1..=7 {
+            spool.open(whose(log));
+            let texts: Vec<String> = (0..9).map(|row| "x".repeat(1 + (row * 1117 * log as usize) % 6000)).collect();
+            put(&spool, log, 0, &texts.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        // Tried: budgets below a row, of about one, and of many. Whoever found no room has its turn next: all is sent.
+        let mut sizes = BTreeMap::new();
+        for budget in [1, 5000, 6192, 20_000].into_iter().cycle() {
+            let batch = spool.take(budget);
+            if batch.is_empty() {
+                break;
+            }
+            assert!(batch.len() == 1 || line_bytes(&batch) <= budget, "{} rows of {}", batch.len(), line_bytes(&batch));
+            for row in &batch {
+                *sizes.entry(row.whose.lease.attempt_id).or_insert(0) += 1;
+                spool.acknowledge(&BTreeMap::from([(row.whose.lease.attempt_id, row.chunk.seq_to)]));
+            }
+            let rows: Vec<i32> = sizes.values().copied().collect();
+            assert!(sizes.len() < 7 || rows.iter().max().unwrap() - rows.iter().min().unwrap() <= 7, "{rows:?}");
+        }
+        assert!(sizes.values().all(|rows| *rows == 9) && sizes.len() == 7, "{sizes:?}");
+    }
 }

@@ -1,0 +1,137 @@
+//! What a log connection knows of its line: how large a batch it bears, and for which logs the broker has no place yet.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use uuid::Uuid;
+
+use crate::clock::BootTime;
+use crate::logs::MAX_CHUNK_BYTES;
+use crate::spool::ROW_BYTES;
+
+/// Batches are sized so that one takes less than this.
+pub const TARGET: Duration = Duration::from_secs(3);
+/// Smallest batch, with which every session begins: a line may be slow. The longest row fits.
+pub const SMALLEST_BATCH_BYTES: usize = MAX_CHUNK_BYTES + ROW_BYTES;
+/// Before a broker that is away is asked again.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// What is known of it.
+#[derive(Debug)]
+pub struct Line {
+    /// The next batch's bound.
+    pub batch_bytes: usize,
+    /// A batch was stored in it.
+    pub has_stored: bool,
+    /// Logs that are not sent for now, as if all of them were on its way.
+    aside: BTreeMap<Uuid, i64>,
+    until: BootTime,
+    waits: ExponentialBackoff,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self {
+            batch_bytes: SMALLEST_BATCH_BYTES,
+            has_stored: false,
+            aside: BTreeMap::new(),
+            until: BootTime::now(),
+            waits: backoff(),
+        }
+    }
+}
+
+impl Line {
+    /// Whether a batch that was made ready for the line as it was before is still good: half a batch is better taken anew,
+    /// with what has come meanwhile, and too large a one for a line that has become slow would be late again.
+    pub fn fits(&self, ready: usize) -> bool {
+        (self.batch_bytes / 2..=self.batch_bytes).contains(&ready)
+    }
+
+    /// The next batch's size after one of so many bytes that took so long: on a slow line what would have been in time, at
+    /// most half; doubled back on a fast one, up to `most`. That little was stored quickly says nothing of a batch that it
+    /// does not promise to be in time.
+    pub fn resize(&mut self, sent: usize, took: Duration, most: usize) {
+        let bytes = self.batch_bytes;
+        let doubled_takes = took.as_secs_f64() * (2 * bytes) as f64 / sent.max(1) as f64;
+        if took > TARGET {
+            let in_time = (sent as f64 * TARGET.as_secs_f64() / took.as_secs_f64()) as usize;
+            self.batch_bytes = in_time.min(bytes / 2).max(SMALLEST_BATCH_BYTES);
+        } else if took < TARGET / 4 && doubled_takes < TARGET.as_secs_f64() {
+            self.batch_bytes = (bytes * 2).min(most);
+        }
+    }
+
+    /// Sends nothing of this log until it is tried again, with those that were put aside already.
+    pub fn put_aside(&mut self, attempt: Uuid) {
+        if self.aside.is_empty() {
+            self.until = BootTime::now().after(self.waits.next().unwrap_or(LONGEST_WAIT));
+        }
+        self.aside.insert(attempt, i64::MAX);
+    }
+
+    /// The logs that are put aside now: the last number of each that is taken to be on its way.
+    pub fn aside(&mut self) -> BTreeMap<Uuid, i64> {
+        if self.until.left().is_zero() {
+            self.aside.clear();
+        }
+        self.aside.clone()
+    }
+
+    /// Until those that are put aside are tried again; none when there are none.
+    pub fn tried_again_in(&self) -> Option<Duration> {
+        (!self.aside.is_empty()).then(|| self.until.left())
+    }
+}
+
+/// Waits before the next try.
+pub fn backoff() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(LONGEST_WAIT)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_shrink_on_a_slow_line_and_grow_back() {
+        let most = 1024 * 1024;
+        let mut line = Line { batch_bytes: most, ..Line::default() };
+        line.resize(most, Duration::from_secs(5), most);
+        assert_eq!(line.batch_bytes, most / 2);
+        // One late batch is enough to know what would have been in time, and one that was made ready meanwhile is too large.
+        line.resize(most / 2, Duration::from_secs(12), most);
+        assert_eq!(line.batch_bytes, most / 8);
+        assert!(line.fits(most / 8) && line.fits(most / 16) && !line.fits(most / 4) && !line.fits(most / 32));
+        line.resize(most / 8, Duration::from_secs(60), most);
+        assert_eq!(line.batch_bytes, SMALLEST_BATCH_BYTES);
+        line.resize(SMALLEST_BATCH_BYTES, Duration::from_secs(2), most);
+        assert_eq!(line.batch_bytes, SMALLEST_BATCH_BYTES);
+        // A kilobyte in 60 ms may be all that the line bears, or its round trip.
+        line.resize(1024, Duration::from_millis(90), most);
+        assert_eq!(line.batch_bytes, SMALLEST_BATCH_BYTES);
+        for _ in 0..20 {
+            line.resize(line.batch_bytes, Duration::from_millis(10), most);
+        }
+        assert_eq!(line.batch_bytes, most);
+    }
+
+    #[test]
+    fn logs_without_a_place_are_put_aside_together_and_tried_again_together() {
+        let mut line = Line::default();
+        assert!(line.aside().is_empty() && line.tried_again_in().is_none());
+        line.put_aside(Uuid::from_u128(1));
+        line.until = BootTime::now().after(Duration::from_secs(3600));
+        line.put_aside(Uuid::from_u128(2));
+        assert_eq!(line.aside().len(), 2);
+        assert!(line.tried_again_in().is_some_and(|left| left > Duration::from_secs(3000)));
+        line.until = BootTime::now();
+        assert!(line.aside().is_empty() && line.tried_again_in().is_none());
+    }
+}

@@ -1,0 +1,145 @@
+//! What is sent next: rows of all logs in turn, as many as a batch has room for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::entry::{self, Place};
+use super::packed::Row;
+use super::{Inner, Spool};
+use crate::logs::{Chunk, GapKind};
+use crate::whose::Whose;
+
+/// What a row is reckoned to take on the line beside its text, in bytes: thirteen fields, each with its length.
+pub const ROW_BYTES: usize = 192;
+/// A log's turn is worth so much at least, in bytes, however many there are.
+const LEAST_SHARE_BYTES: usize = 4096;
+
+/// A chunk that is to be stored, with whose it is.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Whose.
+    pub whose: Arc<Whose>,
+    /// What.
+    pub chunk: Arc<Chunk>,
+}
+
+impl Outgoing {
+    /// What it takes on the line, in bytes.
+    pub fn line_bytes(&self) -> usize {
+        self.chunk.text.len() + ROW_BYTES
+    }
+}
+
+/// Rows that are sent together.
+struct Batch {
+    rows: Vec<Outgoing>,
+    /// What they take on the line.
+    bytes: usize,
+    budget: usize,
+}
+
+impl Batch {
+    fn new(budget: usize) -> Self {
+        Self { rows: Vec::new(), bytes: 0, budget }
+    }
+
+    /// Whether a row with so much text finds room. The first one always does: it cannot be cut.
+    fn takes(&self, text_bytes: usize) -> bool {
+        self.rows.is_empty() || self.bytes + text_bytes + ROW_BYTES <= self.budget
+    }
+
+    fn push(&mut self, row: Outgoing) {
+        self.bytes += row.line_bytes();
+        self.rows.push(row);
+    }
+}
+
+impl Spool {
+    /// The next chunks to send, up to `budget` bytes on the line, of all logs in turn; one at least, however long it is. A
+    /// record that cannot be read any more is replaced by a gap.
+    pub fn take(&self, budget: usize) -> Vec<Outgoing> {
+        self.take_behind(budget, &BTreeMap::new())
+    }
+
+    /// Takes out what is `stored`, and gives the next chunks behind those that were `sent` and are not stored yet: the last
+    /// number of each log among them.
+    pub fn exchange(&self, stored: &BTreeMap<Uuid, i64>, budget: usize, sent: &BTreeMap<Uuid, i64>) -> Vec<Outgoing> {
+        self.acknowledge(stored);
+        self.take_behind(budget, sent)
+    }
+
+    /// The next chunks of one log.
+    pub fn take_of(&self, attempt: Uuid, budget: usize) -> Vec<Outgoing> {
+        let mut batch = Batch::new(budget);
+        self.inner().take_of((attempt, -1), budget, &mut batch);
+        batch.rows
+    }
+
+    fn take_behind(&self, budget: usize, sent: &BTreeMap<Uuid, i64>) -> Vec<Outgoing> {
+        let mut inner = self.inner();
+        let waiting = inner.waiting();
+        let first = waiting.partition_point(|attempt| *attempt <= inner.turn);
+        let share = (budget / waiting.len().max(1)).max(LEAST_SHARE_BYTES);
+        let mut batch = Batch::new(budget);
+        for attempt in waiting[first..].iter().chain(&waiting[..first]) {
+            let behind = sent.get(attempt).copied().unwrap_or(-1);
+            let before = batch.rows.len();
+            let is_full = inner.take_of((*attempt, behind), share, &mut batch);
+            // Who found no room for anything is the first of the next batch.
+            if batch.rows.len() > before {
+                inner.turn = *attempt;
+            }
+            if is_full {
+                break;
+            }
+        }
+        batch.rows
+    }
+}
+
+impl Inner {
+    /// Puts the next chunks of a log into a batch, about a `share` of them, and one at least. Whether there was no room for
+    /// another one.
+    fn take_of(&mut self, (attempt, behind): (Uuid, i64), share: usize, batch: &mut Batch) -> bool {
+        let Some(backlog) = self.backlogs.get_mut(&attempt) else { return false };
+        let until = batch.bytes.saturating_add(share);
+        let first = backlog.entries.partition_point(|entry| entry.seq_to <= behind);
+        let (mut is_full, mut unreadable) = (false, 0);
+        // Whether there may be another one.
+        let mut give = |text_bytes: usize, chunk: &mut dyn FnMut() -> Arc<Chunk>| {
+            is_full = !batch.takes(text_bytes);
+            if !is_full {
+                batch.push(Outgoing { whose: backlog.whose.clone(), chunk: chunk() });
+            }
+            !is_full && batch.bytes < until
+        };
+        let mut read = |row: &Row| {
+            let segment = self.segments.get(&row.segment);
+            let read = segment.and_then(|segment| segment.chunk(attempt, row));
+            Arc::new(read.unwrap_or_else(|| {
+                unreadable += 1;
+                let printed = segment.and_then(|segment| segment.newest).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+                entry::gap(row.seq, row.seq_to, GapKind::Lost, Some(row.bytes.into()), printed)
+            }))
+        };
+        for entry in backlog.entries.range(first..) {
+            let goes_on = match (&entry.place, &entry.kept, entry.row()) {
+                (Place::Packed(packed), ..) => packed
+                    .rows(entry.seq)
+                    .filter(|row| row.seq_to > behind)
+                    .all(|row| give(row.bytes as usize, &mut || read(&row))),
+                (_, Some(chunk), _) => give(chunk.text.len(), &mut || chunk.clone()),
+                (_, None, Some(row)) => give(row.bytes as usize, &mut || read(&row)),
+                (_, None, None) => true,
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        self.unreadable += unreadable;
+        is_full
+    }
+}
