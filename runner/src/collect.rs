@@ -237,32 +237,12 @@ mod tests {
     use super::*;
     use crate::logs::Stream;
     use crate::spool::Limits;
-    use serde_json::Value;
+    use crate::testing::claimed;
     use tempfile::TempDir;
-    use time::Date;
 
     /// What takes 300,000 bytes of a log whose buffer has 262,144.
     const LINES: usize = 30_000;
     const PATIENCE: Duration = Duration::from_secs(30);
-
-    fn claimed(number: u128) -> Claimed {
-        Claimed {
-            lease: Lease { attempt_id: Uuid::from_u128(number), fence: 1 },
-            ordinal: 1,
-            claim_day: Date::MIN,
-            job_id: Uuid::nil(),
-            deployment_id: Uuid::nil(),
-            job: "a".into(),
-            kind: "exec".into(),
-            mutating: false,
-            timeout: Duration::ZERO,
-            kill_grace: Duration::ZERO,
-            state_key: None,
-            spec: Value::Null,
-            snapshot: Value::Null,
-            plan_attempt: None,
-        }
-    }
 
     fn collector(folder: &TempDir, settings: &Logs, limits: Limits) -> (Arc<Collector>, Arc<Spool>, Arc<Metrics>) {
         let (spool, _) = Spool::open_dir(folder.path(), limits, Uuid::from_u128(9), clock::wall()).unwrap();

@@ -182,33 +182,14 @@ mod tests {
     use crate::config::Logs;
     use crate::logs::Stream;
     use crate::spool::Spool;
+    use crate::testing::claimed;
     use std::sync::Arc;
     use tempfile::TempDir;
-    use tendril_broker::runner::{Claimed, Outcome};
-    use time::Date;
+    use tendril_broker::runner::Outcome;
     use tokio_util::sync::CancellationToken;
     use uuid::Uuid;
 
     const LEASE: Lease = Lease { attempt_id: Uuid::from_u128(1), fence: 1 };
-
-    fn claimed() -> Claimed {
-        Claimed {
-            lease: LEASE,
-            ordinal: 1,
-            claim_day: Date::MIN,
-            job_id: Uuid::nil(),
-            deployment_id: Uuid::nil(),
-            job: "a".into(),
-            kind: "exec".into(),
-            mutating: true,
-            timeout: Duration::ZERO,
-            kill_grace: Duration::ZERO,
-            state_key: None,
-            spec: Value::Null,
-            snapshot: Value::Null,
-            plan_attempt: None,
-        }
-    }
 
     fn opened(folder: &TempDir, settings: &Logs) -> Spool {
         Spool::open_dir(&folder.path().join("spool"), settings.limits(), chance::id(), clock::wall()).unwrap().0
@@ -221,7 +202,7 @@ mod tests {
         let spool = Arc::new(opened(&folder, &settings));
         let collector = Arc::new(Collector::new(settings.clone(), spool, Arc::default()));
         let work = Work::create(folder.path(), LEASE.attempt_id).unwrap();
-        let log = collector.open(&claimed());
+        let log = collector.open(&claimed(1));
         log.push(Stream::Stdout, b"the last line\n");
         let report = Report {
             outcome: Outcome::Success,

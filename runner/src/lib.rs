@@ -48,6 +48,8 @@ pub mod spool;
 pub mod start;
 pub mod stop;
 pub mod supervise;
+#[cfg(test)]
+mod testing;
 pub mod toolbox;
 pub mod variables;
 pub mod whose;

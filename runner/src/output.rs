@@ -4,6 +4,7 @@
 //! engine that hangs in a write can neither obey its one interrupt nor save its state.
 
 use crate::attempt_log::AttemptLog;
+use crate::clock::BootTime;
 use crate::command::{STDERR_HEAD_BYTES, Stdout};
 use crate::holdings::Held;
 use crate::logs::Stream;
@@ -11,11 +12,16 @@ use std::cell::RefCell;
 use std::io;
 use std::num::NonZero;
 use std::sync::LazyLock;
+use std::time::Duration;
 use tokio::net::unix::pipe;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 const READ_BYTES: usize = 64 * 1024;
+/// A read of less than this is a small one.
+const SMALL_BYTES: usize = 16 * 1024;
+/// A pause of a stream that has little at a time: nobody sees it in a log that is shown twice a second.
+const PAUSE: Duration = Duration::from_millis(3);
 /// The largest pipe that the kernel gives to whoever asks.
 const MAX_PIPE_BYTES: usize = 1024 * 1024;
 
@@ -47,54 +53,37 @@ impl Head {
     }
 }
 
-impl Output<'_> {
-    /// Reads standard output to its end.
+impl<'a> Output<'a> {
+    /// Reads both streams to their ends.
+    pub async fn both(self, stdout: pipe::Receiver, stderr: pipe::Receiver, to: Stdout) -> (Head, Head) {
+        let first = async {
+            if to == Stdout::Events { self.events(stdout, &stderr).await } else { self.stdout(stdout, to).await }
+        };
+        // In this order: what a pause of the one held back comes before what has ended the pause.
+        tokio::join!(biased; first, self.stderr(&stderr))
+    }
+
+    /// Reads standard output to its end, whatever it is.
     pub async fn stdout(self, pipe: pipe::Receiver, to: Stdout) -> Head {
-        match to {
-            Stdout::Capture(limit) => self.read(pipe, None, limit).await,
-            Stdout::Both(limit) => self.read(pipe, Some(Stream::Stdout), limit).await,
-            Stdout::Log | Stdout::Events => self.read(pipe, Some(Stream::Stdout), 0).await,
-        }
+        let mut reader = match to {
+            Stdout::Capture(limit) => Reader::new(self, None, limit),
+            Stdout::Both(limit) => Reader::new(self, Some(Stream::Stdout), limit),
+            Stdout::Log | Stdout::Events => Reader::new(self, Some(Stream::Stdout), 0),
+        };
+        reader.read(&pipe, None).await;
+        reader.end()
     }
 
-    /// Reads standard error to its end.
-    pub async fn stderr(self, pipe: pipe::Receiver) -> Head {
-        self.read(pipe, Some(Stream::Stderr), STDERR_HEAD_BYTES).await
+    async fn events(self, pipe: pipe::Receiver, stderr: &pipe::Receiver) -> Head {
+        let mut reader = Reader::new(self, Some(Stream::Stdout), 0);
+        reader.read_with_pauses(pipe, stderr, PAUSE).await;
+        reader.end()
     }
 
-    async fn read(self, pipe: pipe::Receiver, stream: Option<Stream>, limit: usize) -> Head {
-        let mut head = Head::default();
-        let mut after_the_end = 0;
-        while after_the_end < MAX_PIPE_BYTES {
-            let over = self.readable(&pipe).await;
-            if stream.is_some() && !self.log.has_room() {
-                self.room().await;
-            }
-            let take = |bytes: &[u8]| {
-                head.take(bytes, limit);
-                if let Some(stream) = stream {
-                    self.log.push(stream, bytes);
-                }
-            };
-            let read = {
-                let _turn = TURNS.acquire().await;
-                read_once(&pipe, over, take)
-            };
-            let count = match read {
-                Ok(Some(0)) => break,
-                Ok(Some(count)) => count,
-                Ok(None) => continue,
-                Err(error) => {
-                    tracing::warn!(%error, ?stream, "a command's output cannot be read any more");
-                    break;
-                }
-            };
-            after_the_end += if over { count } else { 0 };
-        }
-        if let Some(stream) = stream {
-            self.log.end(stream);
-        }
-        head
+    async fn stderr(self, pipe: &pipe::Receiver) -> Head {
+        let mut reader = Reader::new(self, Some(Stream::Stderr), STDERR_HEAD_BYTES);
+        reader.read(pipe, None).await;
+        reader.end()
     }
 
     async fn room(self) {
@@ -117,6 +106,125 @@ impl Output<'_> {
     }
 }
 
+/// One stream of a command, as far as it has been read.
+struct Reader<'a> {
+    output: Output<'a>,
+    stream: Option<Stream>,
+    limit: usize,
+    head: Head,
+    after_the_end: usize,
+    /// When something was read last.
+    last: Option<BootTime>,
+}
+
+/// Why a reader stops.
+#[derive(PartialEq, Eq)]
+enum Stopped {
+    /// There is nothing more.
+    Ended,
+    /// Little comes at a time, and often.
+    ForAPause,
+}
+
+impl<'a> Reader<'a> {
+    fn new(output: Output<'a>, stream: Option<Stream>, limit: usize) -> Self {
+        Self { output, stream, limit, head: Head::default(), after_the_end: 0, last: None }
+    }
+
+    fn end(self) -> Head {
+        if let Some(stream) = self.stream {
+            self.output.log.end(stream);
+        }
+        self.head
+    }
+
+    /// An engine's events come a line at a time, and to be woken for each costs more than to take it. So what follows at once
+    /// is left to itself for a moment, and read together. What the other stream says ends the pause: the order of arrival is
+    /// kept.
+    async fn read_with_pauses(&mut self, mut pipe: pipe::Receiver, other: &pipe::Receiver, pause: Duration) {
+        while self.read(&pipe, Some(pause)).await == Stopped::ForAPause {
+            let paused = async {
+                // The runtime would be woken for a pipe that it knows, whether anybody reads it or not.
+                let unknown = pipe.into_nonblocking_fd()?;
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = other.readable() => {}
+                    () = self.output.over.cancelled() => {}
+                }
+                pipe::Receiver::from_owned_fd_unchecked(unknown)
+            };
+            match paused.await {
+                Ok(again) => pipe = again,
+                Err(error) => return self.broken(&error),
+            }
+            // The runtime has not heard of it yet, and the other stream is not to come first.
+            self.take(&pipe, Way::Past).await;
+        }
+    }
+
+    /// Reads to the end, or until there should be a pause, where there are any.
+    async fn read(&mut self, pipe: &pipe::Receiver, pause: Option<Duration>) -> Stopped {
+        while self.after_the_end < MAX_PIPE_BYTES {
+            let way = if self.output.readable(pipe).await { Way::Last } else { Way::Usual };
+            let before = self.last;
+            let Some(count) = self.take(pipe, way).await else { break };
+            let follows = |pause: Duration| before.is_some_and(|before| before.elapsed() < 2 * pause);
+            if way == Way::Usual && (1..SMALL_BYTES).contains(&count) && pause.is_some_and(follows) {
+                return Stopped::ForAPause;
+            }
+        }
+        Stopped::Ended
+    }
+
+    /// Takes what lies in the pipe; how much it was, and nothing once it is at its end.
+    async fn take(&mut self, pipe: &pipe::Receiver, way: Way) -> Option<usize> {
+        let Self { output, stream, limit, head, .. } = self;
+        if stream.is_some() && !output.log.has_room() {
+            output.room().await;
+        }
+        let take = |bytes: &[u8]| {
+            head.take(bytes, *limit);
+            if let Some(stream) = *stream {
+                output.log.push(stream, bytes);
+            }
+        };
+        let read = {
+            let _turn = TURNS.acquire().await;
+            read_once(pipe, way, take)
+        };
+        match read {
+            Ok(Some(0)) => None,
+            Ok(count) => {
+                let count = count.unwrap_or_default();
+                if count > 0 {
+                    self.last = Some(BootTime::now());
+                }
+                self.after_the_end += if way == Way::Last { count } else { 0 };
+                Some(count)
+            }
+            Err(error) => {
+                self.broken(&error);
+                None
+            }
+        }
+    }
+
+    fn broken(&self, error: &io::Error) {
+        tracing::warn!(%error, stream = ?self.stream, "a command's output cannot be read any more");
+    }
+}
+
+/// How a pipe is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// The runtime knows that there is something.
+    Usual,
+    /// Past the runtime, which may not have heard yet that there is something.
+    Past,
+    /// The same, and what lies there now is all that there will be.
+    Last,
+}
+
 /// Who reads works through what it has read at once, and loud commands would keep all cores at that: one is left to
 /// whatever sends logs and keeps leases, and on a small machine to the database beside.
 static TURNS: LazyLock<Semaphore> =
@@ -132,12 +240,11 @@ thread_local! {
 }
 
 /// Hands on what lies in the pipe; how much it was, 0 at the end, and `None` when there is nothing now.
-fn read_once(pipe: &pipe::Receiver, over: bool, take: impl FnOnce(&[u8])) -> io::Result<Option<usize>> {
+fn read_once(pipe: &pipe::Receiver, way: Way, take: impl FnOnce(&[u8])) -> io::Result<Option<usize>> {
     BUFFER.with_borrow_mut(|buffer| {
-        let read = match over {
-            false => pipe.try_read(buffer),
-            // Past the runtime, which may not have heard yet that there is something to read.
-            true => nix::unistd::read(pipe, buffer).map_err(io::Error::from),
+        let read = match way {
+            Way::Usual => pipe.try_read(buffer),
+            Way::Past | Way::Last => nix::unistd::read(pipe, buffer).map_err(io::Error::from),
         };
         match read {
             Ok(count) => {
@@ -145,8 +252,85 @@ fn read_once(pipe: &pipe::Receiver, over: bool, take: impl FnOnce(&[u8])) -> io:
                 Ok(Some(count))
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(over.then_some(0)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok((way == Way::Last).then_some(0)),
             Err(error) => Err(error),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Logs;
+    use crate::holdings::Holdings;
+    use crate::intake::Intake;
+    use crate::testing::claimed;
+    use crate::whose::Whose;
+    use std::io::Write;
+    use std::sync::Arc;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const NEVER: Duration = Duration::from_secs(3600);
+
+    fn log() -> AttemptLog {
+        let settings = Logs::default();
+        let intake = Arc::new(Intake::new(settings.memory_bytes, settings.urgent_bytes()));
+        AttemptLog::new(Arc::new(Whose::of(&claimed(1))), 0, &settings, intake)
+    }
+
+    /// Both ends of a pipe.
+    fn pipe() -> (std::fs::File, pipe::Receiver) {
+        let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap();
+        (writer.into(), pipe::Receiver::from_owned_fd(reader).unwrap())
+    }
+
+    async fn has(log: &AttemptLog, records: u64) {
+        let come = async {
+            while log.counters().records < records {
+                tokio::task::yield_now().await;
+            }
+        };
+        let come = tokio::time::timeout(PATIENCE, come).await;
+        assert!(come.is_ok(), "{} of {records} lines have come", log.counters().records);
+    }
+
+    #[tokio::test]
+    async fn a_pause_of_one_stream_ends_with_a_word_of_the_other_and_comes_before_it() {
+        let (log, over) = (log(), CancellationToken::new());
+        let held = Arc::new(Holdings::default()).hold(&claimed(1)).unwrap();
+        let output = Output { log: &log, held: &held, over: &over };
+        let ((mut stdout, from_stdout), (mut stderr, from_stderr)) = (pipe(), pipe());
+        let mut reader = Reader::new(output, Some(Stream::Stdout), 0);
+        let script = async {
+            // Each comes alone. With the second one the pause begins, which would be over in an hour.
+            for line in 1..=2 {
+                stdout.write_all(b"out\n").unwrap();
+                has(&log, line).await;
+            }
+            stdout.write_all(b"held back\n").unwrap();
+            stdout.write_all(b"and this\n").unwrap();
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(log.counters().records, 2, "it pauses");
+            stderr.write_all(b"err\n").unwrap();
+            has(&log, 5).await;
+            // Tried: a command that ends in a pause.
+            stdout.write_all(b"the last\n").unwrap();
+            drop((stdout, stderr));
+            over.cancel();
+        };
+        let all = async {
+            tokio::join!(
+                biased;
+                reader.read_with_pauses(from_stdout, &from_stderr, NEVER),
+                output.stderr(&from_stderr),
+                script,
+            )
+        };
+        assert!(tokio::time::timeout(PATIENCE, all).await.is_ok(), "nothing ends the pause");
+        reader.end();
+        let texts: Vec<_> = log.collect(u64::MAX).chunks.into_iter().map(|chunk| chunk.text).collect();
+        assert_eq!(texts, ["out\nout\nheld back\nand this\n", "err\n", "the last\n"]);
+    }
 }

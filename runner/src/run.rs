@@ -393,9 +393,8 @@ impl Run {
         let over = CancellationToken::new();
         let output = Output { log: &self.log, held: &self.held, over: &over };
         let refusals = running.control.refusals();
-        let (stdout, stderr, (), (), ended) = tokio::join!(
-            output.stdout(running.stdout, command.stdout),
-            output.stderr(running.stderr),
+        let ((stdout, stderr), (), (), ended) = tokio::join!(
+            output.both(running.stdout, running.stderr, command.stdout),
             show_progress(&self.log, &*self.means.desk, &self.job.lease, (command.stdout, &over)),
             tell_refusals(&self.log, refusals),
             attend(running.control, hears.then_some(&*self.held), command.room.as_ref(), &over),
