@@ -18,7 +18,7 @@ use tendril_broker::baseline::logs::{self, BareLog, UncheckedInbox, Way};
 use tendril_broker::runner::{Claimed, LogRow, Written};
 
 /// Lines of one row, as many as the runner puts into one.
-const ROW_LINES: usize = 64 * 1024 / LINE_BYTES;
+const ROW_LINES: usize = 32 * 1024 / LINE_BYTES;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Settings of the row.

@@ -1,9 +1,10 @@
 //! A slow line, and how the batches fare on it by the runner's own word.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use tendril_broker::testing::history;
+use tokio::time::Instant;
 
 use super::done::Done;
 use super::evidence::SlowLine;
