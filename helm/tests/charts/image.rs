@@ -24,6 +24,21 @@ fn the_containerfile_takes_the_versions_that_the_tree_pins() {
 }
 
 #[test]
+fn images_hold_the_programs_that_a_release_compares() {
+    let (file, release, sbom) =
+        (read("Containerfile"), read("../runner/scripts/release.sh"), read("../runner/scripts/sbom.sh"));
+    assert!(file.contains("helm/programs.sh /out/bin") && !file.contains("cargo build"));
+    assert!(release.contains("helm/programs.sh\"") && !release.contains("cargo build"));
+    let programs = read("programs.sh");
+    let named = assigned(&programs, "programs").trim_matches(['(', ')']);
+    assert_eq!(named, assigned(&release, "programs").trim_matches(['(', ')']));
+    assert!(sbom.contains(&format!("for program in {named}; do")), "{named}");
+    for program in named.split(' ') {
+        assert!(file.contains(&format!("/out/bin/{program} ")), "{program}");
+    }
+}
+
+#[test]
 fn images_and_charts_mean_the_same_user_version_and_places() {
     let file = read("Containerfile");
     for chart in ["tendril-runner", "tendril"] {
