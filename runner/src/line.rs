@@ -49,17 +49,15 @@ impl Line {
         (self.batch_bytes / 2..=self.batch_bytes).contains(&ready)
     }
 
-    /// The next batch's size after one of so many bytes that took so long: on a slow line what would have been in time, at
-    /// most half; doubled back on a fast one, up to `most`. That little was stored quickly says nothing of a batch that it
-    /// does not promise to be in time.
+    /// The next batch's size after one of so many bytes that took so long: the smallest on a slow line, since nobody knows how
+    /// much of the time its round trips took; doubled on a fast one, up to `most`. That little was stored quickly says nothing
+    /// of a batch that it does not promise to be in time.
     pub fn resize(&mut self, sent: usize, took: Duration, most: usize) {
-        let bytes = self.batch_bytes;
-        let doubled_takes = took.as_secs_f64() * (2 * bytes) as f64 / sent.max(1) as f64;
+        let doubled_takes = took.as_secs_f64() * (2 * self.batch_bytes) as f64 / sent.max(1) as f64;
         if took > TARGET {
-            let in_time = (sent as f64 * TARGET.as_secs_f64() / took.as_secs_f64()) as usize;
-            self.batch_bytes = in_time.min(bytes / 2).max(SMALLEST_BATCH_BYTES);
+            self.batch_bytes = SMALLEST_BATCH_BYTES;
         } else if took < TARGET / 4 && doubled_takes < TARGET.as_secs_f64() {
-            self.batch_bytes = (bytes * 2).min(most);
+            self.batch_bytes = (self.batch_bytes * 2).min(most);
         }
     }
 
@@ -103,17 +101,15 @@ mod tests {
     fn batches_shrink_on_a_slow_line_and_grow_back() {
         let most = 1024 * 1024;
         let mut line = Line { batch_bytes: most, ..Line::default() };
-        line.resize(most, Duration::from_secs(5), most);
-        assert_eq!(line.batch_bytes, most / 2);
-        // One late batch is enough to know what would have been in time, and one that was made ready meanwhile is too large.
-        line.resize(most / 2, Duration::from_secs(12), most);
-        assert_eq!(line.batch_bytes, most / 8);
-        assert!(line.fits(most / 8) && line.fits(most / 16) && !line.fits(most / 4) && !line.fits(most / 32));
-        line.resize(most / 8, Duration::from_secs(60), most);
+        // 400 KB at 50 KB/s, with two round trips of 2 s: a quarter of it, in a quarter of the time, would be late again.
+        line.resize(400_000, Duration::from_secs(12), most);
         assert_eq!(line.batch_bytes, SMALLEST_BATCH_BYTES);
+        // What was made ready meanwhile is too large.
+        assert!(line.fits(SMALLEST_BATCH_BYTES) && line.fits(SMALLEST_BATCH_BYTES / 2));
+        assert!(!line.fits(most / 8) && !line.fits(SMALLEST_BATCH_BYTES / 4));
         line.resize(SMALLEST_BATCH_BYTES, Duration::from_secs(2), most);
         assert_eq!(line.batch_bytes, SMALLEST_BATCH_BYTES);
-        // A kilobyte in 60 ms may be all that the line bears, or its round trip.
+        // A kilobyte in 90 ms may be all that the line bears, or its round trip.
         line.resize(1024, Duration::from_millis(90), most);
         assert_eq!(line.batch_bytes, SMALLEST_BATCH_BYTES);
         for _ in 0..20 {

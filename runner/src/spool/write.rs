@@ -34,6 +34,8 @@ impl Inner {
             return Ok(());
         }
         self.have_room()?;
+        // Reckoned once: there may be thousands of logs.
+        let mut places = self.free_places();
         let mut page = Page::default();
         for attempt in due {
             let mut at = 0;
@@ -49,7 +51,7 @@ impl Inner {
                 page.chunks.push((attempt, begin, page.records.len() - begin));
                 at += 1;
                 if page.records.len() >= PAGE_BYTES {
-                    self.append(&page)?;
+                    self.append(&page, &mut places)?;
                     page.clear();
                     self.have_room()?;
                     at = 0;
@@ -59,7 +61,7 @@ impl Inner {
         for log in &self.done {
             record::put_done(&mut page.records, log.attempt);
         }
-        self.append(&page)?;
+        self.append(&page, &mut places)?;
         if let Some(segment) = self.active.and_then(|number| self.segments.get_mut(&number)) {
             segment.done.append(&mut self.done);
         }
@@ -101,7 +103,7 @@ impl Inner {
         for log in self.backlogs.values() {
             page.name(log, self.active);
         }
-        if let Err(error) = self.append(&page) {
+        if let Err(error) = self.append(&page, &mut 0) {
             // One without the names must not stand there: older ones would go before it.
             self.active = former;
             if let Some(Err(error)) = self.segments.remove(&number).map(Segment::remove) {
@@ -113,10 +115,9 @@ impl Inner {
         Ok(())
     }
 
-    /// All of a page, or nothing.
-    fn append(&mut self, page: &Page) -> io::Result<()> {
+    /// All of a page, or nothing. Chunks stay in memory while they leave room for so many bytes that say where others stand.
+    fn append(&mut self, page: &Page, places: &mut usize) -> io::Result<()> {
         let Some(number) = self.active else { return Ok(()) };
-        let room = self.usual_memory_bytes().saturating_sub(self.index_bytes());
         let Some(segment) = self.segments.get_mut(&number) else { return Ok(()) };
         let base = segment.len;
         segment.append(&page.records)?;
@@ -132,7 +133,9 @@ impl Inner {
             let offset = u32::try_from(base).unwrap_or(u32::MAX) + u32::try_from(*begin).unwrap_or(u32::MAX);
             let place = Place::Disk { segment: number, offset, size: u32::try_from(*size).unwrap_or(u32::MAX) };
             // The oldest are sent first: those stay in memory.
-            self.kept_bytes -= log.written(place, self.kept_bytes <= room);
+            let before = log.index_bytes;
+            self.kept_bytes -= log.written(place, self.kept_bytes <= *places);
+            *places = places.saturating_sub(log.index_bytes.saturating_sub(before));
             log.tighten();
         }
         for attempt in &page.ended {
