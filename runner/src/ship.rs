@@ -164,7 +164,14 @@ impl Shipper {
             }
             line.has_stored |= settled;
             line.resize(line_bytes(&batch), took, self.settings.batch_bytes());
-            batch = if settled && line.fits(line_bytes(&next)) { next } else { Vec::new() };
+            if settled && line.fits(line_bytes(&next)) {
+                batch = next;
+                continue;
+            }
+            // Who was to be sent has the next turn; of what is refused again and again others come first.
+            let unsent = if settled || fruitless > 1 { next } else { batch };
+            self.ask(move |spool| spool.give_back(&unsent)).await;
+            batch = Vec::new();
         }
     }
 

@@ -348,7 +348,9 @@ impl Inner {
     /// Nothing of this log is wanted any more.
     fn forget(&mut self, attempt: Uuid) -> Option<Backlog> {
         let backlog = self.backlogs.remove(&attempt)?;
-        self.done.extend(backlog.named_in.or(self.active).map(|segment| Done { attempt, segment }));
+        // A disk that takes nothing has none that names it; all that there are may hold something of it.
+        let segment = backlog.named_in.or_else(|| self.segments.keys().next_back().copied());
+        self.done.extend(segment.map(|segment| Done { attempt, segment }));
         Some(backlog)
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::backlog::Backlog;
 use super::entry::{self, Place};
 use super::packed::Row;
 use super::{Inner, Spool};
@@ -71,6 +72,13 @@ impl Spool {
         self.take_behind(budget, sent)
     }
 
+    /// A batch is not sent after all: whoever has given its first chunk is the first of the next one.
+    pub fn give_back(&self, batch: &[Outgoing]) {
+        if let Some(first) = batch.first() {
+            self.inner().turn = Uuid::from_u128(first.whose.lease.attempt_id.as_u128().wrapping_sub(1));
+        }
+    }
+
     /// The next chunks of one log.
     pub fn take_of(&self, attempt: Uuid, budget: usize) -> Vec<Outgoing> {
         let mut batch = Batch::new(budget);
@@ -80,7 +88,8 @@ impl Spool {
 
     fn take_behind(&self, budget: usize, sent: &BTreeMap<Uuid, i64>) -> Vec<Outgoing> {
         let mut inner = self.inner();
-        let waiting = inner.waiting();
+        // Nobody has a share of the batch who has nothing to put into it.
+        let waiting = inner.waiting_behind(sent);
         let first = waiting.partition_point(|attempt| *attempt <= inner.turn);
         let share = (budget / waiting.len().max(1)).max(LEAST_SHARE_BYTES);
         let mut batch = Batch::new(budget);
@@ -101,6 +110,15 @@ impl Spool {
 }
 
 impl Inner {
+    /// Logs of which something waits behind what was sent, in the order of their ids.
+    fn waiting_behind(&self, sent: &BTreeMap<Uuid, i64>) -> Vec<Uuid> {
+        let waits = |id: &Uuid, log: &Backlog| {
+            let last = log.entries.back().map(|entry| entry.seq_to);
+            last.is_some_and(|last| sent.get(id).is_none_or(|sent| *sent < last))
+        };
+        self.backlogs.iter().filter(|(id, log)| waits(id, log)).map(|(id, _)| *id).collect()
+    }
+
     /// Puts the next chunks of a log into a batch, about a `share` of them, and one at least. Whether there was no room for
     /// another one.
     fn take_of(&mut self, (attempt, behind): (Uuid, i64), share: usize, batch: &mut Batch) -> bool {

@@ -220,3 +220,21 @@ fn a_log_that_is_done_is_so_for_the_next_process_too_when_the_segment_that_said_
         assert_eq!((recovered.logs, spool.waiting()), (1, vec![id(2)]));
     }
 }
+
+#[test]
+fn a_log_that_is_done_while_the_disk_takes_nothing_is_so_for_the_next_process_too() {
+    let folder = TempDir::new().unwrap();
+    let spool = filled(&folder, ROOMY, &["stored"]);
+    spool.put(vec![], &[(id(1), 0)]).unwrap();
+    spool.open(whose(2));
+    put(&spool, 2, 0, &["it waits, and so does the segment"]);
+    drop(spool);
+    let (spool, _) = open(&folder, ROOMY);
+    // As where the disk took no segment when this process began: none is written to, and none of ours names a log.
+    spool.inner().active = None;
+    spool.inner().backlogs.values_mut().for_each(|log| log.named_in = None);
+    spool.acknowledge(&stored(1, 0));
+    spool.put(vec![], &[]).unwrap();
+    drop(spool);
+    assert_eq!(open(&folder, ROOMY).0.waiting(), [id(2)]);
+}

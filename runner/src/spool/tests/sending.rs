@@ -130,3 +130,53 @@ fn a_batch_is_no_longer_than_its_budget_but_for_a_row_that_is() {
         assert!(sizes.values().all(|rows| *rows == 9) && sizes.len() == 7, "{sizes:?}");
     }
 }
+
+/// Batches as a shipper sends them: while one is on its way the next one is made ready, and not sent when it is small.
+fn ship(spool: &Spool, budget: usize, batches: usize) -> BTreeMap<Uuid, i64> {
+    let (mut batch, mut stored, mut all) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+    for _ in 0..batches {
+        if batch.is_empty() {
+            batch = spool.exchange(&std::mem::take(&mut stored), budget, &BTreeMap::new());
+        }
+        let sent = batch.iter().map(|row| (row.whose.lease.attempt_id, row.chunk.seq_to)).collect();
+        let next = spool.exchange(&stored, budget, &sent);
+        all.extend(&sent);
+        stored = sent;
+        let is_small = next.iter().map(Outgoing::line_bytes).sum::<usize>() < budget / 2;
+        batch = if is_small { Vec::new() } else { next.clone() };
+        if is_small {
+            spool.give_back(&next);
+        }
+    }
+    all
+}
+
+#[test]
+fn a_quiet_log_has_its_turn_beside_a_loud_one_whose_rows_fill_batches() {
+    for (loud, quiet) in [(1, 2), (2, 1)] {
+        let folder = TempDir::new().unwrap();
+        let (spool, _) = open(&folder, ROOMY);
+        let row = "x".repeat(5000);
+        spool.open(whose(loud));
+        spool.open(whose(quiet));
+        put(&spool, loud, 0, &[row.as_str(); 50]);
+        put(&spool, quiet, 0, &["a line"]);
+        let sent = ship(&spool, 5000 + ROW_BYTES, 4);
+        assert_eq!(sent.get(&id(quiet)), Some(&0), "four batches, and none has anything of it");
+        assert!(sent[&id(loud)] >= 1);
+    }
+}
+
+#[test]
+fn who_has_nothing_to_send_has_no_share_of_a_batch() {
+    let folder = TempDir::new().unwrap();
+    let (spool, _) = open(&folder, ROOMY);
+    let row = "x".repeat(1000);
+    for log in 1..=100 {
+        spool.open(whose(log));
+        put(&spool, log, 0, &[row.as_str(); 50]);
+    }
+    // All but one are put aside, or on their way.
+    let passed = (2..=100).map(|log| (id(log), i64::MAX)).collect();
+    assert_eq!(spool.exchange(&BTreeMap::new(), 50 * (1000 + ROW_BYTES), &passed).len(), 50);
+}
