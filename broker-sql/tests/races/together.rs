@@ -185,7 +185,7 @@ async fn starts_and_ends_of_a_runner_go_together_and_each_has_its_own_answer() {
         report.result["outputs"].to_string().replace('\'', "''")
     );
     assert_eq!(one::<i64>(&mut fleet.operator, &kept).await, 30);
-    let unknown = Lease { fence: 1, ..all[0].0 };
+    let unknown = Lease { fence: -1, ..all[0].0 };
     assert!(matches!(broker.start(&unknown).await, Err(BrokerError::Refused { code, .. }) if code == "TD002"));
     // A report that others would wait for goes by itself, and a wrong one is refused to its sender alone.
     let large = Report { result: json!("x".repeat(100_000)), ..success() };
