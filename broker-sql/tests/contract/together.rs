@@ -224,6 +224,60 @@ fn keyed(job: Value) -> Value {
     json!({"concurrency": {"key": "k", "limit": 1}, "jobs": [job]})
 }
 
+/// The report of a success with more to it.
+fn well_with(more: Value) -> Value {
+    let mut report = ended("success");
+    report.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    report
+}
+
+/// Deployments of one job each.
+async fn singles(fleet: &mut Fleet) -> Vec<Uuid> {
+    let mut singles = Vec::new();
+    for snapshot in [
+        json!({"jobs": [exec("plain")]}),
+        json!({"jobs": [exec("failed")]}),
+        json!({"jobs": [exec("cancelled")]}),
+        json!({"jobs": [exec("late")]}),
+        json!({"jobs": [exec("released")]}),
+        json!({"jobs": [exec("barred")]}),
+        json!({"jobs": [limited(reading("tried-again"), json!({"max_attempts": 3}))]}),
+        json!({"jobs": [exec("with-outputs")]}),
+        keyed(exec("limited")),
+        keyed(exec("waits-for-the-limit")),
+        json!({"jobs": [exec("no-report")]}),
+        json!({"jobs": [exec("no-bool")]}),
+        json!({"jobs": [exec("ended")]}),
+    ] {
+        singles.push(fleet.deploy(snapshot).await);
+    }
+    singles
+}
+
+/// How the jobs of those are said to have ended; one of two that share a limit was claimed.
+fn of_singles(claimed: &[Claimed], singles: &[Uuid]) -> Vec<Ask> {
+    let asks = |deployment: Uuid, report: Value| Ask::end(of(claimed, deployment), report);
+    vec![
+        asks(singles[0], ended("success")),
+        asks(singles[1], json!({"outcome": "failure", "log_end": 3, "error": "exit 1"})),
+        asks(singles[2], ended("cancelled")),
+        asks(singles[3], ended("timeout")),
+        asks(singles[4], ended("released")),
+        asks(singles[5], json!({"outcome": "released", "log_end": -1, "permanent": true, "error": "no"})),
+        asks(singles[6], ended("failure")),
+        asks(
+            singles[7],
+            well_with(
+                json!({"log_end": 41, "result": {"outputs": {"x": 1}, "engine": "terraform", "engine_version": "1.2.3"}}),
+            ),
+        ),
+        asks(singles[8], ended("success")),
+        asks(singles[10], json!({"outcome": "success"})),
+        asks(singles[11], json!({"outcome": "released", "log_end": -1, "permanent": "maybe"})),
+        asks(singles[12], ended("success")),
+    ]
+}
+
 /// A fleet with attempts in each state in which somebody may report their end, and who does.
 async fn ends() -> (Fleet, Runner, Vec<Ask>) {
     let mut fleet = Fleet::new().await;
@@ -251,24 +305,7 @@ async fn ends() -> (Fleet, Runner, Vec<Ask>) {
     let top = runner.claim(99).await;
     runner.start(of(&top, diamond)).await;
     runner.finish(of(&top, diamond), "success").await;
-    let mut singles = Vec::new();
-    for snapshot in [
-        json!({"jobs": [exec("plain")]}),
-        json!({"jobs": [exec("failed")]}),
-        json!({"jobs": [exec("cancelled")]}),
-        json!({"jobs": [exec("late")]}),
-        json!({"jobs": [exec("released")]}),
-        json!({"jobs": [exec("barred")]}),
-        json!({"jobs": [limited(reading("tried-again"), json!({"max_attempts": 3}))]}),
-        json!({"jobs": [exec("with-outputs")]}),
-        keyed(exec("limited")),
-        keyed(exec("waits-for-the-limit")),
-        json!({"jobs": [exec("no-report")]}),
-        json!({"jobs": [exec("no-bool")]}),
-        json!({"jobs": [exec("ended")]}),
-    ] {
-        singles.push(fleet.deploy(snapshot).await);
-    }
+    let singles = singles(&mut fleet).await;
     let mut claimed = runner.claim(99).await;
     claimed.extend(top);
     run(&mut fleet.portal, &format!("select tendril.cancel('{}')", singles[2])).await;
@@ -279,40 +316,18 @@ async fn ends() -> (Fleet, Runner, Vec<Ask>) {
     for apply in claimed.iter().filter(|claimed| claimed.kind == "terraform.apply") {
         runner.start(apply).await;
     }
-    let asks = |deployment: Uuid, report: Value| Ask::end(of(&claimed, deployment), report);
-    let with = |more: Value| {
-        let mut report = ended("success");
-        report.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        report
-    };
-    let mut all = vec![
-        asks(singles[0], ended("success")),
-        asks(singles[1], json!({"outcome": "failure", "log_end": 3, "error": "exit 1"})),
-        asks(singles[2], ended("cancelled")),
-        asks(singles[3], ended("timeout")),
-        asks(singles[4], ended("released")),
-        asks(singles[5], json!({"outcome": "released", "log_end": -1, "permanent": true, "error": "no"})),
-        asks(singles[6], ended("failure")),
-        asks(
-            singles[7],
-            with(
-                json!({"log_end": 41, "result": {"outputs": {"x": 1}, "engine": "terraform", "engine_version": "1.2.3"}}),
-            ),
-        ),
-        asks(singles[8], ended("success")),
-        asks(singles[10], json!({"outcome": "success"})),
-        asks(singles[11], json!({"outcome": "released", "log_end": -1, "permanent": "maybe"})),
-        asks(singles[12], ended("success")),
-        asks(rules, with(json!({"result": {"verdict": "approval", "reason": "opens port 22"}}))),
-        asks(plan, with(json!({"result": {"engine": "tofu", "engine_version": "1.9.0"}}))),
+    let mut all = of_singles(&claimed, &singles);
+    all.extend([
+        Ask::end(of(&claimed, rules), well_with(json!({"result": {"verdict": "approval", "reason": "opens port 22"}}))),
+        Ask::end(of(&claimed, plan), well_with(json!({"result": {"engine": "tofu", "engine_version": "1.9.0"}}))),
         Ask::well(&superseded),
         Ask::well(&unknown),
-    ];
+    ]);
     // Of the two that wait for the same state one was claimed.
     let held =
         claimed.iter().filter(|claimed| claimed.kind == "terraform.apply" && applies.contains(&claimed.deployment_id));
     all.extend(held.map(|apply| match apply.state_key.as_deref() {
-        Some("local://p/doubtful#default") => Ask::end(apply, with(json!({"child_dead": false}))),
+        Some("local://p/doubtful#default") => Ask::end(apply, well_with(json!({"child_dead": false}))),
         _ => Ask::well(apply),
     }));
     let middle = claimed.iter().filter(|claimed| claimed.deployment_id == diamond && claimed.job != "a");
