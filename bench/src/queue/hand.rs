@@ -60,6 +60,8 @@ impl Shift {
 /// A runner's calls, and the heartbeat that goes with them.
 pub struct Hand {
     broker: Broker,
+    /// Who starts and finishes: those of one go together.
+    desks: Vec<Broker>,
     connector: Connector,
     registered: Registered,
     next_no: i64,
@@ -87,7 +89,17 @@ impl Hand {
         broker.witness(&witness).await?;
         let every = Duration::from_millis(registered.heartbeat_ms);
         let beats = tokio::spawn(beat(Heart::new(connector.clone()), broker.runner(), every));
-        Ok(Self { broker, connector, registered, next_no: 1, beats })
+        Ok(Self { desks: vec![broker.clone()], broker, connector, registered, next_no: 1, beats })
+    }
+
+    /// Has so many sessions of their own for starts and ends: with no more slots than that, nothing goes together.
+    ///
+    /// # Errors
+    /// A pool cannot be built.
+    pub fn part(&mut self, sessions: usize) -> anyhow::Result<()> {
+        let desk = || Broker::new(self.connector.clone(), self.broker.runner(), 1);
+        self.desks = (0..sessions).map(|_| desk()).collect::<Result<_, _>>()?;
+        Ok(())
     }
 
     /// Claims up to so many jobs.
@@ -101,12 +113,13 @@ impl Hand {
     }
 
     /// Works until nothing is left that can run, or until it is asked to stop: claims for all free slots, as a runner does,
-    /// and starts and finishes each job by itself while others are claimed. Returns how many it were.
+    /// and starts and finishes each job while others are claimed. Returns how many it were.
     ///
     /// # Errors
     /// The broker refused something.
     pub async fn work(&mut self, slots: usize, shift: &Shift) -> anyhow::Result<u64> {
         let (mut running, mut done) = (JoinSet::new(), 0);
+        let mut desks = self.desks.clone().into_iter().cycle();
         loop {
             while let Some(ended) = running.try_join_next() {
                 ended.context("a job's task ended")??;
@@ -115,8 +128,8 @@ impl Hand {
             let free = if shift.is_over() { 0 } else { slots - running.len() };
             let claimed = if free > 0 { self.claim(free).await? } else { Vec::new() };
             let none = claimed.is_empty();
-            for job in claimed {
-                running.spawn(perform(self.broker.clone(), job));
+            for (job, desk) in claimed.into_iter().zip(&mut desks) {
+                running.spawn(perform(desk, job));
             }
             match running.is_empty() {
                 true if shift.is_over() || !shift.waits => return Ok(done),
@@ -211,7 +224,6 @@ pub fn success() -> Report {
 mod tests {
     use super::*;
     use tendril_broker::baseline::queue::{Queued, Shape};
-    use tendril_broker::baseline::together::{How, Together, sketch};
     use tendril_broker::testing::TestDatabase;
 
     async fn site(shapes: &[(Shape, u64)]) -> (TestDatabase, Access, Queued, Hand) {
@@ -235,17 +247,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_started_and_ended_together_is_so_once() {
-        let (database, access, queued, mut hand) = site(&[(Shape::Single, 40)]).await;
-        sketch(&database.url()).await.unwrap();
-        for how in [How::OneByOne, How::InSets] {
-            let calls = Together::open(&database.runner_url(&access.token), how).await.unwrap();
-            let leases: Vec<_> = hand.claim(20).await.unwrap().iter().map(|job| job.lease).collect();
-            assert_eq!(calls.start(&leases).await.unwrap(), 20, "{how:?}");
-            assert_eq!(calls.finish(&leases, &success()).await.unwrap(), 20, "{how:?}");
-            assert_eq!(calls.finish(&leases, &success()).await.unwrap(), 0, "{how:?}: it has ended before");
-        }
-        assert_eq!(queued.ended(access.cluster).await.unwrap(), (40, 40));
+    async fn a_hand_with_sessions_for_each_job_does_the_same() {
+        let (_database, access, queued, mut hand) = site(&[(Shape::Single, 20), (Shape::Diamond, 2)]).await;
+        hand.part(3).unwrap();
+        assert_eq!(hand.work(3, &Shift::until_nothing_is_left()).await.unwrap(), 30);
+        assert_eq!(queued.ended(access.cluster).await.unwrap(), (30, 30));
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! `queue throughput`: how many jobs a second are claimed, started and ended, each by commits that were answered, beside other
 //! queues in the same run.
 
-use super::hand::{Hand, Shift, success};
+use super::hand::{Hand, Shift};
 use super::peers::{Mode, Peer};
 use crate::clock::Moment;
 use crate::comparison::{Comparison, Goal, Unit};
@@ -11,8 +11,6 @@ use crate::stage::Stage;
 use anyhow::{Context, ensure};
 use clap::Args;
 use tendril_broker::baseline::queue::{Queued, Shape};
-use tendril_broker::baseline::together::{How, Together, sketch};
-use tendril_broker::runner::Lease;
 use tokio::task::JoinSet;
 
 /// What is to be reached beside the best durable peer.
@@ -52,19 +50,14 @@ impl Default for Throughput {
 /// What of ours is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// Each job by calls of its own.
-    Each(Shape),
-    /// All that one claim brought by one statement each for starts and ends.
-    Together(How),
+    /// As a runner does it: starts and ends that come together go together.
+    Gathered(Shape),
+    /// With a session for each slot, whose calls are for one job.
+    Apart,
 }
 
-const WAYS: [Way; 5] = [
-    Way::Each(Shape::Single),
-    Way::Each(Shape::Reading),
-    Way::Each(Shape::Diamond),
-    Way::Together(How::OneByOne),
-    Way::Together(How::InSets),
-];
+const WAYS: [Way; 4] =
+    [Way::Gathered(Shape::Single), Way::Gathered(Shape::Reading), Way::Gathered(Shape::Diamond), Way::Apart];
 
 struct Race {
     stage: Stage,
@@ -99,28 +92,26 @@ impl Row for Race {
 
 impl Race {
     async fn rate(&mut self, way: Way) -> anyhow::Result<f64> {
-        let shape = if let Way::Each(shape) = way { shape } else { Shape::Single };
+        let shape = if let Way::Gathered(shape) = way { shape } else { Shape::Single };
         let each = (self.options.jobs / u64::from(self.options.runners) / shape.jobs()).max(1);
-        let (slots, sessions) = (self.options.slots as usize, self.options.sessions as usize);
+        let sessions = self.options.sessions as usize;
+        let slots = if way == Way::Apart { sessions } else { self.options.slots as usize };
         let mut crews = Vec::new();
         for _ in 0..self.options.runners {
             self.crews += 1;
             let access = self.stage.add_cluster(&format!("crew-{}", self.crews)).await;
             self.queued.fill(access.cluster, shape, each).await?;
-            let hand = Hand::hire(&access, sessions, slots).await?;
+            let mut hand = Hand::hire(&access, sessions, slots).await?;
+            if way == Way::Apart {
+                hand.part(sessions)?;
+            }
             crews.push((access, hand));
         }
         self.queued.settle().await?;
         let (begun, mut working, mut clusters) = (Moment::now(), JoinSet::new(), Vec::new());
         for (access, mut hand) in crews {
             clusters.push(access.cluster);
-            let url = self.stage.runner_url(&access.token);
-            working.spawn(async move {
-                match way {
-                    Way::Each(_) => hand.work(slots, &Shift::until_nothing_is_left()).await,
-                    Way::Together(how) => together(&mut hand, &url, how).await,
-                }
-            });
+            working.spawn(async move { hand.work(slots, &Shift::until_nothing_is_left()).await });
         }
         let mut done = 0;
         while let Some(worked) = working.join_next().await {
@@ -137,24 +128,6 @@ impl Race {
     }
 }
 
-/// Works off by one statement each for what a claim brought.
-async fn together(hand: &mut Hand, url: &str, how: How) -> anyhow::Result<u64> {
-    let (calls, report, mut done) = (Together::open(url, how).await?, success(), 0);
-    loop {
-        let leases: Vec<Lease> = hand.claim(BY_THE_HUNDRED).await?.iter().map(|job| job.lease).collect();
-        if leases.is_empty() {
-            return Ok(done);
-        }
-        let all = i64::try_from(leases.len())?;
-        let (started, ended) = (calls.start(&leases).await?, calls.finish(&leases, &report).await?);
-        ensure!((started, ended) == (all, all), "of {all} jobs {started} were started and {ended} ended together");
-        done += leases.len() as u64;
-    }
-}
-
-/// Jobs of a claim whose starts and ends go together.
-const BY_THE_HUNDRED: usize = 100;
-
 /// Measures the row.
 ///
 /// # Errors
@@ -168,7 +141,6 @@ pub async fn measure(options: &Throughput) -> anyhow::Result<Vec<Table>> {
     }
     let stage = Stage::set().await?;
     let queued = Queued::open(&stage.operator_url()).await?;
-    sketch(&stage.operator_url()).await?;
     let mut race = Race { stage, queued, options: options.clone(), peers, crews: 0 };
     let rounds = interleave(&mut race, "queue throughput", options.rounds as usize).await?;
     race.stage.strike().await?;
@@ -180,7 +152,7 @@ fn table(options: &Throughput, peers: &[(Peer, Mode)], rounds: &Rounds<Vec<f64>>
         let at = WAYS.iter().position(|other| *other == way).unwrap_or_default();
         rounds.ours.iter().map(|round| round[at]).collect()
     };
-    let single = ours(Way::Each(Shape::Single));
+    let single = ours(Way::Gathered(Shape::Single));
     let line = |what: String, ours: &[f64], bare: &[f64]| {
         Comparison::of(what, Unit::JobsPerSecond, ours, bare).context("no rounds")
     };
@@ -196,13 +168,12 @@ fn table(options: &Throughput, peers: &[(Peer, Mode)], rounds: &Rounds<Vec<f64>>
     }
     let mut lines: Vec<Comparison> = lines.into_iter().map(|(_, line)| line).collect();
     for (what, way) in [
-        ("single jobs that only read, beside those that change the world", Way::Each(Shape::Reading)),
-        ("jobs of deployments of five, one before and one behind three, beside single ones", Way::Each(Shape::Diamond)),
+        ("single jobs that only read, beside those that change the world", Way::Gathered(Shape::Reading)),
         (
-            "100 starts, 100 ends in one statement each, which calls for each job, beside calls for each",
-            Way::Together(How::OneByOne),
+            "jobs of deployments of five, one before and one behind three, beside single ones",
+            Way::Gathered(Shape::Diamond),
         ),
-        ("the same by a sketch of functions that work on sets", Way::Together(How::InSets)),
+        ("the same, each started and ended by calls of its own, as many at once as sessions", Way::Apart),
     ] {
         lines.push(line(what.to_owned(), &ours(way), &single)?);
     }

@@ -4,7 +4,6 @@ pub mod log_tables;
 pub mod logs;
 pub mod queue;
 pub mod scrape;
-pub mod together;
 
 use std::future::poll_fn;
 

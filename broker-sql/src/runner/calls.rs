@@ -1,22 +1,17 @@
-//! The calls that share a small pool: register, claim, start, finish, progress, goodbye.
+//! The calls that share a small pool: register, witness, claim, adopt, progress, goodbye.
 
-use super::lease::{Adoption, Claimed, Disposition, Lease, Outcome, Report};
+use super::lease::{Adoption, Claimed, Lease, Outcome};
+use super::pool::Calls;
+use super::together::Together;
 use super::{API_VERSION, BrokerError};
 use crate::connect::Connector;
-use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, PoolError, QueueMode, RecyclingMethod, Runtime, Timeouts,
-};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
+use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
-use tokio_postgres::{Config, Row};
 use uuid::Uuid;
-
-/// A reply later than this counts as lost: the session is dropped and the call asked again by who can.
-const CALL_TIMEOUT: Duration = Duration::from_secs(15);
-/// A slower line is as good as none; what a call carries has its time on any other.
-const SLOWEST_BYTES_PER_S: u64 = 16 * 1024;
 
 /// What a runner says of itself when it registers.
 #[derive(Clone, Debug, Serialize)]
@@ -110,8 +105,8 @@ pub struct Compared {
 /// A runner process's door to the broker.
 #[derive(Clone)]
 pub struct Broker {
-    pool: Pool,
-    connector: Connector,
+    pub(super) calls: Calls,
+    pub(super) together: Arc<Together>,
     runner: Uuid,
 }
 
@@ -121,17 +116,8 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::Unavailable`] when the pool cannot be built.
     pub fn new(connector: Connector, runner: Uuid, connections: usize) -> Result<Self, BrokerError> {
-        let settings = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_connect(Config::new(), connector.for_pool("calls"), settings);
-        let pool = Pool::builder(manager)
-            .max_size(connections)
-            // The session that was used last: its backend, and what it has planned, is the warmest.
-            .queue_mode(QueueMode::Lifo)
-            .runtime(Runtime::Tokio1)
-            .timeouts(Timeouts { wait: Some(CALL_TIMEOUT), create: Some(CALL_TIMEOUT), recycle: Some(CALL_TIMEOUT) })
-            .build()
-            .map_err(|e| BrokerError::Unavailable(e.to_string()))?;
-        Ok(Self { pool, connector, runner })
+        let calls = Calls::new(connector, connections)?;
+        Ok(Self { together: Arc::new(Together::new(calls.clone())), calls, runner })
     }
 
     /// The id of this runner process.
@@ -168,7 +154,7 @@ impl Broker {
     /// `LeaseExpired` until a heartbeat has succeeded; `NotActive` while the credential is being drained.
     pub async fn claim(&self, claim_no: i64, slots: i32) -> Result<Vec<Claimed>, BrokerError> {
         const SQL: &str = "-- runner_claim\nselect * from tendril.runner_claim($1, $2, $3)";
-        let rows = self.all(SQL, &[&self.runner, &claim_no, &slots], CALL_TIMEOUT).await?;
+        let rows = self.calls.all(0, SQL, &[&self.runner, &claim_no, &slots]).await?;
         rows.iter().map(claimed).collect()
     }
 
@@ -178,16 +164,6 @@ impl Broker {
     /// Any [`BrokerError`].
     pub async fn wait(&self) -> Result<(), BrokerError> {
         self.one("-- runner_wait\nselect tendril.runner_wait($1)", &[&self.runner]).await.map(drop)
-    }
-
-    /// The committed, fenced call just before the first child that changes the world. An unclear reply means: ask
-    /// again, and do not spawn.
-    ///
-    /// # Errors
-    /// `LeaseLost`, `LeaseExpired` and `CancelRequested` mean that nothing may be started.
-    pub async fn start(&self, lease: &Lease) -> Result<(), BrokerError> {
-        const SQL: &str = "-- runner_start\nselect tendril.runner_start($1, $2)";
-        self.one(SQL, &[&lease.attempt_id, &lease.fence]).await.map(drop)
     }
 
     /// Answers from now on for an attempt that an earlier process of this place has left. To be held before it is asked
@@ -202,20 +178,6 @@ impl Broker {
             "adopted" => Ok(Adoption::Adopted),
             "ended" => Ok(Adoption::Ended),
             _ => Ok(Adoption::Superseded),
-        }
-    }
-
-    /// Reports an attempt's end. Idempotent.
-    ///
-    /// # Errors
-    /// Any [`BrokerError`].
-    pub async fn finish(&self, lease: &Lease, report: &Report) -> Result<Disposition, BrokerError> {
-        const SQL: &str = "-- runner_finish\nselect tendril.runner_finish($1, $2, $3)";
-        let row = self.one(SQL, &[&lease.attempt_id, &lease.fence, &Json(report)]).await?;
-        match row.try_get(0)? {
-            "accepted" => Ok(Disposition::Accepted),
-            "again" => Ok(Disposition::Again),
-            _ => Ok(Disposition::Noted),
         }
     }
 
@@ -238,11 +200,11 @@ impl Broker {
 
     /// Closes the pool's sessions; every call fails from now on.
     pub fn close(&self) {
-        self.pool.close();
+        self.calls.close();
     }
 
     pub(super) async fn one(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row, BrokerError> {
-        self.one_carrying(0, sql, params).await
+        self.calls.one(0, sql, params).await
     }
 
     /// A call that carries so many bytes, which may take their time.
@@ -252,41 +214,8 @@ impl Broker {
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Row, BrokerError> {
-        let mut rows = self.all(sql, params, patience(bytes)).await?;
-        rows.pop().ok_or_else(|| BrokerError::Unavailable("the broker answered with no row".into()))
+        self.calls.one(bytes, sql, params).await
     }
-
-    async fn all(
-        &self,
-        sql: &str,
-        params: &[&(dyn ToSql + Sync)],
-        patience: Duration,
-    ) -> Result<Vec<Row>, BrokerError> {
-        let client = self.session().await?;
-        let call = async {
-            let statement = client.prepare_cached(sql).await?;
-            client.query(&statement, params).await
-        };
-        match tokio::time::timeout(patience, call).await {
-            Ok(reply) => reply.map_err(BrokerError::from),
-            Err(_) => {
-                // The session may still commit: it is closed, never reused, and the callers are idempotent.
-                drop(Object::take(client));
-                Err(BrokerError::Unavailable(format!("no reply within {} s", patience.as_secs())))
-            }
-        }
-    }
-
-    async fn session(&self) -> Result<Object, BrokerError> {
-        self.pool.get().await.map_err(|e| match e {
-            PoolError::Backend(e) => BrokerError::Connect(self.connector.explain(&e)),
-            other => BrokerError::Unavailable(other.to_string()),
-        })
-    }
-}
-
-fn patience(bytes: usize) -> Duration {
-    CALL_TIMEOUT + Duration::from_secs(bytes as u64 / SLOWEST_BYTES_PER_S)
 }
 
 fn claimed(row: &Row) -> Result<Claimed, BrokerError> {
@@ -307,16 +236,4 @@ fn claimed(row: &Row) -> Result<Claimed, BrokerError> {
         snapshot: row.try_get("config_snapshot")?,
         plan_attempt: row.try_get("plan_attempt_id")?,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_call_has_time_for_what_it_carries_over_a_slow_line() {
-        assert_eq!(patience(0), CALL_TIMEOUT);
-        let plan = 16 * 1024 * 1024;
-        assert!(patience(plan).as_secs() > plan as u64 / 50_000, "50 KB/s");
-    }
 }

@@ -93,13 +93,19 @@ fn remedy(code: &str) -> Option<&'static str> {
 
 impl From<tokio_postgres::Error> for BrokerError {
     fn from(error: tokio_postgres::Error) -> Self {
-        let Some(db) = error.as_db_error() else {
-            return Self::Unavailable(error.to_string());
-        };
-        let code = db.code().code();
-        let message = match db.hint().filter(|hint| !hint.is_empty()).or_else(|| remedy(code)) {
-            Some(hint) => format!("{}; {hint}", db.message()),
-            None => db.message().to_owned(),
+        match error.as_db_error() {
+            Some(db) => Self::refusal(db.code().code(), db.message(), db.hint(), db.detail()),
+            None => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl BrokerError {
+    /// What the server said, be it of a whole call or of one attempt among others.
+    pub(super) fn refusal(code: &str, message: &str, hint: Option<&str>, detail: Option<&str>) -> Self {
+        let message = match hint.filter(|hint| !hint.is_empty()).or_else(|| remedy(code)) {
+            Some(hint) => format!("{message}; {hint}"),
+            None => message.to_owned(),
         };
         match code {
             "TD005" => Self::LeaseLost(message),
@@ -111,7 +117,7 @@ impl From<tokio_postgres::Error> for BrokerError {
             _ => Self::Refused {
                 code: code.to_owned(),
                 message,
-                detail: db.detail().and_then(|text| serde_json::from_str(text).ok()),
+                detail: detail.and_then(|text| serde_json::from_str(text).ok()),
             },
         }
     }

@@ -10,7 +10,7 @@ use crate::refusal::Error;
 /// Ends both waits: long enough that a lease may run out meanwhile, and seldom enough that work goes on.
 const WAIT: &str = "perform pg_sleep(case when random() < 0.3 then 4 else 0 end);\n  ";
 const START_WRITES: &str = "with started as (";
-const FINISH_WRITES: &str = "update tendril_core.attempts set ended_at = clock_timestamp(), outcome = v_outcome";
+const FINISH_WRITES: &str = "update tendril_core.attempts a set ended_at = clock_timestamp(), outcome = ";
 
 /// A mistake, or what only looks like one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -37,23 +37,25 @@ impl Mutant {
     fn changes(self) -> Vec<Change> {
         let change = |function, from, to: &str| Change { function, from, to: to.to_owned() };
         let wait = |function, before: &'static str| change(function, before, &format!("{WAIT}{before}"));
-        let slow = || vec![wait("tendril.runner_start", START_WRITES), wait("tendril.runner_finish", FINISH_WRITES)];
+        let slow = || {
+            vec![wait("tendril_core.start_attempts", START_WRITES), wait("tendril_core.end_attempts", FINISH_WRITES)]
+        };
         match self {
             Self::NoFenceCheck => vec![
                 change(
-                    "tendril.runner_start",
-                    "if v.attempt_id is distinct from p_attempt or v.fence is distinct from p_fence or v.superseded_at is not null\n     or v.state in",
-                    "if v.state in",
+                    "tendril_core.start_attempts",
+                    "when c.attempt_id is null then",
+                    "when j.state in ('SUCCESS', 'FAILED', 'CANCELLED', 'SKIPPED') then",
                 ),
                 change(
-                    "tendril.runner_start",
-                    "if v.state_key is not null and not exists (",
-                    "if false and not exists (",
+                    "tendril_core.start_attempts",
+                    "when j.state_key is not null and not exists (",
+                    "when false and not exists (",
                 ),
                 change(
                     "tendril.runner_finish",
-                    "if a.superseded_at is not null or j.attempt_id is distinct from a.id or j.fence is distinct from a.fence\n     or j.state in",
-                    "if j.state in",
+                    "if not exists (select from tendril_core.current_attempts c where c.attempt_id = a.id) then",
+                    "if (v.j).state in ('SUCCESS', 'FAILED', 'CANCELLED', 'SKIPPED') then",
                 ),
             ],
             Self::CheckWithoutLock => {
@@ -63,6 +65,16 @@ impl Mutant {
                         "tendril.runner_start",
                         "for key share of x for update of d for update of j for update of a;",
                         ";",
+                    ),
+                    change(
+                        "tendril.runner_start_all",
+                        "for key share of x skip locked for update of d skip locked for update of j skip locked for update of a skip locked);",
+                        ");",
+                    ),
+                    change(
+                        "tendril.runner_finish_all",
+                        "for update of d skip locked for update of j skip locked for update of a skip locked);",
+                        ");",
                     ),
                     change("tendril_core.address", "d.id = a.deployment_id for update;", "d.id = a.deployment_id;"),
                     change("tendril_core.address", "t.id = a.job_id for update;", "t.id = a.job_id;"),

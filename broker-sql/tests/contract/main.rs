@@ -40,3 +40,4 @@ mod states;
 mod submit;
 mod tail;
 mod template_state;
+mod together;

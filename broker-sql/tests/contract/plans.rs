@@ -135,10 +135,10 @@ async fn a_runners_statements_touch_few_rows_however_long_the_queue_has_grown() 
         "select q.job_id from tendril_core.queue",
         "insert into tendril_core.held_keys",
         "insert into tendril_core.attempts",
-        "update tendril_core.jobs set state = 'STARTED'",
+        "update tendril_core.jobs j set state = 'STARTED'",
         "update tendril_core.runner_leases set lease_expires_at",
         "update tendril_core.attempts set progress",
-        "update tendril_core.attempts set ended_at",
+        "update tendril_core.attempts a set ended_at",
         "with parts as",
         "insert into tendril_core.artifacts",
         "where a.log_writer = p_writer",
@@ -148,15 +148,24 @@ async fn a_runners_statements_touch_few_rows_however_long_the_queue_has_grown() 
     assert_few(&plans, FEW);
 }
 
-/// Everything that a runner asks for on the way of a claim of a few jobs.
+/// Everything that a runner asks for on the way of a claim of a few jobs. Each second one starts and ends them together.
 async fn lifetime(runner: &mut Runner) {
     let claimed = runner.claim(4).await;
     assert_eq!(claimed.len(), 4);
     let held: Vec<&Claimed> = claimed.iter().collect();
     runner.heartbeat(&held).await;
+    let together = runner.claim_no % 2 == 0;
+    let list = |what: &dyn Fn(&Claimed) -> String| claimed.iter().map(what).collect::<Vec<_>>().join(",");
+    let arrays =
+        format!("'{{{}}}', '{{{}}}'", list(&|one| one.attempt_id.to_string()), list(&|one| one.fence.to_string()));
+    if together {
+        run(&mut runner.session, &format!("select tendril.runner_start_all({arrays})")).await;
+    }
     for one_of_them in &claimed {
         let (attempt, fence) = (one_of_them.attempt_id, one_of_them.fence);
-        runner.start(one_of_them).await;
+        if !together {
+            runner.start(one_of_them).await;
+        }
         runner.append(one_of_them, 0, 0, "x").await.unwrap();
         for sql in [
             format!("select tendril.runner_progress('{attempt}', {fence}, '{{}}')"),
@@ -164,10 +173,16 @@ async fn lifetime(runner: &mut Runner) {
             format!("select * from tendril.runner_artifact_get('{attempt}', 'x')"),
             format!("select tendril.log_positions('{}')", runner.writer),
             format!("select tendril.runner_wait('{}')", runner.id),
-            finish_sql(one_of_them, &json!({"outcome": "success", "log_end": 0})),
         ] {
             run(&mut runner.session, &sql).await;
         }
+        if !together {
+            runner.report(one_of_them, json!({"outcome": "success", "log_end": 0})).await;
+        }
+    }
+    if together {
+        let reports = r#"array_fill('{"outcome": "success", "log_end": 0}'::jsonb, array[4])"#;
+        run(&mut runner.session, &format!("select tendril.runner_finish_all({arrays}, {reports})")).await;
     }
 }
 

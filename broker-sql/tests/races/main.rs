@@ -11,5 +11,6 @@ mod keys;
 mod open;
 mod operators;
 mod queue;
+mod together;
 mod upgrades;
 mod witnesses;

@@ -17,6 +17,8 @@ use crate::siege::Siege;
 enum Comes {
     /// Refused with TD002.
     Refused,
+    /// Refused with TD002 in a row of the answer.
+    RefusedEach,
     /// Answered as for what is not there: with nothing, or with no rows.
     Empty,
     /// Refused with this, whatever is asked: it takes another grant.
@@ -24,7 +26,7 @@ enum Comes {
     /// Takes nobody's ids.
     Neutral,
 }
-use Comes::{Empty, Neutral, Never, Refused};
+use Comes::{Empty, Neutral, Never, Refused, RefusedEach};
 
 const WITNESS: &str = r#"{"incarnation": 1, "fence": 0, "runners": ["{runner}"], "open": [], "ended": []}"#;
 
@@ -39,6 +41,15 @@ fn runners_calls() -> BTreeMap<&'static str, (String, Comes)> {
         (
             "runner_finish",
             (r#"runner_finish('{attempt}', {fence}, '{"outcome": "success", "log_end": -1}')"#.into(), Refused),
+        ),
+        ("runner_start_all", ("runner_start_all('{{attempt}}', '{{fence}}')".into(), RefusedEach)),
+        (
+            "runner_finish_all",
+            (
+                r#"runner_finish_all('{{attempt}}', '{{fence}}', array['{"outcome": "success", "log_end": -1}'::jsonb])"#
+                    .into(),
+                RefusedEach,
+            ),
         ),
         ("runner_heartbeat", ("runner_heartbeat('{runner}', 99, '{}')".into(), Refused)),
         ("runner_progress", (r#"runner_progress('{attempt}', {fence}, '{"x": 1}')"#.into(), Empty)),
@@ -172,6 +183,7 @@ async fn try_all(
         }
         match comes {
             Refused => assert!(foreign.starts_with("TD002"), "{name}: {foreign}"),
+            RefusedEach => assert!(foreign.contains(",TD002,\\\"there is no attempt "), "{name}: {foreign}"),
             Never(code) => assert!(foreign.starts_with(code), "{name}: {foreign}"),
             Empty => {
                 let nothing = ["[]", "[null]", "[\"\"]"].contains(&foreign.as_str());

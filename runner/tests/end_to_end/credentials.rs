@@ -147,8 +147,8 @@ async fn a_result_that_meets_a_revocation_half_way_is_not_given_up() {
     let long = gated(&fleet, &gate).await;
     let right = |give: &str, to: &str| {
         format!(
-            "do $$ begin execute format('{give} execute on function tendril.runner_finish(uuid, bigint, jsonb) {to} %I',
-                 tendril_core.group_role('runner')); end $$"
+            "do $$ begin execute format('{give} execute on function tendril.runner_finish(uuid, bigint, jsonb),
+                 tendril.runner_finish_all(uuid[], bigint[], jsonb[]) {to} %I', tendril_core.group_role('runner')); end $$"
         )
     };
     fleet.operate(&right("revoke", "from")).await;
