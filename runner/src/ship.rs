@@ -157,8 +157,8 @@ impl Shipper {
                     tracing::info!(reason, "a batch overlapped with what is stored");
                     let open = within(session.positions()).await?;
                     self.resume(&open).await;
-                    if fruitless > 1 {
-                        self.weed_out(session, &open, line).await?;
+                    if fruitless > 1 && self.weed_out(session, &sent, &open, line).await? {
+                        fruitless = 1;
                     }
                 }
             }
@@ -177,18 +177,26 @@ impl Shipper {
 
     /// Rows were refused as a whole again, although they begin where the stored ones end: there is no place for some of
     /// them. They must not keep the other attempts' from theirs. The place of an `open` log comes: nobody has prepared its day
-    /// yet. A day whose logs are all closed may be stored no more.
-    async fn weed_out(&self, session: &mut LogWriter, open: &[Position], line: &mut Line) -> Result<(), BrokerError> {
-        let aside = line.aside();
-        let waiting = self.ask(Spool::waiting).await;
-        for attempt in waiting.into_iter().filter(|attempt| !aside.contains_key(attempt)) {
+    /// yet. A day whose logs are all closed may be stored no more. Only logs of the `refused` batch are looked at: whoever was
+    /// claimed since the broker was asked what is open would pass for closed. Whether it came to anything.
+    async fn weed_out(
+        &self,
+        session: &mut LogWriter,
+        refused: &Positions,
+        open: &[Position],
+        line: &mut Line,
+    ) -> Result<bool, BrokerError> {
+        let mut settled = false;
+        for attempt in refused.keys().copied() {
             let batch = self.ask(move |spool| spool.take_of(attempt, SMALLEST_BATCH_BYTES)).await;
             if batch.is_empty() {
                 continue;
             }
             let rows = rows(&batch);
             let (written, took) = timed(session.write(&rows, PATIENCE)).await;
-            match written? {
+            let written = written?;
+            settled |= !matches!(written, Written::Refused(_)) || is_settling(&written);
+            match written {
                 Written::Stored => {
                     self.metrics.flushed(&batch, took);
                     let stored = positions(&batch);
@@ -205,7 +213,7 @@ impl Shipper {
                 Written::Rewind(reason) => self.give_up(attempt, &reason).await,
             }
         }
-        Ok(())
+        Ok(settled)
     }
 
     async fn refused(&self, session: &LogWriter, refused: Vec<RefusedAttempt>) -> Result<(), BrokerError> {
