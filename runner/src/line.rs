@@ -1,10 +1,10 @@
 //! What a log connection knows of its line: how large a batch it bears, and for which logs the broker has no place yet.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use uuid::Uuid;
+use time::Date;
 
 use crate::clock::BootTime;
 use crate::logs::MAX_CHUNK_BYTES;
@@ -24,8 +24,8 @@ pub struct Line {
     pub batch_bytes: usize,
     /// A batch was stored in it.
     pub has_stored: bool,
-    /// Logs that are not sent for now, as if all of them were on its way.
-    aside: BTreeMap<Uuid, i64>,
+    /// Days of claims that nobody has prepared in the database: their logs are not sent for now.
+    aside: BTreeSet<Date>,
     until: BootTime,
     waits: ExponentialBackoff,
 }
@@ -35,7 +35,7 @@ impl Default for Line {
         Self {
             batch_bytes: SMALLEST_BATCH_BYTES,
             has_stored: false,
-            aside: BTreeMap::new(),
+            aside: BTreeSet::new(),
             until: BootTime::now(),
             waits: backoff(),
         }
@@ -61,20 +61,31 @@ impl Line {
         }
     }
 
-    /// Sends nothing of this log until it is tried again, with those that were put aside already.
-    pub fn put_aside(&mut self, attempt: Uuid) {
+    /// Sends nothing of this day's logs until it is tried again, with those that were put aside already.
+    pub fn put_aside(&mut self, day: Date) {
         if self.aside.is_empty() {
             self.until = BootTime::now().after(self.waits.next().unwrap_or(LONGEST_WAIT));
         }
-        self.aside.insert(attempt, i64::MAX);
+        self.aside.insert(day);
     }
 
-    /// The logs that are put aside now: the last number of each that is taken to be on its way.
-    pub fn aside(&mut self) -> BTreeMap<Uuid, i64> {
-        if self.until.left().is_zero() {
-            self.aside.clear();
+    /// The days that are put aside.
+    pub fn aside(&self) -> &BTreeSet<Date> {
+        &self.aside
+    }
+
+    /// The days that are to be tried again now.
+    pub fn due(&self) -> Vec<Date> {
+        if self.until.left().is_zero() { self.aside.iter().copied().collect() } else { Vec::new() }
+    }
+
+    /// They have been tried, and these are not put aside any more.
+    pub fn tried(&mut self, prepared: &[Date]) {
+        self.aside.retain(|day| !prepared.contains(day));
+        if self.aside.is_empty() {
+            self.waits = backoff();
         }
-        self.aside.clone()
+        self.until = BootTime::now().after(self.waits.next().unwrap_or(LONGEST_WAIT));
     }
 
     /// Until those that are put aside are tried again; none when there are none.
@@ -119,15 +130,21 @@ mod tests {
     }
 
     #[test]
-    fn logs_without_a_place_are_put_aside_together_and_tried_again_together() {
+    fn days_that_nobody_has_prepared_are_put_aside_together_and_tried_again_together() {
         let mut line = Line::default();
-        assert!(line.aside().is_empty() && line.tried_again_in().is_none());
-        line.put_aside(Uuid::from_u128(1));
+        assert!(line.due().is_empty() && line.tried_again_in().is_none());
+        let days = [Date::MIN, Date::MAX];
+        line.put_aside(days[0]);
         line.until = BootTime::now().after(Duration::from_secs(3600));
-        line.put_aside(Uuid::from_u128(2));
-        assert_eq!(line.aside().len(), 2);
+        line.put_aside(days[1]);
+        assert!(line.due().is_empty() && line.aside().len() == 2);
         assert!(line.tried_again_in().is_some_and(|left| left > Duration::from_secs(3000)));
         line.until = BootTime::now();
+        assert_eq!(line.due(), days);
+        // One of them has been prepared; the other one waits on.
+        line.tried(&days[..1]);
+        assert!(line.due().is_empty() && line.tried_again_in().is_some_and(|left| !left.is_zero()));
+        line.tried(&days[1..]);
         assert!(line.aside().is_empty() && line.tried_again_in().is_none());
     }
 }

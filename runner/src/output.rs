@@ -56,11 +56,11 @@ impl Head {
 impl<'a> Output<'a> {
     /// Reads both streams to their ends.
     pub async fn both(self, stdout: pipe::Receiver, stderr: pipe::Receiver, to: Stdout) -> (Head, Head) {
-        let first = async {
-            if to == Stdout::Events { self.events(stdout, &stderr).await } else { self.stdout(stdout, to).await }
-        };
-        // In this order: what a pause of the one held back comes before what has ended the pause.
-        tokio::join!(biased; first, self.stderr(&stderr))
+        if to == Stdout::Events {
+            // In this order: what a pause of the one held back comes before what has ended the pause.
+            return tokio::join!(biased; self.events(stdout, &stderr), self.stderr(&stderr));
+        }
+        tokio::join!(self.stdout(stdout, to), self.stderr(&stderr))
     }
 
     /// Reads standard output to its end, whatever it is.

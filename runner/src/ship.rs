@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tendril_broker::connect::Connector;
 use tendril_broker::runner::{BrokerError, LogRow, LogWriter, Position, RefusedAttempt, Written};
+use time::Date;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -126,10 +127,11 @@ impl Shipper {
         let mut fruitless = 0;
         let (mut batch, mut stored) = (Vec::new(), Positions::new());
         loop {
-            let (batch_bytes, aside) = (line.batch_bytes, line.aside());
+            self.try_again(session, line).await?;
+            let (batch_bytes, aside) = (line.batch_bytes, line.aside().clone());
             if batch.is_empty() {
-                let (stored, passed) = (std::mem::take(&mut stored), aside.clone());
-                batch = self.ask(move |spool| spool.exchange(&stored, batch_bytes, &passed)).await;
+                let (stored, aside) = (std::mem::take(&mut stored), aside.clone());
+                batch = self.ask(move |spool| spool.exchange(&stored, batch_bytes, &Positions::new(), &aside)).await;
             }
             if batch.is_empty() {
                 return Ok(());
@@ -137,8 +139,8 @@ impl Shipper {
             // While the broker stores one batch the next one is made ready: the spool's disk and the broker's take turns at
             // nothing.
             let (before, sent) = (std::mem::take(&mut stored), positions(&batch));
-            let passed: Positions = sent.clone().into_iter().chain(aside).collect();
-            let next = self.ask(move |spool| spool.exchange(&before, batch_bytes, &passed));
+            let on_its_way = sent.clone();
+            let next = self.ask(move |spool| spool.exchange(&before, batch_bytes, &on_its_way, &aside));
             let rows = rows(&batch);
             let ((written, took), next) = tokio::join!(timed(session.write(&rows, PATIENCE)), next);
             let written = written?;
@@ -157,7 +159,7 @@ impl Shipper {
                     tracing::info!(reason, "a batch overlapped with what is stored");
                     let open = within(session.positions()).await?;
                     self.resume(&open).await;
-                    if fruitless > 1 && self.weed_out(session, &sent, &open, line).await? {
+                    if fruitless > 1 && self.weed_out(session, days(&batch), &open, line).await? {
                         fruitless = 1;
                     }
                 }
@@ -182,38 +184,80 @@ impl Shipper {
     async fn weed_out(
         &self,
         session: &mut LogWriter,
-        refused: &Positions,
+        refused: BTreeMap<Uuid, Date>,
         open: &[Position],
         line: &mut Line,
     ) -> Result<bool, BrokerError> {
-        let mut settled = false;
-        for attempt in refused.keys().copied() {
-            let batch = self.ask(move |spool| spool.take_of(attempt, SMALLEST_BATCH_BYTES)).await;
-            if batch.is_empty() {
+        let mut came_to_something = false;
+        for (attempt, day) in refused {
+            if line.aside().contains(&day) {
                 continue;
             }
-            let rows = rows(&batch);
-            let (written, took) = timed(session.write(&rows, PATIENCE)).await;
-            let written = written?;
-            settled |= !matches!(written, Written::Refused(_)) || is_settling(&written);
-            match written {
-                Written::Stored => {
-                    self.metrics.flushed(&batch, took);
-                    let stored = positions(&batch);
-                    self.ask(move |spool| spool.acknowledge(&stored)).await;
-                }
-                Written::Refused(refused) => self.refused(session, refused).await?,
-                Written::Rewind(reason) if open.iter().any(|log| log.lease.attempt_id == attempt) => {
-                    tracing::error!(
-                        attempt.id = %attempt, reason, "the broker has no place for log rows of this attempt yet; they \
-                        wait for it: does tendril-broker serve run, and what does tendril-broker doctor say?"
-                    );
-                    line.put_aside(attempt);
-                }
-                Written::Rewind(reason) => self.give_up(attempt, &reason).await,
+            let place = self.store_alone(session, attempt, open).await?;
+            if place == Place::None {
+                tracing::error!(
+                    %day, "the broker has no place for log rows of this day yet; they wait for it: does tendril-broker \
+                    serve run, and what does tendril-broker doctor say?"
+                );
+                line.put_aside(day);
             }
+            came_to_something |= place != Place::Unclear;
         }
-        Ok(settled)
+        Ok(came_to_something)
+    }
+
+    /// One log of each day that was put aside says whether somebody has prepared it since.
+    async fn try_again(&self, session: &mut LogWriter, line: &mut Line) -> Result<(), BrokerError> {
+        let due = line.due();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let open = within(session.positions()).await?;
+        self.resume(&open).await;
+        let waiting = self.ask(Spool::waiting).await;
+        let mut prepared = Vec::new();
+        for day in due {
+            let of_the_day = |log: &&Position| log.claim_day == day && waiting.contains(&log.lease.attempt_id);
+            // Where none is open any more, the next batch finds out what is left.
+            let place = match open.iter().find(of_the_day) {
+                Some(log) => self.store_alone(session, log.lease.attempt_id, &open).await?,
+                None => Place::Found,
+            };
+            prepared.extend((place != Place::None).then_some(day));
+        }
+        line.tried(&prepared);
+        Ok(())
+    }
+
+    /// Sends the next rows of one log by themselves.
+    async fn store_alone(
+        &self,
+        session: &mut LogWriter,
+        attempt: Uuid,
+        open: &[Position],
+    ) -> Result<Place, BrokerError> {
+        let batch = self.ask(move |spool| spool.take_of(attempt, SMALLEST_BATCH_BYTES)).await;
+        if batch.is_empty() {
+            return Ok(Place::Unclear);
+        }
+        let rows = rows(&batch);
+        let (written, took) = timed(session.write(&rows, PATIENCE)).await;
+        let written = written?;
+        let settling = is_settling(&written);
+        match written {
+            Written::Stored => {
+                self.metrics.flushed(&batch, took);
+                let stored = positions(&batch);
+                self.ask(move |spool| spool.acknowledge(&stored)).await;
+            }
+            Written::Refused(refused) => {
+                self.refused(session, refused).await?;
+                return Ok(if settling { Place::Found } else { Place::Unclear });
+            }
+            Written::Rewind(_) if open.iter().any(|log| log.lease.attempt_id == attempt) => return Ok(Place::None),
+            Written::Rewind(reason) => self.give_up(attempt, &reason).await,
+        }
+        Ok(Place::Found)
     }
 
     async fn refused(&self, session: &LogWriter, refused: Vec<RefusedAttempt>) -> Result<(), BrokerError> {
@@ -245,6 +289,17 @@ impl Shipper {
     }
 }
 
+/// Whether the broker has a place for rows of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// It has, or the log is done with.
+    Found,
+    /// Not yet.
+    None,
+    /// Something else is wrong with the log, or it has nothing.
+    Unclear,
+}
+
 /// Each refusal for good takes a log out of the next batch: thousands that are over a day's quota are no endless loop.
 fn is_settling(written: &Written) -> bool {
     matches!(written, Written::Refused(refused) if refused.iter().any(|one| one.reason != "position"))
@@ -262,6 +317,11 @@ fn standing(position: &Position) -> Standing {
 /// The last number of each log.
 fn positions(batch: &[Outgoing]) -> Positions {
     batch.iter().map(|row| (row.whose.lease.attempt_id, row.chunk.seq_to)).collect()
+}
+
+/// The day of each log's claim.
+fn days(batch: &[Outgoing]) -> BTreeMap<Uuid, Date> {
+    batch.iter().map(|row| (row.whose.lease.attempt_id, row.whose.claim_day)).collect()
 }
 
 fn line_bytes(batch: &[Outgoing]) -> usize {

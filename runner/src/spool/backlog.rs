@@ -34,6 +34,8 @@ pub(super) struct Backlog {
     pub(super) end_written: bool,
     /// The segment that names it last.
     pub(super) named_in: Option<u32>,
+    /// The segment that has something of it first.
+    pub(super) first_in: Option<u32>,
     /// The broker takes only a gap, from this number on, as it said then.
     pub(super) over_quota: Option<(i64, OffsetDateTime)>,
     /// Left by an earlier process.
@@ -56,6 +58,7 @@ impl Backlog {
             end: None,
             end_written: false,
             named_in: None,
+            first_in: None,
             over_quota: None,
             recovered: false,
             cut_off: false,

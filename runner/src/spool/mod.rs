@@ -114,8 +114,10 @@ struct Inner {
 #[derive(Clone, Copy, Debug)]
 struct Done {
     attempt: Uuid,
-    /// No younger segment has anything of it.
-    segment: u32,
+    /// No older segment has anything of it.
+    first: u32,
+    /// No younger one.
+    last: u32,
 }
 
 impl Spool {
@@ -349,8 +351,9 @@ impl Inner {
     fn forget(&mut self, attempt: Uuid) -> Option<Backlog> {
         let backlog = self.backlogs.remove(&attempt)?;
         // A disk that takes nothing has none that names it; all that there are may hold something of it.
-        let segment = backlog.named_in.or_else(|| self.segments.keys().next_back().copied());
-        self.done.extend(segment.map(|segment| Done { attempt, segment }));
+        let last = backlog.named_in.or_else(|| self.segments.keys().next_back().copied());
+        let first = backlog.first_in.unwrap_or_default();
+        self.done.extend(last.map(|last| Done { attempt, first, last }));
         Some(backlog)
     }
 
@@ -384,8 +387,8 @@ impl Inner {
 
     /// The segment that said it goes: while an older one may hold something of a log, a younger one must say that it is done.
     fn tell_again(&mut self, done: &[Done]) {
-        let Some(oldest) = self.segments.keys().next().copied() else { return };
-        let matters = |log: &&Done| log.segment >= oldest && !self.backlogs.contains_key(&log.attempt);
+        let is_there = |log: &Done| self.segments.range(log.first..=log.last.max(log.first)).next().is_some();
+        let matters = |log: &&Done| is_there(log) && !self.backlogs.contains_key(&log.attempt);
         self.done.extend(done.iter().filter(matters));
     }
 

@@ -123,6 +123,7 @@ impl Inner {
                 let log = self.backlogs.entry(attempt).or_insert_with(|| Backlog::new(Arc::new(whose), next_seq));
                 log.next_seq = log.next_seq.max(next_seq);
                 log.recovered = true;
+                log.first_in.get_or_insert(number);
                 log.goes_on_at(next_seq);
             }
             Record::Chunk { whose, chunk } => {
@@ -130,6 +131,7 @@ impl Inner {
                 // Where the log's opening is broken, its first chunk that is not opens it.
                 let log = self.backlogs.entry(attempt).or_insert_with(|| Backlog::new(Arc::new(whose), chunk.seq));
                 log.recovered = true;
+                log.first_in.get_or_insert(number);
                 log.goes_on_at(chunk.seq + 1);
                 // Written twice, when the disk failed in between.
                 if log.entries.back().is_some_and(|last| last.seq_to >= chunk.seq) {
@@ -147,8 +149,8 @@ impl Inner {
                 }
             }
             Record::Done { attempt } => {
-                segment.done.push(Done { attempt, segment: number });
                 if let Some(mut log) = self.backlogs.remove(&attempt) {
+                    segment.done.push(Done { attempt, first: log.first_in.unwrap_or_default(), last: number });
                     let mut gone = Gone::default();
                     log.acknowledge(i64::MAX, &mut gone);
                     for (other, rows) in gone.rows {

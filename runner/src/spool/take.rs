@@ -1,9 +1,9 @@
 //! What is sent next: rows of all logs in turn, as many as a batch has room for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use time::OffsetDateTime;
+use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
 use super::backlog::Backlog;
@@ -62,14 +62,21 @@ impl Spool {
     /// The next chunks to send, up to `budget` bytes on the line, of all logs in turn; one at least, however long it is. A
     /// record that cannot be read any more is replaced by a gap.
     pub fn take(&self, budget: usize) -> Vec<Outgoing> {
-        self.take_behind(budget, &BTreeMap::new())
+        self.take_behind(budget, &BTreeMap::new(), &BTreeSet::new())
     }
 
     /// Takes out what is `stored`, and gives the next chunks behind those that were `sent` and are not stored yet: the last
     /// number of each log among them.
-    pub fn exchange(&self, stored: &BTreeMap<Uuid, i64>, budget: usize, sent: &BTreeMap<Uuid, i64>) -> Vec<Outgoing> {
+    /// Logs that were claimed on a day that is put `aside` give nothing.
+    pub fn exchange(
+        &self,
+        stored: &BTreeMap<Uuid, i64>,
+        budget: usize,
+        sent: &BTreeMap<Uuid, i64>,
+        aside: &BTreeSet<Date>,
+    ) -> Vec<Outgoing> {
         self.acknowledge(stored);
-        self.take_behind(budget, sent)
+        self.take_behind(budget, sent, aside)
     }
 
     /// A batch is not sent after all: whoever has given its first chunk is the first of the next one.
@@ -86,10 +93,10 @@ impl Spool {
         batch.rows
     }
 
-    fn take_behind(&self, budget: usize, sent: &BTreeMap<Uuid, i64>) -> Vec<Outgoing> {
+    fn take_behind(&self, budget: usize, sent: &BTreeMap<Uuid, i64>, aside: &BTreeSet<Date>) -> Vec<Outgoing> {
         let mut inner = self.inner();
         // Nobody has a share of the batch who has nothing to put into it.
-        let waiting = inner.waiting_behind(sent);
+        let waiting = inner.waiting_behind(sent, aside);
         let first = waiting.partition_point(|attempt| *attempt <= inner.turn);
         let share = (budget / waiting.len().max(1)).max(LEAST_SHARE_BYTES);
         let mut batch = Batch::new(budget);
@@ -111,10 +118,11 @@ impl Spool {
 
 impl Inner {
     /// Logs of which something waits behind what was sent, in the order of their ids.
-    fn waiting_behind(&self, sent: &BTreeMap<Uuid, i64>) -> Vec<Uuid> {
+    fn waiting_behind(&self, sent: &BTreeMap<Uuid, i64>, aside: &BTreeSet<Date>) -> Vec<Uuid> {
         let waits = |id: &Uuid, log: &Backlog| {
             let last = log.entries.back().map(|entry| entry.seq_to);
-            last.is_some_and(|last| sent.get(id).is_none_or(|sent| *sent < last))
+            let is_news = |last: i64| sent.get(id).is_none_or(|sent| *sent < last);
+            last.is_some_and(is_news) && !aside.contains(&log.whose.claim_day)
         };
         self.backlogs.iter().filter(|(id, log)| waits(id, log)).map(|(id, _)| *id).collect()
     }

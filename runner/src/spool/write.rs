@@ -124,6 +124,7 @@ impl Inner {
         for attempt in &page.named {
             if let Some(log) = self.backlogs.get_mut(attempt) {
                 log.named_in = Some(number);
+                log.first_in.get_or_insert(number);
             }
         }
         for (attempt, begin, size) in &page.chunks {

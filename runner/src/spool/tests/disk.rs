@@ -238,3 +238,20 @@ fn a_log_that_is_done_while_the_disk_takes_nothing_is_so_for_the_next_process_to
     drop(spool);
     assert_eq!(open(&folder, ROOMY).0.waiting(), [id(2)]);
 }
+
+#[test]
+fn that_a_log_is_done_is_said_no_more_when_nothing_of_it_is_left() {
+    let folder = TempDir::new().unwrap();
+    let limits = Limits { max_age: Duration::from_secs(8000), ..ROOMY };
+    let spool = filled(&folder, limits, &["it waits, and so does the first segment"]);
+    for log in 2..=50 {
+        spool.open(whose(log));
+        put(&spool, log, 0, &["x"]);
+        spool.acknowledge(&stored(log, 0));
+        spool.put(vec![], &[(id(log), 0)]).unwrap();
+        spool.expire(NOW + time::Duration::seconds(1001));
+    }
+    spool.put(vec![], &[]).unwrap();
+    let said = spool.inner().segments.values().map(|segment| segment.done.len()).sum::<usize>();
+    assert!(said <= 2, "{said} of 49");
+}

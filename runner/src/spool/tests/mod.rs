@@ -6,7 +6,7 @@ mod model;
 mod sending;
 mod taking_over;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use tempfile::TempDir;

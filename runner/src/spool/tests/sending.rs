@@ -25,10 +25,10 @@ fn while_one_batch_is_on_its_way_the_next_one_is_taken_behind_it() {
         spool.open(whose(2));
         put(&spool, 2, 0, &["x"]);
         let texts = |batch: Vec<Outgoing>| batch.iter().map(|row| row.chunk.text.clone()).collect::<Vec<_>>();
-        assert_eq!(texts(spool.exchange(&BTreeMap::new(), 1 << 20, &stored(1, 1))), ["c", "d", "x"]);
+        assert_eq!(texts(spool.exchange(&BTreeMap::new(), 1 << 20, &stored(1, 1), &BTreeSet::new())), ["c", "d", "x"]);
         // The first one is stored, the second one on its way.
         let sent = BTreeMap::from([(id(1), 2), (id(2), 0)]);
-        assert_eq!(texts(spool.exchange(&stored(1, 1), 1 << 20, &sent)), ["d"]);
+        assert_eq!(texts(spool.exchange(&stored(1, 1), 1 << 20, &sent, &BTreeSet::new())), ["d"]);
         // That one was refused: everything behind what is stored comes again.
         assert_eq!(texts(spool.take(1 << 20)).len(), 3);
     }
@@ -136,10 +136,10 @@ fn ship(spool: &Spool, budget: usize, batches: usize) -> BTreeMap<Uuid, i64> {
     let (mut batch, mut stored, mut all) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
     for _ in 0..batches {
         if batch.is_empty() {
-            batch = spool.exchange(&std::mem::take(&mut stored), budget, &BTreeMap::new());
+            batch = spool.exchange(&std::mem::take(&mut stored), budget, &BTreeMap::new(), &BTreeSet::new());
         }
         let sent = batch.iter().map(|row| (row.whose.lease.attempt_id, row.chunk.seq_to)).collect();
-        let next = spool.exchange(&stored, budget, &sent);
+        let next = spool.exchange(&stored, budget, &sent, &BTreeSet::new());
         all.extend(&sent);
         stored = sent;
         let is_small = next.iter().map(Outgoing::line_bytes).sum::<usize>() < budget / 2;
@@ -178,5 +178,18 @@ fn who_has_nothing_to_send_has_no_share_of_a_batch() {
     }
     // All but one are put aside, or on their way.
     let passed = (2..=100).map(|log| (id(log), i64::MAX)).collect();
-    assert_eq!(spool.exchange(&BTreeMap::new(), 50 * (1000 + ROW_BYTES), &passed).len(), 50);
+    assert_eq!(spool.exchange(&BTreeMap::new(), 50 * (1000 + ROW_BYTES), &passed, &BTreeSet::new()).len(), 50);
+}
+
+#[test]
+fn logs_of_a_day_that_is_put_aside_give_nothing_and_the_others_all() {
+    let folder = TempDir::new().unwrap();
+    let spool = filled(&folder, ROOMY, &["aside"]);
+    let early = Whose { claim_day: Date::MIN, ..whose(2).as_ref().clone() };
+    spool.open(Arc::new(early));
+    put(&spool, 2, 0, &["sent"]);
+    let aside = BTreeSet::from([whose(1).claim_day]);
+    let batch = spool.exchange(&BTreeMap::new(), 1 << 20, &BTreeMap::new(), &aside);
+    assert_eq!(batch.iter().map(|row| row.chunk.text.as_str()).collect::<Vec<_>>(), ["sent"]);
+    assert_eq!(spool.take(1 << 20).len(), 2);
 }
