@@ -21,6 +21,8 @@ use uuid::Uuid;
 
 /// What comes after a rest is given this long to bring its neighbours along.
 const LINGER: Duration = Duration::from_millis(20);
+/// A turn is followed by a rest of three times as long, but for no longer than this.
+const LONGEST_REST: Duration = Duration::from_millis(50);
 /// How often it is looked for chunks that are too old.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
 /// How long a report waits for the spool to take its log: a turn of the collector takes milliseconds.
@@ -122,6 +124,7 @@ impl Collector {
         let interval = Duration::from_millis(self.settings.flush_interval_ms);
         let mut last = Instant::now();
         let mut expired = Instant::now();
+        let mut rests = Instant::now();
         while !end.is_cancelled() {
             let urgent = tokio::select! {
                 () = self.intake.first.notified() => false,
@@ -137,9 +140,16 @@ impl Collector {
                     () = end.cancelled() => {}
                 }
             }
+            // A turn looks at all logs. Thousands of them that end one after the other would leave time for nothing else.
+            tokio::select! {
+                () = tokio::time::sleep_until(rests) => {}
+                () = end.cancelled() => {}
+            }
+            let begun = Instant::now();
             if self.clone().turn(false).await {
                 last = Instant::now();
             }
+            rests = Instant::now() + (3 * begun.elapsed()).min(LONGEST_REST);
             if expired.elapsed() >= EXPIRE_EVERY {
                 expired = Instant::now();
                 self.clone().turn(true).await;
