@@ -66,6 +66,7 @@ impl Mutant {
                         "for key share of x for update of d for update of j for update of a;",
                         ";",
                     ),
+                    change("tendril.runner_start_all", "order by x.runner_id for key share;", "order by x.runner_id;"),
                     change(
                         "tendril.runner_start_all",
                         "for key share of x skip locked for update of d skip locked for update of j skip locked for update of a skip locked);",
