@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Executor};
 use crate::refusal::Error;
 
 /// Ends both waits: long enough that a lease may run out meanwhile, and seldom enough that work goes on.
-const WAIT: &str = "perform pg_sleep(case when random() < 0.3 then 4 else 0 end);\n  ";
+const WAIT: &str = "perform pg_sleep(case when random() < 0.5 then 4 else 0 end);\n  ";
 const START_WRITES: &str = "with started as (";
 const FINISH_WRITES: &str = "update tendril_core.attempts a set ended_at = clock_timestamp(), outcome = ";
 
@@ -67,6 +67,9 @@ impl Mutant {
                         ";",
                     ),
                     change("tendril.runner_start_all", "order by x.runner_id for key share;", "order by x.runner_id;"),
+                    change("tendril_core.start_attempts", "order by h.state_key for share;", "order by h.state_key;"),
+                    change("tendril.runner_finish_all", "order by h.state_key for update;", "order by h.state_key;"),
+                    change("tendril.runner_finish_all", "order by w.id for update;", "order by w.id;"),
                     change(
                         "tendril.runner_start_all",
                         "for key share of x skip locked for update of d skip locked for update of j skip locked for update of a skip locked);",
