@@ -156,7 +156,7 @@ fn a_start_and_a_finish_without_a_fence_check_are_found() {
 fn a_check_that_takes_no_lock_is_found_and_the_same_wait_under_its_locks_is_not() {
     let _shared = beside_others();
     let arguments = "--ops sigstop-runner --steps 4 --jobs 60 --no-terraform";
-    assert!(is_found("check-without-lock", arguments, &["I1", "I2", "I3", "I4", "End"]));
+    assert!(is_found("check-without-lock", arguments, &["I1", "I3", "I4"]));
     holds(&format!("--seed 5 --mutant slow-checks {arguments}"));
 }
 

@@ -113,7 +113,7 @@ struct Reader<'a> {
     limit: usize,
     head: Head,
     after_the_end: usize,
-    /// When something was read last.
+    /// When little was read last, where that is followed by pauses.
     last: Option<BootTime>,
 }
 
@@ -159,6 +159,7 @@ impl<'a> Reader<'a> {
             }
             // The runtime has not heard of it yet, and the other stream is not to come first.
             self.take(&pipe, Way::Past).await;
+            self.last = Some(BootTime::now());
         }
     }
 
@@ -166,11 +167,15 @@ impl<'a> Reader<'a> {
     async fn read(&mut self, pipe: &pipe::Receiver, pause: Option<Duration>) -> Stopped {
         while self.after_the_end < MAX_PIPE_BYTES {
             let way = if self.output.readable(pipe).await { Way::Last } else { Way::Usual };
-            let before = self.last;
             let Some(count) = self.take(pipe, way).await else { break };
-            let follows = |pause: Duration| before.is_some_and(|before| before.elapsed() < 2 * pause);
-            if way == Way::Usual && (1..SMALL_BYTES).contains(&count) && pause.is_some_and(follows) {
-                return Stopped::ForAPause;
+            if let Some(pause) = pause
+                && way == Way::Usual
+                && (1..SMALL_BYTES).contains(&count)
+            {
+                let before = self.last.replace(BootTime::now());
+                if before.is_some_and(|before| before.elapsed() < 2 * pause) {
+                    return Stopped::ForAPause;
+                }
             }
         }
         Stopped::Ended
@@ -196,9 +201,6 @@ impl<'a> Reader<'a> {
             Ok(Some(0)) => None,
             Ok(count) => {
                 let count = count.unwrap_or_default();
-                if count > 0 {
-                    self.last = Some(BootTime::now());
-                }
                 self.after_the_end += if way == Way::Last { count } else { 0 };
                 Some(count)
             }

@@ -24,6 +24,7 @@ use uuid::Uuid;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Batches one after the other of which nothing was stored, before the session is taken over anew, with its waits.
 const FRUITLESS: u32 = 8;
+
 /// Numbers by attempt.
 type Positions = BTreeMap<Uuid, i64>;
 

@@ -1,7 +1,7 @@
 //! Starts and ends: those that come while a call is under way go together in the next.
 
 use super::gather::Gather;
-use super::lease::{Disposition, Lease, Report};
+use super::lease::{Disposition, Lease, Outcome, Report};
 use super::pool::Calls;
 use super::{Broker, BrokerError};
 use std::sync::OnceLock;
@@ -65,7 +65,9 @@ impl Broker {
         const SQL: &str = "-- runner_finish\nselect tendril.runner_finish($1, $2, $3)";
         let text = serde_json::to_string(report).unwrap_or_default();
         let bytes = text.len();
-        let answer = if (1..=LARGE_BYTES).contains(&bytes) { self.together.finish(*lease, text).await } else { None };
+        // What is no success is worked through one by one, and all of the call's deployments would be locked meanwhile.
+        let goes_along = report.outcome == Outcome::Success && (1..=LARGE_BYTES).contains(&bytes);
+        let answer = if goes_along { self.together.finish(*lease, text).await } else { None };
         match answer {
             Some(answer) => answer,
             None => {

@@ -7,11 +7,8 @@ use sqlx::{AssertSqlSafe, Executor};
 
 use crate::refusal::Error;
 
-/// Ends both waits: long enough that a lease may run out meanwhile, and seldom enough that work goes on. A call with many waits once.
-const WAIT: &str = "if coalesce(current_setting('tendril.has_waited', true), '') = '' then
-    perform set_config('tendril.has_waited', 'yes', true), pg_sleep(case when random() < 0.5 then 4 else 0 end);
-  end if;
-  ";
+/// Ends both waits: long enough that a lease may run out meanwhile, and seldom enough that work goes on.
+const WAIT: &str = "perform pg_sleep(case when random() < 0.5 then 4 else 0 end);\n  ";
 const START_WRITES: &str = "with started as (";
 const FINISH_WRITES: &str = "update tendril_core.attempts a set ended_at = clock_timestamp(), outcome = ";
 

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
-use crate::fleet::{Fleet, Gate, until};
+use crate::barriers::Gate;
+use crate::fleet::{Fleet, until};
 
 /// For so long the tries of a runner are counted whose credential is gone.
 const WATCHED: Duration = Duration::from_secs(20);

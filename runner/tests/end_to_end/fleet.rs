@@ -1,7 +1,5 @@
 //! A database, a cluster, and runner processes that end with the test.
 
-use std::fs::File;
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,6 +16,7 @@ use tendril_runner::clock::BootTime;
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
+use crate::barriers::{Gate, Locks};
 pub use crate::running::until;
 use crate::running::{PATIENCE, Runner, find};
 
@@ -469,29 +468,6 @@ impl Fleet {
         let path = self.meeting_place().join(name);
         mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a fifo");
         Gate(path)
-    }
-}
-
-/// A session that holds locks.
-pub struct Locks(Client);
-
-impl Locks {
-    pub async fn release(self) {
-        self.0.batch_execute("rollback").await.expect("a rollback");
-    }
-}
-
-/// A fifo that somebody waits at.
-pub struct Gate(PathBuf);
-
-impl Gate {
-    pub fn path(&self) -> std::path::Display<'_> {
-        self.0.display()
-    }
-
-    pub fn open(&self) {
-        let mut file = File::options().write(true).open(&self.0).expect("the fifo");
-        file.write_all(b"go\n").expect("a line");
     }
 }
 

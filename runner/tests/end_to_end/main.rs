@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has nothing to go on with")]
 
 mod adoption;
+mod barriers;
 mod beginning;
 mod credentials;
 mod fleet;
