@@ -274,12 +274,11 @@ impl Reader {
             if count == 0 {
                 return Ok(orphan);
             }
-            if !log.has_room() {
-                log.room().await;
-            }
+            let let_in = if log.has_room() { None } else { Some(log.room().await) };
             log.push(Stream::Stdout, self.whole(0, &out));
             let err = self.whole(1, &err);
             log.push(Stream::Stderr, err);
+            drop(let_in);
             self.stderr.extend(err.iter().take(STDERR_HEAD_BYTES - self.stderr.len()));
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::clock::{self, BootTime};
 use crate::config::Logs;
-use crate::intake::Intake;
+use crate::intake::{Intake, LetIn};
 use crate::logs::{
     Capture, Chunk, Counters, Dialect, Gap, GapKind, Problem, Progress, Secrets, Stream, without_secrets,
 };
@@ -33,6 +33,8 @@ struct Inner {
     capture: Capture,
     /// What the intake knows of.
     counted: usize,
+    /// The intake knows that it is ripe: that it has more than the beginning of a chunk, or has ended.
+    ripe: bool,
     told: Counters,
     finished: bool,
     closed: bool,
@@ -46,6 +48,15 @@ struct Inner {
     has_stalled: bool,
 }
 
+/// What a turn of the collector looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// At logs that have ended, or have enough for rows of a good size: each of thousands may be worth a turn.
+    AtRipe,
+    /// At all, and at lines without an end: once in a flush interval.
+    AtAll,
+}
+
 /// What the collector takes at one go.
 #[derive(Debug, Default)]
 pub struct Collected {
@@ -53,8 +64,19 @@ pub struct Collected {
     pub chunks: Vec<Chunk>,
     /// The last number, when nothing follows any more.
     pub end: Option<i64>,
+    /// Whether something is left.
+    pub is_more: bool,
     /// Bytes that were refused since the last time, for want of room.
     pub refused_bytes: u64,
+}
+
+impl Inner {
+    fn take(&mut self, look: Look, max_bytes: usize) -> Vec<Chunk> {
+        match look {
+            Look::AtRipe => self.capture.drain_ripe(max_bytes),
+            Look::AtAll => self.capture.drain(max_bytes),
+        }
+    }
 }
 
 impl AttemptLog {
@@ -66,6 +88,7 @@ impl AttemptLog {
                 .capped(settings.cap_bytes, settings.cap_tail_bytes)
                 .going_on(next_seq),
             counted: 0,
+            ripe: false,
             told: Counters::default(),
             finished: false,
             closed: false,
@@ -148,25 +171,30 @@ impl AttemptLog {
         inner.closed || inner.stalled || inner.capture.waiting_bytes() < self.limit_bytes.min(self.intake.left())
     }
 
-    /// Waits until more may be pushed. While the spool has no room for this log that is at most `logs.stall_s`: then output
-    /// gets lost, with a gap in its place, rather than that a command is held up for ever.
-    pub async fn room(&self) {
+    /// Waits until more may be pushed; what this returns is dropped when that is done, for the next one who waits. While the
+    /// spool has no room for this log that is at most `logs.stall_s`: then output gets lost, with a gap in its place, rather
+    /// than that a command is held up for ever.
+    pub async fn room(&self) -> LetIn<'_> {
         let begun = BootTime::now();
-        let (mut has_asked, mut pause) = (false, None);
+        let (mut turns, mut pause) = (self.intake.turns(), None);
         loop {
-            let freed = self.intake.freed.notified();
+            let called = self.intake.next_in_row();
             if self.has_room() {
-                return;
+                return self.intake.come_in();
             }
-            // Anew after each turn: who looks at the figures is to see a long pause while it lasts.
-            drop(pause.replace(self.intake.pause()));
-            // Once: each turn of the collector wakes who waits here, and may find no room in the spool.
-            if !std::mem::replace(&mut has_asked, true) {
+            // Once: a turn of the collector may find no room in the spool.
+            if pause.is_none() {
+                pause = Some(self.intake.pause());
                 self.intake.urgent.notify_one();
+            }
+            // Others may have room where this one has none. Who was called in this turn already ends the row.
+            let before = std::mem::replace(&mut turns, self.intake.turns());
+            if turns > before {
+                self.intake.call_next();
             }
             let patience = if self.inner().full { self.stall } else { self.stall.max(STUCK) };
             let left = patience.saturating_sub(begun.elapsed());
-            if tokio::time::timeout(left, freed).await.is_err() {
+            if tokio::time::timeout(left, called).await.is_err() {
                 let mut inner = self.inner();
                 inner.stalled = true;
                 if !std::mem::replace(&mut inner.has_stalled, true) {
@@ -209,7 +237,7 @@ impl AttemptLog {
     }
 
     /// Takes the next chunks, up to about `budget` bytes.
-    pub fn collect(&self, budget: u64) -> Collected {
+    pub fn collect(&self, budget: u64, look: Look) -> Collected {
         self.change(|inner| {
             if inner.closed {
                 return Collected::default();
@@ -217,10 +245,11 @@ impl AttemptLog {
             inner.capture.idle(clock::wall(), IDLE);
             let chunks = match usize::try_from(budget) {
                 Ok(0) => Vec::new(),
-                budget => inner.capture.drain(budget.unwrap_or(usize::MAX)),
+                budget => inner.take(look, budget.unwrap_or(usize::MAX)),
             };
             let emptied = inner.capture.waiting_bytes() == 0;
-            inner.full = !emptied;
+            let is_more = !emptied && (look == Look::AtAll || inner.capture.is_ripe());
+            inner.full = is_more;
             if emptied || !chunks.is_empty() {
                 inner.stalled = false;
             }
@@ -228,7 +257,7 @@ impl AttemptLog {
             let refused_bytes = counters.refused_bytes - inner.told.refused_bytes;
             inner.told = counters;
             let end = (inner.finished && emptied).then(|| inner.capture.last_seq());
-            Collected { chunks, end, refused_bytes }
+            Collected { chunks, end, is_more, refused_bytes }
         })
     }
 
@@ -260,6 +289,11 @@ impl AttemptLog {
         let now = inner.capture.waiting_bytes();
         self.intake.changed(inner.counted, now);
         inner.counted = now;
+        let ripe = inner.finished || inner.capture.is_ripe();
+        if ripe && !std::mem::replace(&mut inner.ripe, ripe) {
+            self.intake.tell(self.whose.lease.attempt_id);
+        }
+        inner.ripe = ripe;
         result
     }
 
@@ -303,7 +337,7 @@ mod tests {
         let (secrets, _) = Secrets::new(&[Secret::new("inputs.password", "correct horse battery staple")]).unwrap();
         log.redact(Arc::new(secrets));
         log.say("tendril: no such user: correct horse bat… (see above)");
-        let said: String = log.collect(u64::MAX).chunks.into_iter().map(|chunk| chunk.text).collect();
+        let said: String = log.collect(u64::MAX, Look::AtAll).chunks.into_iter().map(|chunk| chunk.text).collect();
         assert_eq!(said, "tendril: no such user: [redacted]… (see above)\n");
     }
 
@@ -325,6 +359,63 @@ mod tests {
         assert!(quiet.has_room());
     }
 
+    #[tokio::test(flavor = "current_thread")]
+    async fn those_who_wait_are_let_in_one_after_the_other_and_not_beyond_the_room_that_there_is() {
+        let intake = Arc::new(Intake::new(10_000, 1 << 20));
+        let full = log_of(&intake, 1 << 20);
+        full.push(Stream::Stdout, "a line of some length\n".repeat(500).as_bytes());
+        assert_eq!(intake.left(), 0);
+        let served = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let (log, served) = (log_of(&intake, 1 << 20), served.clone());
+            waiting.spawn(async move {
+                let let_in = log.room().await;
+                // What it came for is done later, as by a reader who waits for its turn.
+                tokio::task::yield_now().await;
+                log.push(Stream::Stdout, &[b'x'; 3000]);
+                log.push(Stream::Stdout, b"\n");
+                served.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                drop(let_in);
+                log
+            });
+        }
+        let settle = async || {
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+            served.load(std::sync::atomic::Ordering::Relaxed)
+        };
+        assert_eq!(settle().await, 0);
+        full.collect(u64::MAX, Look::AtAll);
+        intake.turned();
+        assert_eq!(settle().await, 4, "10,000 bytes have room for three of them, and one more begins");
+        while let Some(Ok(log)) = waiting.try_join_next() {
+            log.collect(u64::MAX, Look::AtAll);
+        }
+        intake.turned();
+        assert_eq!(settle().await, 8);
+    }
+
+    #[tokio::test]
+    async fn one_who_is_called_and_goes_away_calls_the_next() {
+        let intake = Arc::new(Intake::new(1000, 1 << 20));
+        let logs: Vec<_> = (0..3).map(|_| log_of(&intake, 1 << 20)).collect();
+        logs[0].push(Stream::Stdout, "a line of some length\n".repeat(100).as_bytes());
+        let mut first = Box::pin(logs[1].room());
+        let mut second = Box::pin(logs[2].room());
+        tokio::select! {
+            biased;
+            _ = &mut first => panic!("there is no room"),
+            _ = &mut second => panic!("there is no room"),
+            () = std::future::ready(()) => {}
+        }
+        logs[0].collect(u64::MAX, Look::AtAll);
+        intake.turned();
+        drop(first);
+        drop(second.await);
+    }
+
     #[tokio::test]
     async fn who_waits_for_a_full_spool_does_not_make_the_collector_turn_without_a_rest() {
         let intake = Arc::new(Intake::new(1 << 20, 1 << 20));
@@ -335,19 +426,19 @@ mod tests {
         for _ in 0..3 {
             let has_room = tokio::select! {
                 biased;
-                () = &mut room => true,
+                _ = &mut room => true,
                 () = std::future::ready(()) => false,
             };
             assert!(!has_room, "nothing was taken");
             turns_asked_for += usize::from(was_told(&intake.urgent).await);
             // What a turn does that finds the spool full.
-            assert!(log.collect(0).chunks.is_empty());
+            assert!(log.collect(0, Look::AtAll).chunks.is_empty());
             intake.turned();
         }
         assert_eq!(turns_asked_for, 1);
-        log.collect(u64::MAX);
+        log.collect(u64::MAX, Look::AtAll);
         intake.turned();
-        room.await;
+        drop(room.await);
         assert!(!intake.take_paused().is_zero(), "how long it waited is counted");
     }
 }

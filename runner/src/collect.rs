@@ -3,7 +3,7 @@
 //! Sooner where that pays: when much waits, when a log has ended, and when something comes after a rest, so that a line
 //! that comes alone is shown at once and many are still sent together.
 
-use crate::attempt_log::AttemptLog;
+use crate::attempt_log::{AttemptLog, Look};
 use crate::clock;
 use crate::config::Logs;
 use crate::intake::Intake;
@@ -21,8 +21,6 @@ use uuid::Uuid;
 
 /// What comes after a rest is given this long to bring its neighbours along.
 const LINGER: Duration = Duration::from_millis(20);
-/// A turn is followed by a rest of three times as long, but for no longer than this.
-const LONGEST_REST: Duration = Duration::from_millis(50);
 /// How often it is looked for chunks that are too old.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
 /// How long a report waits for the spool to take its log: a turn of the collector takes milliseconds.
@@ -78,7 +76,7 @@ impl Collector {
     pub async fn spooled(&self, lease: &Lease) {
         let begun = Instant::now();
         loop {
-            let turned = self.intake.freed.notified();
+            let turned = self.intake.turned.notified();
             let (spool, attempt) = (self.spool.clone(), lease.attempt_id);
             if beside(move || spool.has_all_of(attempt)).await {
                 return;
@@ -124,7 +122,6 @@ impl Collector {
         let interval = Duration::from_millis(self.settings.flush_interval_ms);
         let mut last = Instant::now();
         let mut expired = Instant::now();
-        let mut rests = Instant::now();
         while !end.is_cancelled() {
             let urgent = tokio::select! {
                 () = self.intake.first.notified() => false,
@@ -140,25 +137,21 @@ impl Collector {
                     () = end.cancelled() => {}
                 }
             }
-            // A turn looks at all logs. Thousands of them that end one after the other would leave time for nothing else.
-            tokio::select! {
-                () = tokio::time::sleep_until(rests) => {}
-                () = end.cancelled() => {}
-            }
-            let begun = Instant::now();
-            if self.clone().turn(false).await {
+            let is_due = last.elapsed() >= interval || self.intake.is_filling();
+            let look = if is_due { Look::AtAll } else { Look::AtRipe };
+            if self.clone().turn(look).await && is_due {
                 last = Instant::now();
             }
-            rests = Instant::now() + (3 * begun.elapsed()).min(LONGEST_REST);
             if expired.elapsed() >= EXPIRE_EVERY {
                 expired = Instant::now();
-                self.clone().turn(true).await;
+                let collector = self.clone();
+                beside(move || collector.expire()).await;
             }
         }
-        self.clone().turn(false).await;
+        self.clone().turn(Look::AtAll).await;
         while self.logs().values().any(|log| log.has_ended()) {
             tokio::time::sleep(interval).await;
-            self.clone().turn(false).await;
+            self.clone().turn(Look::AtAll).await;
         }
     }
 
@@ -167,18 +160,16 @@ impl Collector {
         !self.logs().is_empty() || self.spool.is_failing()
     }
 
+    fn expire(&self) {
+        let bytes = self.spool.expire(clock::wall());
+        if bytes > 0 {
+            tracing::error!(bytes, "log text was too old to be sent any more; gaps stand in its place");
+        }
+    }
+
     /// Away from the runtime: disks can be slow.
-    async fn turn(self: Arc<Self>, expire: bool) -> bool {
-        let work = move || {
-            if expire {
-                let bytes = self.spool.expire(clock::wall());
-                if bytes > 0 {
-                    tracing::error!(bytes, "log text was too old to be sent any more; gaps stand in its place");
-                }
-            }
-            self.collect()
-        };
-        let turned = tokio::task::spawn_blocking(work).await;
+    async fn turn(self: Arc<Self>, look: Look) -> bool {
+        let turned = tokio::task::spawn_blocking(move || self.collect(look)).await;
         // The logs of other jobs are worth the next turn.
         turned.unwrap_or_else(|error| {
             tracing::error!(%error, "collecting log text failed; what it had in hand is lost");
@@ -186,9 +177,19 @@ impl Collector {
         })
     }
 
-    /// Puts what all logs have into the spool; whether there was anything.
-    fn collect(&self) -> bool {
-        let logs: Vec<(Uuid, Arc<AttemptLog>)> = self.logs().iter().map(|(id, log)| (*id, log.clone())).collect();
+    /// The logs that a turn looks at, in the order of their ids.
+    fn looked_at(&self, look: Look) -> Vec<(Uuid, Arc<AttemptLog>)> {
+        let ripe = self.intake.take_ripe();
+        let logs = self.logs();
+        match look {
+            Look::AtRipe => ripe.into_iter().filter_map(|id| Some((id, logs.get(&id)?.clone()))).collect(),
+            Look::AtAll => logs.iter().map(|(id, log)| (*id, log.clone())).collect(),
+        }
+    }
+
+    /// Puts what these logs have into the spool; whether there was anything.
+    fn collect(&self, look: Look) -> bool {
+        let logs = self.looked_at(look);
         let attempts: Vec<Uuid> = logs.iter().map(|(attempt, _)| *attempt).collect();
         let (mut chunks, mut ended, mut over, mut taken) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for ((attempt, log), admitted) in logs.into_iter().zip(self.spool.admits(&attempts)) {
@@ -206,8 +207,11 @@ impl Collector {
                     continue;
                 }
             };
-            let collected = log.collect(admitted.saturating_sub(taken));
+            let collected = log.collect(admitted.saturating_sub(taken), look);
             self.metrics.log_dropped(collected.refused_bytes);
+            if collected.is_more {
+                self.intake.tell(attempt);
+            }
             taken += collected.chunks.iter().map(|chunk| chunk.text.len() as u64).sum::<u64>();
             if !collected.chunks.is_empty() {
                 chunks.push((attempt, collected.chunks));
@@ -273,11 +277,11 @@ mod tests {
         let (loud, quiet) = (collector.open(&claimed(1)), collector.open(&claimed(2)));
         loud.push(Stream::Stdout, "0123456\n".repeat(10_000).as_bytes());
         filled().await;
-        assert_eq!(spool.level().waiting_bytes, 80_000);
+        assert_eq!(spool.level().waiting_bytes, 2 * 32_768, "what makes whole rows, and no beginning of one");
         quiet.push(Stream::Stdout, b"the end\n");
         quiet.finish();
         filled().await;
-        assert_eq!(spool.level().waiting_bytes, 80_008);
+        assert_eq!(spool.level().waiting_bytes, 2 * 32_768 + 8);
         running.abort();
     }
 
@@ -295,12 +299,12 @@ mod tests {
             line.parse().unwrap()
         };
         log.push(Stream::Stdout, "012345678\n".repeat(LINES).as_bytes());
-        collector.collect();
+        collector.collect(Look::AtAll);
         assert_eq!((figure("log_paused_seconds"), figure("log_dropped_bytes")), (0.0, 0.0));
         // It pauses for as long as it may, which is not at all, and then takes what finds no room.
-        log.room().await;
+        drop(log.room().await);
         log.push(Stream::Stdout, "012345678\n".repeat(40 * LINES).as_bytes());
-        collector.collect();
+        collector.collect(Look::AtAll);
         assert!(figure("log_paused_seconds") > 0.0);
         let refused = log.counters().refused_bytes;
         assert!(

@@ -1,9 +1,13 @@
 //! What all logs of a runner share while they wait for the spool: the memory that they take, and the signals about it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use uuid::Uuid;
 
 use crate::clock::BootTime;
 
@@ -13,16 +17,37 @@ pub struct Intake {
     waiting: AtomicUsize,
     /// What the last turn of the collector left, for want of room in the spool.
     left_over: AtomicUsize,
-    /// Nanoseconds for which pipes were not read, as far as nobody has asked.
-    paused_ns: AtomicU64,
+    paused: Mutex<Paused>,
+    /// Logs that have become ripe since a turn has looked at them.
+    ripe: Mutex<BTreeSet<Uuid>>,
+    /// How often the collector has turned.
+    turns: AtomicU64,
     limit_bytes: usize,
     flush_bytes: usize,
     /// Some log has something again.
     pub first: Notify,
     /// The spool should take what there is now: much waits, or a log has ended.
     pub urgent: Notify,
-    /// The spool has taken something.
-    pub freed: Notify,
+    /// The collector has turned.
+    pub turned: Notify,
+    /// Who waits for room, in order.
+    door: Notify,
+}
+
+/// For how long pipes were not read, as far as nobody has asked; several at once count several times.
+#[derive(Debug)]
+struct Paused {
+    count: u32,
+    since: BootTime,
+    pipes: Duration,
+}
+
+impl Paused {
+    fn reckon(&mut self) {
+        let now = BootTime::now();
+        self.pipes += self.since.elapsed() * self.count;
+        self.since = now;
+    }
 }
 
 impl Intake {
@@ -31,12 +56,15 @@ impl Intake {
         Self {
             waiting: AtomicUsize::new(0),
             left_over: AtomicUsize::new(0),
-            paused_ns: AtomicU64::new(0),
+            paused: Mutex::new(Paused { count: 0, since: BootTime::now(), pipes: Duration::ZERO }),
+            ripe: Mutex::default(),
+            turns: AtomicU64::new(0),
             limit_bytes,
             flush_bytes,
             first: Notify::new(),
             urgent: Notify::new(),
-            freed: Notify::new(),
+            turned: Notify::new(),
+            door: Notify::new(),
         }
     }
 
@@ -50,20 +78,65 @@ impl Intake {
         self.limit_bytes.saturating_sub(self.waiting())
     }
 
+    /// Whether so much waits that small beginnings of many logs are worth their rows.
+    pub fn is_filling(&self) -> bool {
+        self.waiting() >= self.limit_bytes / 2
+    }
+
     /// A pipe is not read from now on, until what this returns is dropped.
     pub fn pause(&self) -> Pause<'_> {
-        Pause { intake: self, begun: BootTime::now() }
+        let mut paused = self.paused();
+        paused.reckon();
+        paused.count += 1;
+        Pause(self)
     }
 
     /// For how long pipes were not read since this was asked last; several at once count several times.
     pub fn take_paused(&self) -> Duration {
-        Duration::from_nanos(self.paused_ns.swap(0, Ordering::Relaxed))
+        let mut paused = self.paused();
+        paused.reckon();
+        std::mem::take(&mut paused.pipes)
     }
 
     /// The collector has taken what there is room for.
     pub fn turned(&self) {
         self.left_over.store(self.waiting(), Ordering::Relaxed);
-        self.freed.notify_waiters();
+        self.turns.fetch_add(1, Ordering::Relaxed);
+        self.turned.notify_waiters();
+        self.call_next();
+    }
+
+    /// How often the collector has turned.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// The next one in the row of those who wait for room: one after the other, since whoever comes in may fill it. To wake
+    /// them all would cost a runner with thousands of loud logs more than to read what they print.
+    pub fn next_in_row(&self) -> Notified<'_> {
+        self.door.notified()
+    }
+
+    /// Whoever was called from the row has come in; the next one is called when what this returns is dropped.
+    pub fn come_in(&self) -> LetIn<'_> {
+        LetIn(self)
+    }
+
+    /// Calls the next one in the row, if there is room.
+    pub fn call_next(&self) {
+        if self.left() > 0 {
+            self.door.notify_one();
+        }
+    }
+
+    /// A log has enough for rows of a good size, or has ended.
+    pub fn tell(&self, attempt: Uuid) {
+        self.ripe().insert(attempt);
+    }
+
+    /// Logs of which that was told, each of which is looked at now.
+    pub fn take_ripe(&self) -> BTreeSet<Uuid> {
+        std::mem::take(&mut *self.ripe())
     }
 
     /// A log that had `before` bytes waiting has `now`.
@@ -80,19 +153,38 @@ impl Intake {
             self.waiting.fetch_sub(before - now, Ordering::Relaxed);
         }
     }
+
+    // Nothing panics half-way while it holds these.
+
+    fn paused(&self) -> MutexGuard<'_, Paused> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ripe(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {
+        self.ripe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever was let in does what it came for; then the next one is.
+#[derive(Debug)]
+#[must_use = "the next one is let in when it is dropped"]
+pub struct LetIn<'a>(&'a Intake);
+
+impl Drop for LetIn<'_> {
+    fn drop(&mut self) {
+        self.0.call_next();
+    }
 }
 
 /// A pipe is not read, for want of room.
 #[derive(Debug)]
-pub struct Pause<'a> {
-    intake: &'a Intake,
-    begun: BootTime,
-}
+pub struct Pause<'a>(&'a Intake);
 
 impl Drop for Pause<'_> {
     fn drop(&mut self) {
-        let ns = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.intake.paused_ns.fetch_add(ns, Ordering::Relaxed);
+        let mut paused = self.0.paused();
+        paused.reckon();
+        paused.count -= 1;
     }
 }
 

@@ -7,6 +7,7 @@ use crate::attempt_log::AttemptLog;
 use crate::clock::BootTime;
 use crate::command::{STDERR_HEAD_BYTES, Stdout};
 use crate::holdings::Held;
+use crate::intake::LetIn;
 use crate::logs::Stream;
 use std::cell::RefCell;
 use std::io;
@@ -86,11 +87,12 @@ impl<'a> Output<'a> {
         reader.end()
     }
 
-    async fn room(self) {
+    /// Waits for room in the log; nothing when it is read without.
+    async fn room(self) -> Option<LetIn<'a>> {
         tokio::select! {
-            () = self.log.room() => {}
-            _ = self.held.stopped() => {}
-            () = self.over.cancelled() => {}
+            let_in = self.log.room() => Some(let_in),
+            _ = self.held.stopped() => None,
+            () = self.over.cancelled() => None,
         }
     }
 
@@ -184,19 +186,24 @@ impl<'a> Reader<'a> {
     /// Takes what lies in the pipe; how much it was, and nothing once it is at its end.
     async fn take(&mut self, pipe: &pipe::Receiver, way: Way) -> Option<usize> {
         let Self { output, stream, limit, head, .. } = self;
-        if stream.is_some() && !output.log.has_room() {
-            output.room().await;
-        }
         let take = |bytes: &[u8]| {
             head.take(bytes, *limit);
             if let Some(stream) = *stream {
                 output.log.push(stream, bytes);
             }
         };
-        let read = {
-            let _turn = TURNS.acquire().await;
-            read_once(pipe, way, take)
+        let (mut needs_room, mut let_in) = (stream.is_some(), None);
+        let read = loop {
+            let turn = TURNS.acquire().await;
+            // Asked for in the turn: who waited for one meanwhile may have filled it.
+            if !needs_room || output.log.has_room() {
+                break read_once(pipe, way, take);
+            }
+            drop((turn, let_in.take()));
+            let_in = output.room().await;
+            needs_room = let_in.is_some();
         };
+        drop(let_in);
         match read {
             Ok(Some(0)) => None,
             Ok(count) => {
@@ -263,6 +270,7 @@ fn read_once(pipe: &pipe::Receiver, way: Way, take: impl FnOnce(&[u8])) -> io::R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attempt_log::Look;
     use crate::config::Logs;
     use crate::holdings::Holdings;
     use crate::intake::Intake;
@@ -332,7 +340,7 @@ mod tests {
         };
         assert!(tokio::time::timeout(PATIENCE, all).await.is_ok(), "nothing ends the pause");
         reader.end();
-        let texts: Vec<_> = log.collect(u64::MAX).chunks.into_iter().map(|chunk| chunk.text).collect();
+        let texts: Vec<_> = log.collect(u64::MAX, Look::AtAll).chunks.into_iter().map(|chunk| chunk.text).collect();
         assert_eq!(texts, ["out\nout\nheld back\nand this\n", "err\n", "the last\n"]);
     }
 }

@@ -193,6 +193,16 @@ impl Capture {
         self.rear.chunker.drain(max_bytes)
     }
 
+    /// Hands out chunks; see [`Chunker::drain_ripe`].
+    pub fn drain_ripe(&mut self, max_bytes: usize) -> Vec<Chunk> {
+        self.rear.chunker.drain_ripe(max_bytes)
+    }
+
+    /// Whether [`Self::drain_ripe`] would hand out anything.
+    pub fn is_ripe(&self) -> bool {
+        self.rear.chunker.is_ripe()
+    }
+
     /// What waits to be drained, in bytes; see [`Chunker::waiting_bytes`].
     pub fn waiting_bytes(&self) -> usize {
         self.rear.chunker.waiting_bytes()
@@ -241,10 +251,12 @@ impl Front {
 
 impl Rear {
     fn text(&mut self, front: &mut Front, bytes: &[u8], at: OffsetDateTime) {
+        self.chunker.expect(bytes.len());
         for block in bytes.chunks(BLOCK_BYTES) {
             front.sanitiser.push(block, &mut self.scratch);
             self.redact(front, at);
         }
+        self.chunker.expect(0);
     }
 
     fn end(&mut self, front: &mut Front, at: OffsetDateTime) {

@@ -11,6 +11,8 @@ use super::stream::Stream;
 
 /// Longest text of a chunk in bytes: with two round trips of 2 s it is stored within 5 s where the line bears 50 KB/s.
 pub const MAX_CHUNK_BYTES: usize = 32 * 1024;
+/// From this length on one that is still growing is worth a row.
+const RIPE_BYTES: usize = MAX_CHUNK_BYTES / 2;
 /// Room for lines of Tendril itself when the rest is full, in bytes.
 pub const SYSTEM_BYTES: usize = 256 * 1024;
 /// What a waiting chunk is reckoned to take in memory beside its text, in bytes.
@@ -157,6 +159,8 @@ pub struct Chunker {
     limit_bytes: usize,
     refusing: bool,
     refused: [Option<Refused>; Stream::ALL.len()],
+    /// Bytes of text that are about to come.
+    expected_bytes: usize,
     counters: Counters,
 }
 
@@ -171,6 +175,7 @@ impl Chunker {
             limit_bytes,
             refusing: false,
             refused: [None; Stream::ALL.len()],
+            expected_bytes: 0,
             counters: Counters::default(),
         }
     }
@@ -191,6 +196,11 @@ impl Chunker {
         self.limit_bytes = self.limit_bytes.max(self.waiting_bytes).saturating_add(bytes);
     }
 
+    /// About so many bytes of text come next: to grow with each of their records would copy them again and again.
+    pub fn expect(&mut self, bytes: usize) {
+        self.expected_bytes = bytes;
+    }
+
     /// Takes the next record.
     pub fn record(&mut self, record: Record<'_>) {
         let cost = record.text.len() + CHUNK_OVERHEAD_BYTES;
@@ -204,15 +214,18 @@ impl Chunker {
         let bytes = record.text.len();
         let fits = |open: &&mut Chunk| open.stream == record.stream && open.text.len() + bytes <= MAX_CHUNK_BYTES;
         if let Some(open) = self.open.as_mut().filter(fits) {
-            grow(&mut open.text, bytes);
+            grow(&mut open.text, bytes, self.expected_bytes);
             open.text.push_str(record.text);
             open.seq_to += 1;
             self.next_seq += 1;
             self.waiting_bytes += bytes;
         } else {
             self.fix();
-            self.open = Some(self.numbered(record.stream, record.text.to_owned(), record.at, ChunkKind::Text));
+            let mut text = String::with_capacity(self.expected_bytes.min(MAX_CHUNK_BYTES).max(bytes));
+            text.push_str(record.text);
+            self.open = Some(self.numbered(record.stream, text, record.at, ChunkKind::Text));
         }
+        self.expected_bytes = self.expected_bytes.saturating_sub(bytes);
         self.counters.records += 1;
         self.counters.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
     }
@@ -228,10 +241,24 @@ impl Chunker {
     /// Hands out waiting chunks in order, at most `max_bytes` of text; one chunk always, so that a small bound cannot
     /// stop a log. The one still growing is fixed when it goes along.
     pub fn drain(&mut self, max_bytes: usize) -> Vec<Chunk> {
+        self.hand_out(max_bytes, 0)
+    }
+
+    /// The same, but for one that is still growing and not half full yet.
+    pub fn drain_ripe(&mut self, max_bytes: usize) -> Vec<Chunk> {
+        self.hand_out(max_bytes, RIPE_BYTES)
+    }
+
+    /// Whether [`Self::drain_ripe`] would hand out anything.
+    pub fn is_ripe(&self) -> bool {
+        !self.fixed.is_empty() || self.open.as_ref().is_some_and(|open| open.text.len() >= RIPE_BYTES)
+    }
+
+    fn hand_out(&mut self, max_bytes: usize, least_open_bytes: usize) -> Vec<Chunk> {
         let mut batch = Vec::new();
         let mut taken = 0;
         loop {
-            if self.fixed.is_empty() {
+            if self.fixed.is_empty() && self.open.as_ref().is_some_and(|open| open.text.len() >= least_open_bytes) {
                 self.fix();
             }
             let fits = |chunk: &Chunk| batch.is_empty() || taken + chunk.text.len() <= max_bytes;
@@ -310,10 +337,16 @@ impl Chunker {
     }
 }
 
-/// Makes room for `bytes` more; for a loud stream's chunk once, since each time all of it may be copied.
-fn grow(text: &mut String, bytes: usize) {
-    let full = text.capacity() - text.len() < bytes;
-    if full && text.len() >= LOUD_BYTES {
-        text.reserve_exact(MAX_CHUNK_BYTES - text.len());
+/// Makes room for `bytes` more, of so many that are expected; for a loud stream's chunk once, since each time all of it may be
+/// copied.
+fn grow(text: &mut String, bytes: usize, expected_bytes: usize) {
+    let left = MAX_CHUNK_BYTES - text.len();
+    if text.capacity() - text.len() >= bytes {
+        return;
+    }
+    if text.len() >= LOUD_BYTES {
+        text.reserve_exact(left);
+    } else if expected_bytes > text.len() {
+        text.reserve_exact(expected_bytes.clamp(bytes, left));
     }
 }

@@ -1,5 +1,6 @@
 //! What of one log is not stored yet: where each chunk is, in order.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ pub(super) struct Backlog {
     /// Bytes of memory that the places of those take that are on disk only.
     pub(super) index_bytes: usize,
     /// When the first one was printed, by its number, once that was read from the disk.
-    pub(super) first_printed: Option<(i64, OffsetDateTime)>,
+    pub(super) first_printed: Cell<Option<(i64, OffsetDateTime)>>,
     /// Entries at the end that stand in no segment yet.
     pub(super) unwritten: usize,
     /// The number that the next chunk begins with.
@@ -51,7 +52,7 @@ impl Backlog {
             entries: VecDeque::new(),
             bytes: 0,
             index_bytes: 0,
-            first_printed: None,
+            first_printed: Cell::default(),
             unwritten: 0,
             next_seq,
             stored: -1,

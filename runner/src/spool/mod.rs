@@ -8,6 +8,7 @@
 //! been redacted already.
 
 mod backlog;
+mod backlogs;
 mod entry;
 mod packed;
 pub mod record;
@@ -36,6 +37,7 @@ use uuid::Uuid;
 use crate::logs::Chunk;
 use crate::whose::Whose;
 use backlog::Backlog;
+use backlogs::Backlogs;
 use entry::{Entry, Gone, Place};
 use segment::Segment;
 
@@ -98,7 +100,7 @@ struct Inner {
     active: Option<u32>,
     next_segment: u32,
     /// Logs that are not stored to their end.
-    backlogs: BTreeMap<Uuid, Backlog>,
+    backlogs: Backlogs,
     /// Logs of which nothing is wanted any more, as no segment says yet.
     done: Vec<Done>,
     kept_bytes: usize,
@@ -130,7 +132,7 @@ impl Spool {
     pub fn open(&self, whose: Arc<Whose>) -> i64 {
         let attempt = whose.lease.attempt_id;
         let mut inner = self.inner();
-        inner.backlogs.entry(attempt).or_insert_with(|| Backlog::new(whose, 0)).next_seq
+        inner.backlogs.open(attempt, || Backlog::new(whose, 0)).next_seq
     }
 
     /// What of each of these logs may be put in now.
@@ -141,7 +143,7 @@ impl Spool {
     pub fn admits(&self, attempts: &[Uuid]) -> Vec<Admission> {
         let inner = self.inner();
         let (free, places) = (inner.free(), inner.free_places());
-        let admission = |attempt: &Uuid| match inner.backlogs.get(attempt) {
+        let admission = |attempt: &Uuid| match inner.backlogs.get(*attempt) {
             None => Admission::Unwanted,
             Some(Backlog { over_quota: Some((from, _)), .. }) => Admission::OverQuota(*from),
             Some(log) => {
@@ -161,26 +163,29 @@ impl Spool {
         let mut inner = self.inner();
         for (attempt, chunks) in chunks {
             // The broker may have refused more of it since it was asked for what is admitted.
-            let Some(backlog) = inner.backlogs.get_mut(&attempt).filter(|log| log.over_quota.is_none()) else {
-                continue;
+            let put = |log: &mut Backlog| {
+                let mut bytes = 0;
+                if log.over_quota.is_none() {
+                    for entry in chunks.into_iter().map(|chunk| Entry::new(chunk, Place::Unwritten)) {
+                        bytes += entry.kept_bytes();
+                        log.push(entry);
+                    }
+                }
+                bytes
             };
-            let mut bytes = 0;
-            for entry in chunks.into_iter().map(|chunk| Entry::new(chunk, Place::Unwritten)) {
-                bytes += entry.kept_bytes();
-                backlog.push(entry);
-            }
-            inner.kept_bytes += bytes;
+            inner.kept_bytes += inner.backlogs.change(attempt, put).unwrap_or_default();
         }
         for (attempt, last_seq) in ended {
-            if let Some(backlog) = inner.backlogs.get_mut(attempt) {
-                if let Some((_, at)) = backlog.over_quota {
-                    backlog.end_over_quota(*last_seq, None, at);
-                    continue;
+            let is_done = inner.backlogs.change(*attempt, |log| {
+                if let Some((_, at)) = log.over_quota {
+                    log.end_over_quota(*last_seq, None, at);
+                    return false;
                 }
-                backlog.end = Some(*last_seq);
-                if backlog.is_done() {
-                    inner.forget(*attempt);
-                }
+                log.end = Some(*last_seq);
+                log.is_done()
+            });
+            if is_done == Some(true) {
+                inner.forget(*attempt);
             }
         }
         let written = inner.write();
@@ -192,7 +197,7 @@ impl Spool {
 
     /// Logs of which something waits.
     pub fn waiting(&self) -> Vec<Uuid> {
-        self.inner().waiting()
+        self.inner().backlogs.waiting().iter().copied().collect()
     }
 
     /// Everything of these logs up to and including the numbers is in the database.
@@ -205,15 +210,18 @@ impl Spool {
     pub fn over_quota(&self, attempt: Uuid, stored: i64, now: OffsetDateTime) -> u64 {
         let mut inner = self.inner();
         inner.acknowledge(&BTreeMap::from([(attempt, stored)]));
-        let Some(backlog) = inner.backlogs.get_mut(&attempt) else { return 0 };
-        if backlog.over_quota.is_some() {
+        if inner.backlogs.get(attempt).is_some_and(|log| log.over_quota.is_some()) {
             // Not even the gap was taken.
             return inner.close(attempt);
         }
-        let (bytes, mut gone) = (backlog.bytes, Gone::default());
-        backlog.acknowledge(i64::MAX, &mut gone);
-        backlog.over_quota = Some((stored + 1, now));
-        let end = backlog.end;
+        let mut gone = Gone::default();
+        let dropped = inner.backlogs.change(attempt, |log| {
+            let bytes = log.bytes;
+            log.acknowledge(i64::MAX, &mut gone);
+            log.over_quota = Some((stored + 1, now));
+            (bytes, log.end)
+        });
+        let Some((bytes, end)) = dropped else { return 0 };
         inner.release(&gone);
         drop(inner);
         if let Some(end) = end {
@@ -224,11 +232,10 @@ impl Spool {
 
     /// Closes a log that is over its quota with a gap up to its last number, or with one of a single number.
     pub fn end_over_quota(&self, attempt: Uuid, last_seq: i64, bytes: Option<u64>, now: OffsetDateTime) {
-        let mut inner = self.inner();
-        let Some(backlog) = inner.backlogs.get_mut(&attempt) else { return };
-        backlog.end_over_quota(last_seq, bytes, now);
-        drop(inner);
-        self.filled.notify_one();
+        let ended = self.inner().backlogs.change(attempt, |log| log.end_over_quota(last_seq, bytes, now));
+        if ended.is_some() {
+            self.filled.notify_one();
+        }
     }
 
     /// The broker takes nothing more of this log: what waits is dropped. Returns its bytes.
@@ -248,7 +255,7 @@ impl Spool {
     pub fn level(&self) -> Level {
         let inner = self.inner();
         Level {
-            waiting_bytes: inner.backlogs.values().map(|log| log.bytes).sum(),
+            waiting_bytes: inner.backlogs.bytes(),
             disk_bytes: inner.disk_bytes(),
             memory_bytes: inner.memory_bytes(),
             logs: inner.backlogs.len(),
@@ -259,13 +266,14 @@ impl Spool {
 
     /// When the oldest chunk that waits was printed.
     pub fn oldest(&self) -> Option<OffsetDateTime> {
-        let Inner { backlogs, segments, .. } = &mut *self.inner();
-        backlogs.values_mut().filter_map(|log| first_printed(log, segments)).min()
+        let inner = self.inner();
+        let waiting = inner.backlogs.waiting().iter().filter_map(|attempt| inner.backlogs.get(*attempt));
+        waiting.filter_map(|log| first_printed(log, &inner.segments)).min()
     }
 
     /// Whether all of a log that has ended is on disk, or not wanted any more.
     pub fn has_all_of(&self, attempt: Uuid) -> bool {
-        self.inner().backlogs.get(&attempt).is_none_or(|log| log.over_quota.is_some() || log.is_written())
+        self.inner().backlogs.get(attempt).is_none_or(|log| log.over_quota.is_some() || log.is_written())
     }
 
     /// Whether something is still to be written to the disk, which did not take it.
@@ -275,7 +283,7 @@ impl Spool {
 
     /// Whether nothing waits to be sent.
     pub fn is_empty(&self) -> bool {
-        self.inner().backlogs.values().all(|log| log.entries.is_empty())
+        self.inner().backlogs.waiting().is_empty()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -285,11 +293,6 @@ impl Spool {
 }
 
 impl Inner {
-    /// Logs of which something waits, in the order of their ids.
-    fn waiting(&self) -> Vec<Uuid> {
-        self.backlogs.iter().filter(|(_, log)| !log.entries.is_empty()).map(|(id, _)| *id).collect()
-    }
-
     fn disk_bytes(&self) -> u64 {
         self.segments.values().map(|segment| segment.len).sum()
     }
@@ -303,12 +306,12 @@ impl Inner {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.kept_bytes + self.index_bytes()
+        self.kept_bytes + self.backlogs.index_bytes()
     }
 
     /// Bytes of memory that may still be used to say where rows stand.
     fn free_places(&self) -> usize {
-        self.usual_memory_bytes().saturating_sub(self.index_bytes())
+        self.usual_memory_bytes().saturating_sub(self.backlogs.index_bytes())
     }
 
     /// What is usually taken of the memory: what one turn brings must not go beyond the bound.
@@ -316,23 +319,21 @@ impl Inner {
         self.limits.memory_bytes - self.limits.memory_bytes / 8
     }
 
-    fn index_bytes(&self) -> usize {
-        self.backlogs.values().map(|log| log.index_bytes).sum()
-    }
-
     /// Where rows stand that are on disk only comes before chunks that need not be read again.
     fn cool(&mut self) {
         if self.memory_bytes() > self.limits.memory_bytes {
-            self.kept_bytes -= self.backlogs.values_mut().map(Backlog::cool).sum::<usize>();
+            self.backlogs.change_all(|log| self.kept_bytes -= log.cool());
         }
     }
 
     fn acknowledge(&mut self, stored: &BTreeMap<Uuid, i64>) {
         let mut gone = Gone::default();
         for (attempt, stored) in stored {
-            let Some(backlog) = self.backlogs.get_mut(attempt) else { continue };
-            backlog.acknowledge(*stored, &mut gone);
-            if backlog.is_done() {
+            let is_done = self.backlogs.change(*attempt, |log| {
+                log.acknowledge(*stored, &mut gone);
+                log.is_done()
+            });
+            if is_done == Some(true) {
                 self.forget(*attempt);
             }
         }
@@ -349,7 +350,7 @@ impl Inner {
 
     /// Nothing of this log is wanted any more.
     fn forget(&mut self, attempt: Uuid) -> Option<Backlog> {
-        let backlog = self.backlogs.remove(&attempt)?;
+        let backlog = self.backlogs.remove(attempt)?;
         // A disk that takes nothing has none that names it; all that there are may hold something of it.
         let last = backlog.named_in.or_else(|| self.segments.keys().next_back().copied());
         let first = backlog.first_in.unwrap_or_default();
@@ -388,7 +389,7 @@ impl Inner {
     /// The segment that said it goes: while an older one may hold something of a log, a younger one must say that it is done.
     fn tell_again(&mut self, done: &[Done]) {
         let is_there = |log: &Done| self.segments.range(log.first..=log.last.max(log.first)).next().is_some();
-        let matters = |log: &&Done| is_there(log) && !self.backlogs.contains_key(&log.attempt);
+        let matters = |log: &&Done| is_there(log) && self.backlogs.get(log.attempt).is_none();
         self.done.extend(done.iter().filter(matters));
     }
 
@@ -406,21 +407,19 @@ impl Inner {
             return;
         }
         let mut gone = Gone::default();
-        for backlog in self.backlogs.values_mut() {
-            backlog.expire(&expired, now, &mut gone);
-        }
+        self.backlogs.change_all(|log| log.expire(&expired, now, &mut gone));
         self.expired_bytes += gone.text_bytes;
         self.release(&gone);
     }
 }
 
 /// When the first chunk of a log that waits was printed.
-fn first_printed(log: &mut Backlog, segments: &BTreeMap<u32, Segment>) -> Option<OffsetDateTime> {
+fn first_printed(log: &Backlog, segments: &BTreeMap<u32, Segment>) -> Option<OffsetDateTime> {
     let first = log.entries.front()?;
     if let Some(chunk) = &first.kept {
         return Some(chunk.ts);
     }
-    if let Some((_, printed)) = log.first_printed.filter(|(seq, _)| *seq == first.seq) {
+    if let Some((_, printed)) = log.first_printed.get().filter(|(seq, _)| *seq == first.seq) {
         return Some(printed);
     }
     let row = match &first.place {
@@ -430,7 +429,7 @@ fn first_printed(log: &mut Backlog, segments: &BTreeMap<u32, Segment>) -> Option
     let segment = segments.get(&row.segment)?;
     let read = segment.chunk(log.whose.lease.attempt_id, &row).map(|chunk| chunk.ts);
     let printed = read.or(segment.oldest)?;
-    log.first_printed = Some((row.seq, printed));
+    log.first_printed.set(Some((row.seq, printed)));
     Some(printed)
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, SetOnce};
 use uuid::Uuid;
 
 use super::backlog::Backlog;
+use super::backlogs::Backlogs;
 use super::entry::{self, Entry, Gone, Place};
 use super::packed::Row;
 use super::record::{self, Found, Record};
@@ -51,7 +52,7 @@ impl Spool {
             segments: BTreeMap::new(),
             active: None,
             next_segment: 1,
-            backlogs: BTreeMap::new(),
+            backlogs: Backlogs::default(),
             done: Vec::new(),
             kept_bytes: 0,
             failing: false,
@@ -82,7 +83,7 @@ impl Spool {
         inner.unreadable = u64::from(recovered.broken_bytes > 0) + recovered.unreadable;
         recovered.cut_off = inner.end_what_was_cut_off(now);
         recovered.logs = inner.backlogs.len();
-        recovered.bytes = inner.backlogs.values().map(|log| log.bytes).sum();
+        recovered.bytes = inner.backlogs.bytes();
         inner.expire(now);
         let written = inner.write();
         inner.remove_dead();
@@ -120,36 +121,40 @@ impl Inner {
         match record {
             Record::Open { whose, next_seq } => {
                 let attempt = whose.lease.attempt_id;
-                let log = self.backlogs.entry(attempt).or_insert_with(|| Backlog::new(Arc::new(whose), next_seq));
-                log.next_seq = log.next_seq.max(next_seq);
-                log.recovered = true;
-                log.first_in.get_or_insert(number);
-                log.goes_on_at(next_seq);
+                self.backlogs.open(attempt, || Backlog::new(Arc::new(whose), next_seq));
+                self.backlogs.change(attempt, |log| {
+                    log.next_seq = log.next_seq.max(next_seq);
+                    log.recovered = true;
+                    log.first_in.get_or_insert(number);
+                    log.goes_on_at(next_seq);
+                });
             }
             Record::Chunk { whose, chunk } => {
                 let attempt = whose.lease.attempt_id;
                 // Where the log's opening is broken, its first chunk that is not opens it.
-                let log = self.backlogs.entry(attempt).or_insert_with(|| Backlog::new(Arc::new(whose), chunk.seq));
-                log.recovered = true;
-                log.first_in.get_or_insert(number);
-                log.goes_on_at(chunk.seq + 1);
-                // Written twice, when the disk failed in between.
-                if log.entries.back().is_some_and(|last| last.seq_to >= chunk.seq) {
-                    return;
-                }
-                let (Ok(offset), Ok(size)) = (u32::try_from(offset), u32::try_from(size)) else { return };
-                segment.holds(chunk.ts);
-                let bytes = u32::try_from(chunk.text.len()).unwrap_or(u32::MAX);
-                log.push_row(&Row { seq: chunk.seq, seq_to: chunk.seq_to, bytes, segment: number, offset, size });
+                self.backlogs.open(attempt, || Backlog::new(Arc::new(whose), chunk.seq));
+                self.backlogs.change(attempt, |log| {
+                    log.recovered = true;
+                    log.first_in.get_or_insert(number);
+                    log.goes_on_at(chunk.seq + 1);
+                    // Written twice, when the disk failed in between.
+                    if log.entries.back().is_some_and(|last| last.seq_to >= chunk.seq) {
+                        return;
+                    }
+                    let (Ok(offset), Ok(size)) = (u32::try_from(offset), u32::try_from(size)) else { return };
+                    segment.holds(chunk.ts);
+                    let bytes = u32::try_from(chunk.text.len()).unwrap_or(u32::MAX);
+                    log.push_row(&Row { seq: chunk.seq, seq_to: chunk.seq_to, bytes, segment: number, offset, size });
+                });
             }
             Record::End { attempt, last_seq } => {
-                if let Some(log) = self.backlogs.get_mut(&attempt) {
+                self.backlogs.change(attempt, |log| {
                     log.end = Some(last_seq);
                     log.end_written = true;
-                }
+                });
             }
             Record::Done { attempt } => {
-                if let Some(mut log) = self.backlogs.remove(&attempt) {
+                if let Some(mut log) = self.backlogs.remove(attempt) {
                     segment.done.push(Done { attempt, first: log.first_in.unwrap_or_default(), last: number });
                     let mut gone = Gone::default();
                     log.acknowledge(i64::MAX, &mut gone);
@@ -169,7 +174,10 @@ impl Inner {
     /// that: see [`Spool::reopen`].)
     fn end_what_was_cut_off(&mut self, now: OffsetDateTime) -> usize {
         let mut count = 0;
-        for log in self.backlogs.values_mut().filter(|log| log.end.is_none()) {
+        self.backlogs.change_all(|log| {
+            if log.end.is_some() {
+                return;
+            }
             let gap = entry::gap(log.next_seq, log.next_seq, GapKind::Lost, None, now);
             let gap = Entry::new(gap, Place::Unwritten);
             self.kept_bytes += gap.kept_bytes();
@@ -177,7 +185,7 @@ impl Inner {
             log.end = Some(log.next_seq - 1);
             log.cut_off = true;
             count += 1;
-        }
+        });
         count
     }
 }

@@ -54,9 +54,9 @@ impl Spool {
     /// What a log's command prints goes on, although the process that began it is gone: what stood as its last row is none.
     /// To be said before anything is sent.
     pub fn reopen(&self, attempt: Uuid) {
-        if let Some(log) = self.inner().backlogs.get_mut(&attempt) {
+        self.inner().backlogs.change(attempt, |log| {
             (log.recovered, log.cut_off, log.end, log.end_written) = (false, false, None, false);
-        }
+        });
     }
 
     /// Waits until the writer was taken over once: from then on it is known how far the broker has each log.
@@ -75,16 +75,16 @@ impl Spool {
         let attempt = whose.lease.attempt_id;
         let mut inner = self.inner();
         let (is_heard, stored) = (self.first.initialized(), self.first_stored(attempt));
-        let is_known = inner.backlogs.contains_key(&attempt);
-        let log = inner.backlogs.entry(attempt).or_insert_with(|| Backlog::new(whose, 0));
-        if !is_heard {
-            log.next_seq = log.next_seq.saturating_add(LEAP);
-            return (log.next_seq, false);
-        }
-        // The gap of a log that was cut off is its last row: one that the broker has is another row.
-        let is_lost = !is_known || log.next_seq - 1 <= stored;
-        log.next_seq = log.next_seq.max(stored + 1);
-        (log.next_seq, is_lost)
+        let is_known = inner.backlogs.get(attempt).is_some();
+        let next_seq = inner.backlogs.open(attempt, || Backlog::new(whose, 0)).next_seq;
+        let (goes_on_at, is_lost) = if is_heard {
+            // The gap of a log that was cut off is its last row: one that the broker has is another row.
+            (next_seq.max(stored + 1), !is_known || next_seq - 1 <= stored)
+        } else {
+            (next_seq.saturating_add(LEAP), false)
+        };
+        inner.backlogs.change(attempt, |log| log.next_seq = goes_on_at);
+        (goes_on_at, is_lost)
     }
 
     /// Nobody goes on with a log that was reopened: its end was reported by the process that began it.
@@ -92,12 +92,14 @@ impl Spool {
         let told = self.first.get().and_then(|first| first.get(&attempt)?.end);
         let stored = self.first_stored(attempt);
         let mut inner = self.inner();
-        let Some(log) = inner.backlogs.get_mut(&attempt) else { return };
-        log.recovered = true;
         let mut gone = Gone::default();
-        log.end_at(told.unwrap_or(log.next_seq - 1), &mut gone);
-        let stored = log.stored.max(stored);
-        inner.mend(attempt, stored, now);
+        let left = inner.backlogs.change(attempt, |log| {
+            log.recovered = true;
+            log.end_at(told.unwrap_or(log.next_seq - 1), &mut gone);
+            log.stored
+        });
+        let Some(known) = left else { return };
+        inner.mend(attempt, known.max(stored), now);
         inner.release(&gone);
         drop(inner);
         self.filled.notify_one();
@@ -118,42 +120,43 @@ impl Spool {
     /// here. To be said before anything is sent.
     pub fn end_at(&self, attempt: Uuid, end: i64) {
         let mut inner = self.inner();
-        let Some(log) = inner.backlogs.get_mut(&attempt) else { return };
         let mut gone = Gone::default();
-        log.end_at(end, &mut gone);
+        inner.backlogs.change(attempt, |log| log.end_at(end, &mut gone));
         inner.release(&gone);
     }
 
     /// Whether an earlier process has left this log.
     pub fn is_recovered(&self, attempt: Uuid) -> bool {
-        self.inner().backlogs.get(&attempt).is_some_and(|log| log.recovered)
+        self.inner().backlogs.get(attempt).is_some_and(|log| log.recovered)
     }
 }
 
 impl Inner {
     fn mend(&mut self, attempt: Uuid, stored: i64, now: OffsetDateTime) {
-        if let Some(log) = self.backlogs.get_mut(&attempt) {
-            self.kept_bytes += log.mend(stored, GapKind::Lost, now);
-        }
+        let mended = self.backlogs.change(attempt, |log| log.mend(stored, GapKind::Lost, now));
+        self.kept_bytes += mended.unwrap_or_default();
     }
 
     fn correct_end(&mut self, standing: &Standing, now: OffsetDateTime) {
         let attempt = standing.whose.lease.attempt_id;
-        match (self.backlogs.get_mut(&attempt), standing.end) {
+        match (self.backlogs.get(attempt), standing.end) {
             // This process has every log of its own here until it is stored to its end. What was refused for good is tried
             // once more: readers should hear of it.
             (None, Some(end)) if end > standing.stored => {
                 let mut log = Backlog::new(Arc::new(standing.whose.clone()), end + 1);
                 log.recovered = true;
                 log.end = Some(end);
-                self.backlogs.insert(attempt, log);
+                self.backlogs.open(attempt, || log);
             }
             (Some(log), Some(end)) if log.recovered => {
                 let mut gone = Gone::default();
-                log.end_at(end, &mut gone);
+                self.backlogs.change(attempt, |log| log.end_at(end, &mut gone));
                 self.release(&gone);
             }
-            (Some(log), None) => self.kept_bytes += log.end_behind(standing.stored, now),
+            (Some(_), None) => {
+                let moved = self.backlogs.change(attempt, |log| log.end_behind(standing.stored, now));
+                self.kept_bytes += moved.unwrap_or_default();
+            }
             _ => {}
         }
     }

@@ -17,6 +17,8 @@ use crate::whose::Whose;
 pub const ROW_BYTES: usize = 192;
 /// A log's turn is worth so much at least, in bytes, however many there are.
 const LEAST_SHARE_BYTES: usize = 4096;
+/// Loud logs of one batch: the broker looks at each, which costs it as much as a row does.
+const SHARES: usize = 64;
 
 /// A chunk that is to be stored, with whose it is.
 #[derive(Clone, Debug)]
@@ -40,11 +42,13 @@ struct Batch {
     /// What they take on the line.
     bytes: usize,
     budget: usize,
+    /// Records that a gap stands for, since they could not be read.
+    unreadable: u64,
 }
 
 impl Batch {
     fn new(budget: usize) -> Self {
-        Self { rows: Vec::new(), bytes: 0, budget }
+        Self { rows: Vec::new(), bytes: 0, budget, unreadable: 0 }
     }
 
     /// Whether a row with so much text finds room. The first one always does: it cannot be cut.
@@ -88,49 +92,63 @@ impl Spool {
 
     /// The next chunks of one log.
     pub fn take_of(&self, attempt: Uuid, budget: usize) -> Vec<Outgoing> {
-        let mut batch = Batch::new(budget);
-        self.inner().take_of((attempt, -1), budget, &mut batch);
+        let (mut batch, mut inner) = (Batch::new(budget), self.inner());
+        inner.take_of((attempt, -1), budget, &mut batch);
+        inner.unreadable += batch.unreadable;
         batch.rows
     }
 
     fn take_behind(&self, budget: usize, sent: &BTreeMap<Uuid, i64>, aside: &BTreeSet<Date>) -> Vec<Outgoing> {
         let mut inner = self.inner();
-        // Nobody has a share of the batch who has nothing to put into it.
-        let waiting = inner.waiting_behind(sent, aside);
-        let first = waiting.partition_point(|attempt| *attempt <= inner.turn);
-        let share = (budget / waiting.len().max(1)).max(LEAST_SHARE_BYTES);
-        let mut batch = Batch::new(budget);
-        for attempt in waiting[first..].iter().chain(&waiting[..first]) {
-            let behind = sent.get(attempt).copied().unwrap_or(-1);
+        let share = (budget / inner.count_waiting(sent, aside).clamp(1, SHARES)).max(LEAST_SHARE_BYTES);
+        let (mut batch, mut turn) = (Batch::new(budget), inner.turn);
+        for attempt in inner.backlogs.waiting_behind(turn) {
+            let behind = sent.get(&attempt).copied().unwrap_or(-1);
+            if !inner.waits(attempt, behind, aside) {
+                continue;
+            }
             let before = batch.rows.len();
-            let is_full = inner.take_of((*attempt, behind), share, &mut batch);
+            let is_full = inner.take_of((attempt, behind), share, &mut batch);
             // Who found no room for anything is the first of the next batch.
             if batch.rows.len() > before {
-                inner.turn = *attempt;
+                turn = attempt;
             }
             if is_full {
                 break;
             }
         }
+        inner.turn = turn;
+        inner.unreadable += batch.unreadable;
         batch.rows
     }
 }
 
 impl Inner {
-    /// Logs of which something waits behind what was sent, in the order of their ids.
-    fn waiting_behind(&self, sent: &BTreeMap<Uuid, i64>, aside: &BTreeSet<Date>) -> Vec<Uuid> {
-        let waits = |id: &Uuid, log: &Backlog| {
-            let last = log.entries.back().map(|entry| entry.seq_to);
-            let is_news = |last: i64| sent.get(id).is_none_or(|sent| *sent < last);
-            last.is_some_and(is_news) && !aside.contains(&log.whose.claim_day)
+    /// Whether something of a log waits behind what was sent of it.
+    fn waits(&self, attempt: Uuid, behind: i64, aside: &BTreeSet<Date>) -> bool {
+        let waits = |log: &Backlog| {
+            log.entries.back().is_some_and(|last| last.seq_to > behind) && !aside.contains(&log.whose.claim_day)
         };
-        self.backlogs.iter().filter(|(id, log)| waits(id, log)).map(|(id, _)| *id).collect()
+        self.backlogs.get(attempt).is_some_and(waits)
+    }
+
+    /// Logs that have a share of the next batch: nobody has one who has nothing to put into it.
+    fn count_waiting(&self, sent: &BTreeMap<Uuid, i64>, aside: &BTreeSet<Date>) -> usize {
+        let waiting = self.backlogs.waiting();
+        if !aside.is_empty() {
+            let behind = |attempt: &Uuid| sent.get(attempt).copied().unwrap_or(-1);
+            return waiting.iter().filter(|attempt| self.waits(**attempt, behind(attempt), aside)).count();
+        }
+        // Thousands may wait, of which few were sent.
+        let is_sent =
+            |(attempt, behind): &(&Uuid, &i64)| waiting.contains(*attempt) && !self.waits(**attempt, **behind, aside);
+        waiting.len() - sent.iter().filter(is_sent).count()
     }
 
     /// Puts the next chunks of a log into a batch, about a `share` of them, and one at least. Whether there was no room for
     /// another one.
-    fn take_of(&mut self, (attempt, behind): (Uuid, i64), share: usize, batch: &mut Batch) -> bool {
-        let Some(backlog) = self.backlogs.get_mut(&attempt) else { return false };
+    fn take_of(&self, (attempt, behind): (Uuid, i64), share: usize, batch: &mut Batch) -> bool {
+        let Some(backlog) = self.backlogs.get(attempt) else { return false };
         let until = batch.bytes.saturating_add(share);
         let first = backlog.entries.partition_point(|entry| entry.seq_to <= behind);
         let (mut is_full, mut unreadable) = (false, 0);
@@ -165,7 +183,7 @@ impl Inner {
                 break;
             }
         }
-        self.unreadable += unreadable;
+        batch.unreadable += unreadable;
         is_full
     }
 }

@@ -28,18 +28,15 @@ struct Page {
 impl Inner {
     /// Writes all that no segment has.
     pub(super) fn write(&mut self) -> io::Result<()> {
-        let due = |log: &Backlog| log.unwritten > 0 || log.named_in.is_none() || log.end.is_some() != log.end_written;
-        let due: Vec<Uuid> = self.backlogs.iter().filter(|(_, log)| due(log)).map(|(id, _)| *id).collect();
+        let due: Vec<Uuid> = self.backlogs.due().iter().copied().collect();
         if due.is_empty() && self.done.is_empty() {
             return Ok(());
         }
         self.have_room()?;
-        // Reckoned once: there may be thousands of logs.
-        let mut places = self.free_places();
         let mut page = Page::default();
         for attempt in due {
             let mut at = 0;
-            while let Some(log) = self.backlogs.get(&attempt) {
+            while let Some(log) = self.backlogs.get(attempt) {
                 page.name(log, self.active);
                 let next = log.entries.len() - log.unwritten + at;
                 let Some(chunk) = log.entries.get(next).and_then(|entry| entry.kept.as_ref()) else {
@@ -51,7 +48,7 @@ impl Inner {
                 page.chunks.push((attempt, begin, page.records.len() - begin));
                 at += 1;
                 if page.records.len() >= PAGE_BYTES {
-                    self.append(&page, &mut places)?;
+                    self.append(&page)?;
                     page.clear();
                     self.have_room()?;
                     at = 0;
@@ -61,7 +58,7 @@ impl Inner {
         for log in &self.done {
             record::put_done(&mut page.records, log.attempt);
         }
-        self.append(&page, &mut places)?;
+        self.append(&page)?;
         if let Some(segment) = self.active.and_then(|number| self.segments.get_mut(&number)) {
             segment.done.append(&mut self.done);
         }
@@ -100,10 +97,10 @@ impl Inner {
         let former = self.active.replace(number);
         // The newest segment names every log, so that older ones can go.
         let mut page = Page::default();
-        for log in self.backlogs.values() {
+        for (_, log) in self.backlogs.iter() {
             page.name(log, self.active);
         }
-        if let Err(error) = self.append(&page, &mut 0) {
+        if let Err(error) = self.append(&page) {
             // One without the names must not stand there: older ones would go before it.
             self.active = former;
             if let Some(Err(error)) = self.segments.remove(&number).map(Segment::remove) {
@@ -115,34 +112,33 @@ impl Inner {
         Ok(())
     }
 
-    /// All of a page, or nothing. Chunks stay in memory while they leave room for so many bytes that say where others stand.
-    fn append(&mut self, page: &Page, places: &mut usize) -> io::Result<()> {
+    /// All of a page, or nothing. Chunks stay in memory while they leave room to say where others stand.
+    fn append(&mut self, page: &Page) -> io::Result<()> {
+        let usual_bytes = self.usual_memory_bytes();
         let Some(number) = self.active else { return Ok(()) };
         let Some(segment) = self.segments.get_mut(&number) else { return Ok(()) };
         let base = segment.len;
         segment.append(&page.records)?;
         for attempt in &page.named {
-            if let Some(log) = self.backlogs.get_mut(attempt) {
+            self.backlogs.change(*attempt, |log| {
                 log.named_in = Some(number);
                 log.first_in.get_or_insert(number);
-            }
+            });
         }
         for (attempt, begin, size) in &page.chunks {
-            let Some(log) = self.backlogs.get_mut(attempt) else { continue };
-            let Some(chunk) = log.first_unwritten() else { continue };
-            segment.holds(chunk.ts);
             let offset = u32::try_from(base).unwrap_or(u32::MAX) + u32::try_from(*begin).unwrap_or(u32::MAX);
             let place = Place::Disk { segment: number, offset, size: u32::try_from(*size).unwrap_or(u32::MAX) };
             // The oldest are sent first: those stay in memory.
-            let before = log.index_bytes;
-            self.kept_bytes -= log.written(place, self.kept_bytes <= *places);
-            *places = places.saturating_sub(log.index_bytes.saturating_sub(before));
-            log.tighten();
+            let stays = self.kept_bytes <= usual_bytes.saturating_sub(self.backlogs.index_bytes());
+            self.backlogs.change(*attempt, |log| {
+                let Some(chunk) = log.first_unwritten() else { return };
+                segment.holds(chunk.ts);
+                self.kept_bytes -= log.written(place, stays);
+                log.tighten();
+            });
         }
         for attempt in &page.ended {
-            if let Some(log) = self.backlogs.get_mut(attempt) {
-                log.end_written = true;
-            }
+            self.backlogs.change(*attempt, |log| log.end_written = true);
         }
         Ok(())
     }

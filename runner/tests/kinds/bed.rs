@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 use tendril_broker::runner::{BrokerError, Claimed, Lease, Report, StoredArtifact};
-use tendril_runner::attempt_log::AttemptLog;
+use tendril_runner::attempt_log::{AttemptLog, Look};
 use tendril_runner::clock::BootTime;
 use tendril_runner::command::{Command, Finished};
 use tendril_runner::config::Config;
@@ -280,7 +280,7 @@ impl Open {
         let report = job::report(&verdict, &self.log, Some(&self.run));
         let mut chunks = Vec::new();
         loop {
-            let next = self.log.collect(1 << 20).chunks;
+            let next = self.log.collect(1 << 20, Look::AtAll).chunks;
             if next.is_empty() {
                 break;
             }

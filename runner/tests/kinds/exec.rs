@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 use tendril_broker::runner::{BrokerError, Claimed, Outcome};
+use tendril_runner::attempt_log::Look;
 use tendril_runner::command::{Command, Room};
 use tendril_runner::sandbox::Mode;
 use tendril_runner::stop::Stop;
@@ -71,7 +72,7 @@ async fn a_log_that_nobody_takes_holds_a_command_up_for_a_while_and_then_has_a_g
     let log = open.log();
     let without_room = async {
         loop {
-            log.collect(0);
+            log.collect(0, Look::AtAll);
             tokio::task::yield_now().await;
         }
     };

@@ -100,6 +100,24 @@ fn a_chunk_that_was_handed_out_never_grows() {
 }
 
 #[test]
+fn a_chunk_is_ripe_when_it_is_half_full_or_when_another_one_has_begun() {
+    let mut chunker = Chunker::new(PLENTY);
+    let text = "x".repeat(MAX_CHUNK_BYTES / 4);
+    chunker.record(line(Stream::Stdout, &text));
+    assert!(!chunker.is_ripe() && chunker.drain_ripe(PLENTY).is_empty());
+    chunker.record(line(Stream::Stdout, &text));
+    assert!(chunker.is_ripe());
+    assert_eq!(chunker.drain_ripe(PLENTY).len(), 1);
+    // Tried: a short one that another stream has ended, and the beginning of that stream's own.
+    chunker.record(line(Stream::Stdout, "1\n"));
+    chunker.record(line(Stream::Stderr, "2\n"));
+    assert!(chunker.is_ripe());
+    let ended: Vec<String> = chunker.drain_ripe(PLENTY).into_iter().map(|chunk| chunk.text).collect();
+    assert_eq!((ended, chunker.is_ripe()), (vec!["1\n".to_owned()], false));
+    assert_eq!(chunker.drain(PLENTY).len(), 1, "it is handed out with all there is");
+}
+
+#[test]
 fn drain_keeps_to_its_bound_but_always_makes_progress() {
     let mut chunker = Chunker::new(PLENTY);
     let text = "x".repeat(MAX_RECORD_BYTES);

@@ -232,7 +232,7 @@ fn a_log_that_is_done_while_the_disk_takes_nothing_is_so_for_the_next_process_to
     let (spool, _) = open(&folder, ROOMY);
     // As where the disk took no segment when this process began: none is written to, and none of ours names a log.
     spool.inner().active = None;
-    spool.inner().backlogs.values_mut().for_each(|log| log.named_in = None);
+    spool.inner().backlogs.change_all(|log| log.named_in = None);
     spool.acknowledge(&stored(1, 0));
     spool.put(vec![], &[]).unwrap();
     drop(spool);

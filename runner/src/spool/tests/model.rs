@@ -125,6 +125,8 @@ proptest! {
                     spool.resume(&model.standings(), NOW);
                 }
             }
+            let inner = spool.inner();
+            prop_assert_eq!(inner.backlogs.counted(), inner.backlogs.recounted(), "what all logs come to");
         }
         while !spool.is_empty() {
             let batch = spool.take(300);
