@@ -120,13 +120,14 @@ impl Collector {
     /// the shipper makes. May be dropped at any time.
     pub async fn run(self: Arc<Self>, end: CancellationToken) {
         let interval = Duration::from_millis(self.settings.flush_interval_ms);
-        let mut last = Instant::now();
+        // When all were looked at last, and when that came to anything.
+        let (mut looked, mut last) = (Instant::now(), Instant::now());
         let mut expired = Instant::now();
         while !end.is_cancelled() {
             let urgent = tokio::select! {
                 () = self.intake.first.notified() => false,
                 () = self.intake.urgent.notified() => true,
-                () = tokio::time::sleep(interval), if self.has_work() => false,
+                () = tokio::time::sleep_until(looked + interval), if self.has_work() => false,
                 () = tokio::time::sleep(EXPIRE_EVERY) => false,
                 () = end.cancelled() => true,
             };
@@ -139,8 +140,10 @@ impl Collector {
             }
             let is_due = last.elapsed() >= interval || self.intake.is_filling();
             let look = if is_due { Look::AtAll } else { Look::AtRipe };
-            if self.clone().turn(look).await && is_due {
-                last = Instant::now();
+            let any = self.clone().turn(look).await;
+            if is_due {
+                looked = Instant::now();
+                last = if any { looked } else { last };
             }
             if expired.elapsed() >= EXPIRE_EVERY {
                 expired = Instant::now();
