@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use time::OffsetDateTime;
+use tokio::sync::Notify;
 
 /// What the capture takes beyond the limit, in bytes: who writes asks for room only before each read, of which an event
 /// or a run of NULs makes more.
@@ -27,6 +28,8 @@ pub struct AttemptLog {
     limit_bytes: usize,
     stall: Duration,
     inner: Mutex<Inner>,
+    /// The spool has no room for it any more, or nobody takes it: who waits is to know.
+    turned_away: Notify,
 }
 
 struct Inner {
@@ -97,7 +100,14 @@ impl AttemptLog {
             stalled: false,
             has_stalled: false,
         };
-        Self { whose, intake, limit_bytes, stall: Duration::from_secs(settings.stall_s), inner: Mutex::new(inner) }
+        Self {
+            whose,
+            intake,
+            limit_bytes,
+            stall: Duration::from_secs(settings.stall_s),
+            inner: Mutex::new(inner),
+            turned_away: Notify::new(),
+        }
     }
 
     /// Whose log it is.
@@ -178,7 +188,7 @@ impl AttemptLog {
         let begun = BootTime::now();
         let (mut turns, mut pause) = (self.intake.turns(), None);
         loop {
-            let called = self.intake.next_in_row();
+            let (called, turned_away) = (self.intake.next_in_row(), self.turned_away.notified());
             if self.has_room() {
                 return self.intake.come_in();
             }
@@ -194,7 +204,13 @@ impl AttemptLog {
             }
             let patience = if self.inner().full { self.stall } else { self.stall.max(STUCK) };
             let left = patience.saturating_sub(begun.elapsed());
-            if tokio::time::timeout(left, called).await.is_err() {
+            let heard = async {
+                tokio::select! {
+                    () = called => {}
+                    () = turned_away => {}
+                }
+            };
+            if tokio::time::timeout(left, heard).await.is_err() {
                 let mut inner = self.inner();
                 inner.stalled = true;
                 if !std::mem::replace(&mut inner.has_stalled, true) {
@@ -238,7 +254,8 @@ impl AttemptLog {
 
     /// Takes the next chunks, up to about `budget` bytes.
     pub fn collect(&self, budget: u64, look: Look) -> Collected {
-        self.change(|inner| {
+        let was_full = self.inner().full;
+        let collected = self.change(|inner| {
             if inner.closed {
                 return Collected::default();
             }
@@ -249,28 +266,35 @@ impl AttemptLog {
             };
             let emptied = inner.capture.waiting_bytes() == 0;
             let is_more = !emptied && (look == Look::AtAll || inner.capture.is_ripe());
-            inner.full = is_more;
+            // A look at what is ripe finds nothing where there is only a beginning, for which there may be no room either.
             if emptied || !chunks.is_empty() {
-                inner.stalled = false;
+                (inner.stalled, inner.full) = (false, false);
             }
+            inner.full |= is_more;
             let counters = inner.capture.counters();
             let refused_bytes = counters.refused_bytes - inner.told.refused_bytes;
             inner.told = counters;
             let end = (inner.finished && emptied).then(|| inner.capture.last_seq());
             Collected { chunks, end, is_more, refused_bytes }
-        })
+        });
+        if collected.is_more && !was_full {
+            self.turned_away.notify_waiters();
+        }
+        collected
     }
 
     /// Nobody takes more of this log: what waits is dropped, and writers never wait again. It ends with the number `at`,
     /// unless it has been told already that it ends with another; returns its last one.
     pub fn close(&self, at: Option<i64>) -> i64 {
-        self.change(|inner| {
+        let last_seq = self.change(|inner| {
             inner.closed = true;
             if !inner.finished {
                 inner.closed_at = at;
             }
             inner.closed_at.unwrap_or(inner.capture.last_seq())
-        })
+        });
+        self.turned_away.notify_waiters();
+        last_seq
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
@@ -307,10 +331,13 @@ impl AttemptLog {
 mod tests {
     use super::*;
     use crate::logs::Secret;
+    use crate::testing::claimed;
     use tendril_broker::runner::Lease;
     use time::Date;
-    use tokio::sync::Notify;
     use uuid::Uuid;
+
+    /// Sooner than anybody loses patience.
+    const SOON: Duration = Duration::from_secs(10);
 
     fn log(intake: &Arc<Intake>) -> AttemptLog {
         log_of(intake, 1000)
@@ -324,9 +351,14 @@ mod tests {
     }
 
     async fn was_told(signal: &Notify) -> bool {
+        has_come(&mut Box::pin(signal.notified())).await
+    }
+
+    /// Asked once.
+    async fn has_come(what: &mut (impl Future + Unpin)) -> bool {
         tokio::select! {
             biased;
-            () = signal.notified() => true,
+            _ = what => true,
             () = std::future::ready(()) => false,
         }
     }
@@ -404,16 +436,61 @@ mod tests {
         logs[0].push(Stream::Stdout, "a line of some length\n".repeat(100).as_bytes());
         let mut first = Box::pin(logs[1].room());
         let mut second = Box::pin(logs[2].room());
-        tokio::select! {
-            biased;
-            _ = &mut first => panic!("there is no room"),
-            _ = &mut second => panic!("there is no room"),
-            () = std::future::ready(()) => {}
-        }
+        assert!(!has_come(&mut first).await && !has_come(&mut second).await, "there is no room");
         logs[0].collect(u64::MAX, Look::AtAll);
         intake.turned();
         drop(first);
-        drop(second.await);
+        let let_in =
+            tokio::time::timeout(SOON, second).await.expect("the first has gone, and the second is not called");
+        // Tried: two are called one after the other by one turn, the second by the first.
+        logs[0].push(Stream::Stdout, "a line of some length\n".repeat(100).as_bytes());
+        drop(let_in);
+        let mut first = Box::pin(logs[1].room());
+        let mut second = Box::pin(logs[2].room());
+        assert!(!has_come(&mut first).await && !has_come(&mut second).await, "there is no room");
+        logs[0].collect(u64::MAX, Look::AtAll);
+        intake.turned();
+        drop(tokio::time::timeout(SOON, first).await.expect("the first is called"));
+        drop(
+            tokio::time::timeout(SOON, second)
+                .await
+                .expect("the first has come and gone, and the second is not called"),
+        );
+    }
+
+    #[tokio::test]
+    async fn who_waits_hears_that_the_spool_is_full_and_that_nobody_takes_the_log_any_more() {
+        let intake = Arc::new(Intake::new(1000, 1 << 20));
+        let settings = Logs { attempt_buffer_bytes: 1 << 20, stall_s: 0, ..Logs::default() };
+        let new = || AttemptLog::new(Arc::new(Whose::of(&claimed(1))), 0, &settings, intake.clone());
+        let (impatient, closed) = (new(), new());
+        for log in [&impatient, &closed] {
+            log.push(Stream::Stdout, "a line of some length\n".repeat(100).as_bytes());
+        }
+        assert_eq!(intake.left(), 0);
+        let mut waits = [Box::pin(impatient.room()), Box::pin(closed.room())];
+        for wait in &mut waits {
+            assert!(!has_come(wait).await, "there is no room, and nobody knows yet why");
+        }
+        let [impatient_waits, closed_waits] = waits;
+        // A turn that finds the spool full takes nothing, so nobody is called in.
+        assert!(impatient.collect(0, Look::AtAll).chunks.is_empty());
+        intake.turned();
+        drop(
+            tokio::time::timeout(SOON, impatient_waits).await.expect("with stall_s = 0 nobody waits for a full spool"),
+        );
+        closed.close(None);
+        drop(tokio::time::timeout(SOON, closed_waits).await.expect("nobody waits for a log that is closed"));
+    }
+
+    #[test]
+    fn a_look_at_what_is_ripe_does_not_take_a_full_spool_for_one_with_room() {
+        let log = log_of(&Arc::new(Intake::new(1 << 20, 1 << 20)), 1 << 20);
+        log.push(Stream::Stdout, b"the beginning of a chunk\n");
+        assert!(log.collect(0, Look::AtAll).is_more && log.inner().full);
+        assert!(!log.collect(0, Look::AtRipe).is_more && log.inner().full);
+        log.collect(u64::MAX, Look::AtAll);
+        assert!(!log.inner().full);
     }
 
     #[tokio::test]
@@ -424,12 +501,7 @@ mod tests {
         let mut room = Box::pin(log.room());
         let mut turns_asked_for = 0;
         for _ in 0..3 {
-            let has_room = tokio::select! {
-                biased;
-                _ = &mut room => true,
-                () = std::future::ready(()) => false,
-            };
-            assert!(!has_room, "nothing was taken");
+            assert!(!has_come(&mut room).await, "nothing was taken");
             turns_asked_for += usize::from(was_told(&intake.urgent).await);
             // What a turn does that finds the spool full.
             assert!(log.collect(0, Look::AtAll).chunks.is_empty());
@@ -438,7 +510,7 @@ mod tests {
         assert_eq!(turns_asked_for, 1);
         log.collect(u64::MAX, Look::AtAll);
         intake.turned();
-        drop(room.await);
+        drop(tokio::time::timeout(SOON, room).await.expect("there is room"));
         assert!(!intake.take_paused().is_zero(), "how long it waited is counted");
     }
 }

@@ -21,6 +21,9 @@ use uuid::Uuid;
 
 /// What comes after a rest is given this long to bring its neighbours along.
 const LINGER: Duration = Duration::from_millis(20);
+/// A look at all logs is followed by a rest of three times as long, but for no longer than this: a full spool makes each
+/// turn one of those.
+const LONGEST_REST: Duration = Duration::from_millis(50);
 /// How often it is looked for chunks that are too old.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
 /// How long a report waits for the spool to take its log: a turn of the collector takes milliseconds.
@@ -122,7 +125,7 @@ impl Collector {
         let interval = Duration::from_millis(self.settings.flush_interval_ms);
         // When all were looked at last, and when that came to anything.
         let (mut looked, mut last) = (Instant::now(), Instant::now());
-        let mut expired = Instant::now();
+        let (mut expired, mut rests) = (Instant::now(), Instant::now());
         while !end.is_cancelled() {
             let urgent = tokio::select! {
                 () = self.intake.first.notified() => false,
@@ -138,17 +141,26 @@ impl Collector {
                     () = end.cancelled() => {}
                 }
             }
-            let is_due = last.elapsed() >= interval || self.intake.is_filling();
+            tokio::select! {
+                () = tokio::time::sleep_until(rests) => {}
+                () = end.cancelled() => {}
+            }
+            // Where nothing is ripe it is many quiet logs that have come to much.
+            let is_due = last.elapsed() >= interval || self.intake.is_filling() || !self.intake.has_ripe();
             let look = if is_due { Look::AtAll } else { Look::AtRipe };
+            let begun = Instant::now();
             let any = self.clone().turn(look).await;
             if is_due {
                 looked = Instant::now();
+                rests = looked + (3 * begun.elapsed()).min(LONGEST_REST);
                 last = if any { looked } else { last };
             }
             if expired.elapsed() >= EXPIRE_EVERY {
                 expired = Instant::now();
                 let collector = self.clone();
-                beside(move || collector.expire()).await;
+                if let Err(error) = tokio::task::spawn_blocking(move || collector.expire()).await {
+                    tracing::error!(%error, "looking for log text that is too old failed");
+                }
             }
         }
         self.clone().turn(Look::AtAll).await;
@@ -285,6 +297,20 @@ mod tests {
         quiet.finish();
         filled().await;
         assert_eq!(spool.level().waiting_bytes, 2 * 32_768 + 8);
+        running.abort();
+    }
+
+    #[tokio::test]
+    async fn many_quiet_logs_that_come_to_much_wait_for_no_interval() {
+        let folder = TempDir::new().unwrap();
+        let settings = Logs { flush_interval_ms: 3_600_000, flush_bytes: 65_536, ..Logs::default() };
+        let (collector, spool, _) = collector(&folder, &settings, settings.limits());
+        let running = tokio::spawn(collector.clone().run(CancellationToken::new()));
+        for n in 1..=100 {
+            collector.open(&claimed(n)).push(Stream::Stdout, "0123456\n".repeat(100).as_bytes());
+        }
+        let filled = tokio::time::timeout(PATIENCE, spool.filled.notified()).await;
+        assert!(filled.is_ok(), "none of them is ripe, and all wait for the interval, which is an hour");
         running.abort();
     }
 

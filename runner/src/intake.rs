@@ -15,7 +15,7 @@ use crate::clock::BootTime;
 #[derive(Debug)]
 pub struct Intake {
     waiting: AtomicUsize,
-    /// What the last turn of the collector left, for want of room in the spool.
+    /// What the last turn of the collector left.
     left_over: AtomicUsize,
     paused: Mutex<Paused>,
     /// Logs that have become ripe since a turn has looked at them.
@@ -26,7 +26,7 @@ pub struct Intake {
     flush_bytes: usize,
     /// Some log has something again.
     pub first: Notify,
-    /// The spool should take what there is now: much waits, or a log has ended.
+    /// The collector should turn now: much has come, a log has ended, or somebody waits for room.
     pub urgent: Notify,
     /// The collector has turned.
     pub turned: Notify,
@@ -132,6 +132,11 @@ impl Intake {
     /// A log has enough for rows of a good size, or has ended.
     pub fn tell(&self, attempt: Uuid) {
         self.ripe().insert(attempt);
+    }
+
+    /// Whether there are any of which that was told.
+    pub fn has_ripe(&self) -> bool {
+        !self.ripe().is_empty()
     }
 
     /// Logs of which that was told, each of which is looked at now.

@@ -192,18 +192,17 @@ impl<'a> Reader<'a> {
                 output.log.push(stream, bytes);
             }
         };
-        let (mut needs_room, mut let_in) = (stream.is_some(), None);
-        let read = loop {
-            let turn = TURNS.acquire().await;
-            // Asked for in the turn: who waited for one meanwhile may have filled it.
-            if !needs_room || output.log.has_room() {
-                break read_once(pipe, way, take);
-            }
-            drop((turn, let_in.take()));
+        let mut turn = TURNS.acquire().await;
+        let mut let_in = None;
+        // Asked for in the turn: whoever had it before may have filled the room. Who was let in reads in any case, so that
+        // nobody waits twice.
+        if stream.is_some() && !output.log.has_room() {
+            drop(turn);
             let_in = output.room().await;
-            needs_room = let_in.is_some();
-        };
-        drop(let_in);
+            turn = TURNS.acquire().await;
+        }
+        let read = read_once(pipe, way, take);
+        drop((turn, let_in));
         match read {
             Ok(Some(0)) => None,
             Ok(count) => {

@@ -256,7 +256,7 @@ impl Rear {
             front.sanitiser.push(block, &mut self.scratch);
             self.redact(front, at);
         }
-        self.chunker.expect(0);
+        self.chunker.expect_no_more();
     }
 
     fn end(&mut self, front: &mut Front, at: OffsetDateTime) {

@@ -201,6 +201,14 @@ impl Chunker {
         self.expected_bytes = bytes;
     }
 
+    /// What was expected has come, or been left out: room that was made for it in vain is given back.
+    pub fn expect_no_more(&mut self) {
+        self.expected_bytes = 0;
+        if let Some(Chunk { text, .. }) = self.open.as_mut().filter(|open| open.text.capacity() > 4 * open.text.len()) {
+            text.shrink_to(2 * text.len());
+        }
+    }
+
     /// Takes the next record.
     pub fn record(&mut self, record: Record<'_>) {
         let cost = record.text.len() + CHUNK_OVERHEAD_BYTES;
