@@ -274,7 +274,7 @@ impl Reader {
             if count == 0 {
                 return Ok(orphan);
             }
-            let let_in = if log.has_room() { None } else { Some(log.room().await) };
+            let let_in = if log.has_room() { None } else { Some(log.room(BootTime::now()).await) };
             log.push(Stream::Stdout, self.whole(0, &out));
             let err = self.whole(1, &err);
             log.push(Stream::Stderr, err);

@@ -181,16 +181,20 @@ impl AttemptLog {
         inner.closed || inner.stalled || inner.capture.waiting_bytes() < self.limit_bytes.min(self.intake.left())
     }
 
+    /// How long output waits for room.
+    fn patience(&self, inner: &Inner) -> Duration {
+        if inner.full { self.stall } else { self.stall.max(STUCK) }
+    }
+
     /// Waits until more may be pushed; what this returns is dropped when that is done, for the next one who waits. While the
-    /// spool has no room for this log that is at most `logs.stall_s`: then output gets lost, with a gap in its place, rather
-    /// than that a command is held up for ever.
-    pub async fn room(&self) -> LetIn<'_> {
-        let begun = BootTime::now();
-        let (mut turns, mut pause) = (self.intake.turns(), None);
+    /// spool has no room for this log that is at most `logs.stall_s` after `since`: then output gets lost, with a gap in its
+    /// place, rather than that a command is held up for ever.
+    pub async fn room(&self, since: BootTime) -> LetIn<'_> {
+        let (mut turns, mut pause, mut is_called) = (self.intake.turns(), None, false);
         loop {
             let (called, turned_away) = (self.intake.next_in_row(), self.turned_away.notified());
             if self.has_room() {
-                return self.intake.come_in();
+                return self.intake.come_in(is_called);
             }
             // Once: a turn of the collector may find no room in the spool.
             if pause.is_none() {
@@ -202,16 +206,18 @@ impl AttemptLog {
             if turns > before {
                 self.intake.call_next();
             }
-            let patience = if self.inner().full { self.stall } else { self.stall.max(STUCK) };
-            let left = patience.saturating_sub(begun.elapsed());
+            let left = self.patience(&self.inner()).saturating_sub(since.elapsed());
             let heard = async {
                 tokio::select! {
-                    () = called => {}
-                    () = turned_away => {}
+                    () = called => true,
+                    () = turned_away => false,
                 }
             };
-            if tokio::time::timeout(left, heard).await.is_err() {
-                let mut inner = self.inner();
+            let heard = tokio::time::timeout(left, heard).await;
+            is_called = heard == Ok(true);
+            let mut inner = self.inner();
+            // Meanwhile the spool may have taken something.
+            if heard.is_err() && since.elapsed() >= self.patience(&inner) {
                 inner.stalled = true;
                 if !std::mem::replace(&mut inner.has_stalled, true) {
                     tracing::warn!(attempt.id = %self.whose.lease.attempt_id, "its log finds no room; output may get lost");
@@ -267,10 +273,10 @@ impl AttemptLog {
             let emptied = inner.capture.waiting_bytes() == 0;
             let is_more = !emptied && (look == Look::AtAll || inner.capture.is_ripe());
             // A look at what is ripe finds nothing where there is only a beginning, for which there may be no room either.
-            if emptied || !chunks.is_empty() {
-                (inner.stalled, inner.full) = (false, false);
-            }
-            inner.full |= is_more;
+            let any = !chunks.is_empty();
+            inner.full = is_more || inner.full && !emptied && !any;
+            // One that has nothing waits for the room that others take.
+            inner.stalled &= !any && (!emptied || self.intake.left() == 0);
             let counters = inner.capture.counters();
             let refused_bytes = counters.refused_bytes - inner.told.refused_bytes;
             inner.told = counters;
@@ -300,9 +306,9 @@ impl AttemptLog {
     fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.inner();
         if inner.stalled {
-            // One that waits no more takes no more memory than all may have together.
-            let most = inner.counted.saturating_add(self.intake.left()).min(self.limit_bytes);
-            inner.capture.limit_to(most.saturating_add(SLACK_BYTES.min(self.intake.left())));
+            // One that waits no more leaves as much to the others as it has.
+            let share = inner.counted.saturating_add(self.intake.left()) / 2;
+            inner.capture.limit_to(share.min(self.limit_bytes).max(inner.counted));
         } else {
             inner.capture.limit_to(self.limit_bytes.saturating_add(SLACK_BYTES));
         }
@@ -402,7 +408,7 @@ mod tests {
         for _ in 0..100 {
             let (log, served) = (log_of(&intake, 1 << 20), served.clone());
             waiting.spawn(async move {
-                let let_in = log.room().await;
+                let let_in = log.room(BootTime::now()).await;
                 // What it came for is done later, as by a reader who waits for its turn.
                 tokio::task::yield_now().await;
                 log.push(Stream::Stdout, &[b'x'; 3000]);
@@ -434,8 +440,8 @@ mod tests {
         let intake = Arc::new(Intake::new(1000, 1 << 20));
         let logs: Vec<_> = (0..3).map(|_| log_of(&intake, 1 << 20)).collect();
         logs[0].push(Stream::Stdout, "a line of some length\n".repeat(100).as_bytes());
-        let mut first = Box::pin(logs[1].room());
-        let mut second = Box::pin(logs[2].room());
+        let mut first = Box::pin(logs[1].room(BootTime::now()));
+        let mut second = Box::pin(logs[2].room(BootTime::now()));
         assert!(!has_come(&mut first).await && !has_come(&mut second).await, "there is no room");
         logs[0].collect(u64::MAX, Look::AtAll);
         intake.turned();
@@ -445,8 +451,8 @@ mod tests {
         // Tried: two are called one after the other by one turn, the second by the first.
         logs[0].push(Stream::Stdout, "a line of some length\n".repeat(100).as_bytes());
         drop(let_in);
-        let mut first = Box::pin(logs[1].room());
-        let mut second = Box::pin(logs[2].room());
+        let mut first = Box::pin(logs[1].room(BootTime::now()));
+        let mut second = Box::pin(logs[2].room(BootTime::now()));
         assert!(!has_come(&mut first).await && !has_come(&mut second).await, "there is no room");
         logs[0].collect(u64::MAX, Look::AtAll);
         intake.turned();
@@ -468,7 +474,7 @@ mod tests {
             log.push(Stream::Stdout, "a line of some length\n".repeat(100).as_bytes());
         }
         assert_eq!(intake.left(), 0);
-        let mut waits = [Box::pin(impatient.room()), Box::pin(closed.room())];
+        let mut waits = [Box::pin(impatient.room(BootTime::now())), Box::pin(closed.room(BootTime::now()))];
         for wait in &mut waits {
             assert!(!has_come(wait).await, "there is no room, and nobody knows yet why");
         }
@@ -481,6 +487,24 @@ mod tests {
         );
         closed.close(None);
         drop(tokio::time::timeout(SOON, closed_waits).await.expect("nobody waits for a log that is closed"));
+    }
+
+    #[test]
+    fn one_that_waits_no_more_goes_on_while_others_fill_the_memory_and_leaves_room_itself() {
+        let intake = Arc::new(Intake::new(16 * 1024, 1 << 20));
+        let (loud, quiet) = (log_of(&intake, 1 << 20), log_of(&intake, 1 << 20));
+        loud.push(Stream::Stdout, "a line of some length\n".repeat(1000).as_bytes());
+        assert_eq!(intake.left(), 0);
+        quiet.inner().stalled = true;
+        assert!(quiet.collect(0, Look::AtAll).chunks.is_empty());
+        assert!(quiet.has_room(), "it would wait anew for each of its reads");
+        // Tried: far more than there is room for, by one that does not wait.
+        loud.collect(u64::MAX, Look::AtAll);
+        quiet.push(Stream::Stdout, "a line of some length\n".repeat(10_000).as_bytes());
+        assert!(intake.left() >= 7 * 1024, "{} bytes are left", intake.left());
+        assert!(quiet.counters().refused_bytes > 0);
+        quiet.collect(u64::MAX, Look::AtAll);
+        assert!(!quiet.inner().stalled);
     }
 
     #[test]
@@ -498,7 +522,7 @@ mod tests {
         let intake = Arc::new(Intake::new(1 << 20, 1 << 20));
         let log = log(&intake);
         log.push(Stream::Stdout, "a line of some length\n".repeat(100).as_bytes());
-        let mut room = Box::pin(log.room());
+        let mut room = Box::pin(log.room(BootTime::now()));
         let mut turns_asked_for = 0;
         for _ in 0..3 {
             assert!(!has_come(&mut room).await, "nothing was taken");

@@ -145,8 +145,7 @@ impl Collector {
                 () = tokio::time::sleep_until(rests) => {}
                 () = end.cancelled() => {}
             }
-            // Where nothing is ripe it is many quiet logs that have come to much.
-            let is_due = last.elapsed() >= interval || self.intake.is_filling() || !self.intake.has_ripe();
+            let is_due = last.elapsed() >= interval || self.intake.is_filling() || self.has_many_quiet();
             let look = if is_due { Look::AtAll } else { Look::AtRipe };
             let begun = Instant::now();
             let any = self.clone().turn(look).await;
@@ -173,6 +172,11 @@ impl Collector {
     /// A line without its end has to be looked after, or a disk that failed.
     fn has_work(&self) -> bool {
         !self.logs().is_empty() || self.spool.is_failing()
+    }
+
+    /// Whether logs have come to much of which none is ripe.
+    fn has_many_quiet(&self) -> bool {
+        self.intake.has_much() && !self.intake.has_ripe()
     }
 
     fn expire(&self) {
@@ -264,6 +268,7 @@ impl Collector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::BootTime;
     use crate::logs::Stream;
     use crate::spool::Limits;
     use crate::testing::claimed;
@@ -331,7 +336,7 @@ mod tests {
         collector.collect(Look::AtAll);
         assert_eq!((figure("log_paused_seconds"), figure("log_dropped_bytes")), (0.0, 0.0));
         // It pauses for as long as it may, which is not at all, and then takes what finds no room.
-        drop(log.room().await);
+        drop(log.room(BootTime::now()).await);
         log.push(Stream::Stdout, "012345678\n".repeat(40 * LINES).as_bytes());
         collector.collect(Look::AtAll);
         assert!(figure("log_paused_seconds") > 0.0);

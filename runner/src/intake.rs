@@ -118,8 +118,8 @@ impl Intake {
     }
 
     /// Whoever was called from the row has come in; the next one is called when what this returns is dropped.
-    pub fn come_in(&self) -> LetIn<'_> {
-        LetIn(self)
+    pub fn come_in(&self, is_called: bool) -> LetIn<'_> {
+        LetIn { intake: self, is_called }
     }
 
     /// Calls the next one in the row, if there is room.
@@ -132,6 +132,11 @@ impl Intake {
     /// A log has enough for rows of a good size, or has ended.
     pub fn tell(&self, attempt: Uuid) {
         self.ripe().insert(attempt);
+    }
+
+    /// Whether so much has come since the last turn that it is urgent.
+    pub fn has_much(&self) -> bool {
+        self.waiting() >= self.left_over.load(Ordering::Relaxed).saturating_add(self.flush_bytes)
     }
 
     /// Whether there are any of which that was told.
@@ -173,11 +178,15 @@ impl Intake {
 /// Whoever was let in does what it came for; then the next one is.
 #[derive(Debug)]
 #[must_use = "the next one is let in when it is dropped"]
-pub struct LetIn<'a>(&'a Intake);
+pub struct LetIn<'a> {
+    intake: &'a Intake,
+    /// From the row: then there is room, and others were not called yet. Who comes in otherwise may be one of thousands.
+    pub is_called: bool,
+}
 
 impl Drop for LetIn<'_> {
     fn drop(&mut self) {
-        self.0.call_next();
+        self.intake.call_next();
     }
 }
 

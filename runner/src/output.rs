@@ -88,9 +88,9 @@ impl<'a> Output<'a> {
     }
 
     /// Waits for room in the log; nothing when it is read without.
-    async fn room(self) -> Option<LetIn<'a>> {
+    async fn room(self, since: BootTime) -> Option<LetIn<'a>> {
         tokio::select! {
-            let_in = self.log.room() => Some(let_in),
+            let_in = self.log.room(since) => Some(let_in),
             _ = self.held.stopped() => None,
             () = self.over.cancelled() => None,
         }
@@ -192,17 +192,20 @@ impl<'a> Reader<'a> {
                 output.log.push(stream, bytes);
             }
         };
-        let mut turn = TURNS.acquire().await;
-        let mut let_in = None;
-        // Asked for in the turn: whoever had it before may have filled the room. Who was let in reads in any case, so that
-        // nobody waits twice.
-        if stream.is_some() && !output.log.has_room() {
-            drop(turn);
-            let_in = output.room().await;
-            turn = TURNS.acquire().await;
-        }
-        let read = read_once(pipe, way, take);
-        drop((turn, let_in));
+        let (mut since, mut let_in) = (None, None);
+        let mut needs_room = stream.is_some();
+        let read = loop {
+            let turn = TURNS.acquire().await;
+            // Asked for in the turn: whoever had it before may have filled the room.
+            if !needs_room || output.log.has_room() {
+                break read_once(pipe, way, take);
+            }
+            drop((turn, let_in.take()));
+            let_in = output.room(*since.get_or_insert_with(BootTime::now)).await;
+            // One after the other is called: nobody else has filled it.
+            needs_room = let_in.as_ref().is_some_and(|let_in| !let_in.is_called);
+        };
+        drop(let_in);
         match read {
             Ok(Some(0)) => None,
             Ok(count) => {
