@@ -308,7 +308,8 @@ impl AttemptLog {
         if inner.stalled {
             // One that waits no more leaves as much to the others as it has.
             let share = inner.counted.saturating_add(self.intake.left()) / 2;
-            inner.capture.limit_to(share.min(self.limit_bytes).max(inner.counted));
+            let most = share.min(self.limit_bytes).max(inner.counted);
+            inner.capture.limit_to(most);
         } else {
             inner.capture.limit_to(self.limit_bytes.saturating_add(SLACK_BYTES));
         }
