@@ -23,14 +23,14 @@ pub(super) struct Backlogs {
 
 /// What a log adds to that.
 #[derive(Clone, Copy, Default)]
-struct Share {
+struct Part {
     bytes: u64,
     index_bytes: usize,
     waits: bool,
     is_due: bool,
 }
 
-impl Share {
+impl Part {
     fn of(log: &Backlog) -> Self {
         Self {
             bytes: log.bytes,
@@ -81,7 +81,7 @@ impl Backlogs {
     pub(super) fn open(&mut self, attempt: Uuid, make: impl FnOnce() -> Backlog) -> &Backlog {
         if !self.logs.contains_key(&attempt) {
             let log = make();
-            self.count(attempt, Share::default(), Share::of(&log));
+            self.count(attempt, Part::default(), Part::of(&log));
             self.logs.insert(attempt, log);
         }
         &self.logs[&attempt]
@@ -90,9 +90,9 @@ impl Backlogs {
     /// Changes a log, if there is one.
     pub(super) fn change<T>(&mut self, attempt: Uuid, change: impl FnOnce(&mut Backlog) -> T) -> Option<T> {
         let log = self.logs.get_mut(&attempt)?;
-        let before = Share::of(log);
+        let before = Part::of(log);
         let result = change(log);
-        let after = Share::of(log);
+        let after = Part::of(log);
         self.count(attempt, before, after);
         Some(result)
     }
@@ -106,19 +106,19 @@ impl Backlogs {
 
     pub(super) fn remove(&mut self, attempt: Uuid) -> Option<Backlog> {
         let log = self.logs.remove(&attempt)?;
-        self.count(attempt, Share::of(&log), Share::default());
+        self.count(attempt, Part::of(&log), Part::default());
         Some(log)
     }
 
     /// What they come to, gone through one by one.
     #[cfg(test)]
     pub(super) fn recounted(&self) -> (u64, usize, BTreeSet<Uuid>, BTreeSet<Uuid>) {
-        let shares = || self.logs.iter().map(|(id, log)| (*id, Share::of(log)));
+        let parts = || self.logs.iter().map(|(id, log)| (*id, Part::of(log)));
         (
-            shares().map(|(_, share)| share.bytes).sum(),
-            shares().map(|(_, share)| share.index_bytes).sum(),
-            shares().filter(|(_, share)| share.waits).map(|(id, _)| id).collect(),
-            shares().filter(|(_, share)| share.is_due).map(|(id, _)| id).collect(),
+            parts().map(|(_, part)| part.bytes).sum(),
+            parts().map(|(_, part)| part.index_bytes).sum(),
+            parts().filter(|(_, part)| part.waits).map(|(id, _)| id).collect(),
+            parts().filter(|(_, part)| part.is_due).map(|(id, _)| id).collect(),
         )
     }
 
@@ -127,7 +127,7 @@ impl Backlogs {
         (self.bytes, self.index_bytes, self.waiting.clone(), self.due.clone())
     }
 
-    fn count(&mut self, attempt: Uuid, before: Share, after: Share) {
+    fn count(&mut self, attempt: Uuid, before: Part, after: Part) {
         self.bytes = self.bytes - before.bytes + after.bytes;
         self.index_bytes = self.index_bytes - before.index_bytes + after.index_bytes;
         let is_among = [(&mut self.waiting, before.waits, after.waits), (&mut self.due, before.is_due, after.is_due)];
